@@ -1,0 +1,1 @@
+"""graysam: box-prompted medical image segmentation, trained in PyTorch and run on a laptop's CPU."""

@@ -1,0 +1,1 @@
+"""Case files, packing, shards, sampling and the LightningDataModule."""

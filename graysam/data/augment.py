@@ -1,0 +1,78 @@
+"""Augmentations beyond the box, all off by default: the paper keeps positions as they are (section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Masks = list[NDArray[np.bool_]]
+
+
+class Augmentation(Protocol):
+    """Changes an image and its objects' masks together; shapes stay, and no mask becomes empty."""
+
+    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        """Take and return uint8 (H,W) or (H,W,3) and bool (H,W) masks."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """Mirror left-right and top-bottom, each with its own probability (the released code: 0.5 and 0.5)."""
+
+    horizontal: float
+    vertical: float
+
+    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        draws = rng.random(2)
+        axes = [axis for axis, hit in ((1, draws[0] < self.horizontal), (0, draws[1] < self.vertical)) if hit]
+        if not axes:
+            return image, masks
+        return np.ascontiguousarray(np.flip(image, axes)), [np.ascontiguousarray(np.flip(m, axes)) for m in masks]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropShift:
+    """Zoom and shift the image inside its frame, so that an object's place in the image tells nothing.
+
+    The zoom is drawn log-uniformly from [min_zoom, max_zoom], the shift uniformly up to `max_shift` of the frame's
+    sides; what enters from outside is 0. The draw is dropped when any object would keep less than `min_visible`
+    of its (zoomed) area.
+    """
+
+    probability: float
+    min_zoom: float
+    max_zoom: float
+    max_shift: float
+    min_visible: float
+
+    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        hit, zoom = rng.random() < self.probability, np.exp(rng.uniform(np.log(self.min_zoom), np.log(self.max_zoom)))
+        height, width = image.shape[:2]
+        shift = rng.uniform(-self.max_shift, self.max_shift, 2) * (width, height)
+        if not hit:
+            return image, masks
+        centre = np.array([width - 1, height - 1]) / 2
+        offset = centre + shift - zoom * centre
+        matrix = np.array([[zoom, 0, offset[0]], [0, zoom, offset[1]]])
+        warped = [
+            cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(bool)
+            for mask in masks
+        ]
+        visible = (new.sum() / (old.sum() * zoom**2) for new, old in zip(warped, masks, strict=True))
+        if any(fraction < self.min_visible for fraction in visible) or not all(mask.any() for mask in warped):
+            return image, masks
+        return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR), np.uint8), warped
+
+
+def augment(
+    augmentations: Sequence[Augmentation], image: Image, masks: Masks, rng: np.random.Generator
+) -> tuple[Image, Masks]:
+    """Apply augmentations in order; an empty list changes nothing."""
+    for augmentation in augmentations:
+        image, masks = augmentation(image, masks, rng)
+    return image, masks

@@ -1,0 +1,153 @@
+"""The LightningDataModule over packed shards."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from graysam.data.augment import Augmentation
+from graysam.data.boxes import Jitter
+from graysam.data.dataset import Batch, FixedSlices, Item, TrainingSlices, collate
+from graysam.data.sampling import BalancedSampler, Draw
+from graysam.data.shards import ShardIndex, ShardReader
+from graysam.imaging.channels import Scheme
+
+
+class ShardDataModule(lightning.LightningDataModule):
+    """Balanced training batches and fixed validation batches from a folder of shards.
+
+    Args:
+        shards_dir: folder that `graysam.pack` wrote.
+        prepare: makes the shards in that folder where they are missing (the embedded demo), or None.
+        scheme: how channels are made.
+        size: side of the input grid in pixels.
+        jitter: random change of training boxes.
+        augmentations: further changes in training; empty by default.
+        seed: of the sampler and of all random choices per sample.
+        samples_per_group: exact count of every group an epoch, None for all its samples.
+        cap_small_groups: whether a group gives at most its own size an epoch.
+        boxes_per_image: training prompts an image.
+        val_boxes_per_image: most validation prompts an image, None for all.
+        batch_size, val_batch_size: per process.
+        num_workers: reading processes per process; 0 reads in the main one.
+        pin_memory: whether to pin batches for a GPU.
+
+    Raises:
+        ValueError: (at setup) no shards, or no training or validation samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        shards_dir: str | Path,
+        prepare: Callable[[Path], Any] | None,
+        scheme: Scheme,
+        size: int,
+        jitter: Jitter,
+        augmentations: Sequence[Augmentation],
+        seed: int,
+        samples_per_group: int | None,
+        cap_small_groups: bool,
+        boxes_per_image: int,
+        val_boxes_per_image: int | None,
+        batch_size: int,
+        val_batch_size: int,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        super().__init__()
+        self.shards_dir, self.prepare = Path(shards_dir), prepare
+        self.scheme, self.size, self.jitter, self.augmentations = scheme, size, jitter, tuple(augmentations)
+        self.seed, self.samples_per_group, self.cap_small_groups = seed, samples_per_group, cap_small_groups
+        self.boxes_per_image, self.val_boxes_per_image = boxes_per_image, val_boxes_per_image
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.reader: ShardReader | None = None
+
+    def prepare_data(self) -> None:
+        """Make the shards where they are missing; Lightning calls it on one process of a machine."""
+        if self.prepare is not None:
+            self.prepare(self.shards_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the index; Lightning calls it once per process."""
+        if self.reader is not None:
+            return
+        index = ShardIndex.load(self.shards_dir)
+        for split in ("train", "val"):
+            if not len(index.rows(split=split)):
+                raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
+        self.reader = ShardReader(self.shards_dir, index)
+
+    def _reader(self) -> ShardReader:
+        self.setup()
+        if self.reader is None:
+            raise RuntimeError("setup() left no reader")
+        return self.reader
+
+    def sampler(self, rank: int = 0, ranks: int = 1) -> BalancedSampler:
+        """Return the balanced sampler of one rank."""
+        index = self._reader().index
+        names = np.unique(index.groups[index.rows(split="train")])
+        return BalancedSampler(
+            {str(name): index.rows(split="train", group=str(name)) for name in names},
+            samples_per_group=self.samples_per_group,
+            cap_small_groups=self.cap_small_groups,
+            seed=self.seed,
+            rank=rank,
+            ranks=ranks,
+        )
+
+    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            worker_init_fn=_one_thread,
+            **kwargs,
+        )
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Return balanced batches; the sampler's epoch is set by Lightning."""
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        dataset = TrainingSlices(
+            self._reader(),
+            scheme=self.scheme,
+            size=self.size,
+            jitter=self.jitter,
+            augmentations=self.augmentations,
+            boxes_per_image=self.boxes_per_image,
+        )
+        return self._loader(dataset, sampler=self.sampler(rank, ranks), batch_size=self.batch_size)
+
+    def validation_set(self, rank: int = 0, ranks: int = 1) -> FixedSlices:
+        """Return one rank's share of all held-out slices."""
+        reader = self._reader()
+        rows = reader.index.rows(split="val")[rank::ranks]
+        return FixedSlices(
+            reader, rows, scheme=self.scheme, size=self.size, max_boxes_per_image=self.val_boxes_per_image
+        )
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """Return the fixed validation batches."""
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        return self._loader(self.validation_set(rank, ranks), batch_size=self.val_batch_size, shuffle=False)
+
+
+def _one_thread(_: int) -> None:
+    """Keep a reading process to one thread: the model's threads need the cores."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+__all__ = ["Batch", "Draw", "ShardDataModule"]

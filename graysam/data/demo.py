@@ -1,0 +1,194 @@
+"""The embedded default: small shards of real MR, the MNI152 template inside the pip package nilearn.
+
+One brain, averaged from 152 people: it shows that the pipeline learns, and nothing more. Each of the three
+groups, axial, coronal and sagittal slices, holds out a slab of its own; the held-out slices of one group are
+still crossed by training slices of the other two. The template is exactly symmetric, so sagittal slices come
+from one half only: the other half's are the same pictures again, and would put the held-out ones into
+training.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graysam.data.packing import encode_labelled_image
+from graysam.data.shard_writing import ShardWriter, building, check_output
+from graysam.data.shards import MANIFEST_NAME, load_manifest
+
+DEMO_VERSION = 1  # a higher number rebuilds what an older graysam built
+LABELS = {1: "grey matter", 2: "white matter", 3: "whole brain"}  # 3 holds 1 and 2
+GROUPS = ("MR_axial", "MR_coronal", "MR_sagittal")  # by the axis z, y, x they step along
+
+SAGITTAL = 2
+
+_FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+_MIN_PIXELS = 50  # smaller objects are slivers at the brain's ends
+_SIZE = 256
+_DATASET = "MNI152"
+
+
+def build_demo(
+    output_dir: str | Path, *, stride: int = 2, slab: int = 21, gap: int = 10, overwrite: bool = False
+) -> dict[str, Any]:
+    """Build the demo's shards once, and return their manifest.
+
+    Every `stride`-th slice is taken, in the one half that gives sagittal slices twice as many; the central
+    `slab` slices of each direction are held out, and `gap` slices on either side of them belong to neither
+    split. Does nothing where the same version with the same parameters is there already; another demo is
+    replaced, other shards only with `overwrite`. Safe for two processes at once. Raises ValueError when
+    nilearn or its template is missing, for parameters below 1 (gap: 10), and for a folder in use.
+    """
+    if stride < 1 or slab < stride or gap < 10:
+        raise ValueError(
+            f"demo: stride {stride}, slab {slab}, gap {gap}; required: stride >= 1, slab >= stride, gap >= 10"
+        )
+    output_dir = Path(output_dir)
+    settings = {
+        "version": DEMO_VERSION,
+        "stride": stride,
+        "slab": slab,
+        "gap": gap,
+        "size": _SIZE,
+        "min_pixels": _MIN_PIXELS,
+    }
+    present = _built(output_dir)
+    if present is not None and present["demo"] == settings and not overwrite:
+        return present
+    check_output(output_dir, overwrite or present is not None)
+    paths = _template_paths()
+    try:
+        with building(output_dir, replace_existing=overwrite or present is not None) as folder:
+            return _write(folder, paths, settings)
+    except FileExistsError:
+        present = _built(output_dir)
+        if present is None or present["demo"] != settings:
+            raise ValueError(
+                f"{output_dir} was made by another process meanwhile, differently; choose another folder"
+            ) from None
+        return present
+
+
+def _built(output_dir: Path) -> dict[str, Any] | None:
+    """The manifest of a demo that is there, whatever its parameters."""
+    if not (output_dir / MANIFEST_NAME).is_file():
+        return None
+    manifest = load_manifest(output_dir)
+    return manifest if manifest.get("source") == "demo" and "demo" in manifest else None
+
+
+def _write(folder: Path, paths: dict[str, Path], settings: dict[str, int]) -> dict[str, Any]:
+    image, label_maps = load_template(paths)
+    brain = label_maps[2] != 0
+    splits: list[str] = []
+    held_out: dict[str, list[int]] = {}
+    with ShardWriter(folder, samples_per_shard=1000) as writer:
+        for axis, group in enumerate(GROUPS):
+            for index, split in _plan(brain, axis, settings["stride"], settings["slab"], settings["gap"]):
+                maps = [_without_slivers(_slice(label_map, axis, index)) for label_map in label_maps]
+                name = f"MR_{_DATASET}_{group.removeprefix('MR_')}"
+                meta = {
+                    "case_id": name,
+                    "subject_id": "template",
+                    "dataset": _DATASET,
+                    "slice_index": index,
+                    "spacing_mm_zyx": [1.0, 1.0, 1.0],
+                }
+                sample, _ = encode_labelled_image(
+                    f"{name}_{index:04d}",
+                    _slice(image, axis, index),
+                    maps,
+                    size=_SIZE,
+                    group=group,
+                    modality="MR",
+                    meta=meta,
+                )
+                if sample is not None:
+                    writer.write(sample)
+                    splits.append(split)
+                    if split == "val":
+                        held_out.setdefault(group, []).append(index)
+        source = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
+        return writer.finish(
+            splits,
+            {
+                "source": "demo",
+                "demo": settings,
+                "template": {"package": "nilearn", "sha256": source},
+                "labels": {str(label): name for label, name in LABELS.items()},
+                "split": {"by": "slab", "val_slices": held_out, "groups_without_val": []},
+            },
+        )
+
+
+def _plan(brain: NDArray[np.bool_], axis: int, stride: int, slab: int, gap: int) -> Iterator[tuple[int, str]]:
+    """Slice indices along an axis and their split; the slices of the gap are in neither."""
+    filled = np.flatnonzero(brain.any(axis=tuple(other for other in range(3) if other != axis)))
+    first, last = int(filled[0]), int(filled[-1])
+    if axis == SAGITTAL:
+        last = (brain.shape[axis] - 1) // 2  # the midline; beyond it the mirror image begins
+        stride = max(1, stride // 2)
+    slab_first = (first + last + 1 - slab) // 2
+    slab_last = slab_first + slab - 1
+    for index in range(first, last + 1):
+        if slab_first <= index <= slab_last and (index - slab_first) % stride == 0:
+            yield index, "val"
+        elif not slab_first - gap <= index <= slab_last + gap and (index - first) % stride == 0:
+            yield index, "train"
+
+
+def _slice(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """One slice of a (z,y,x) volume as radiologists see it: coronal and sagittal ones with the head up."""
+    picture: NDArray[Any] = volume.take(index, axis=axis)
+    return picture if axis == 0 else picture[::-1]
+
+
+def _without_slivers(label_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return label_map if np.count_nonzero(label_map) >= _MIN_PIXELS else np.zeros_like(label_map)
+
+
+def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """Read the template: the T1 image, and one label map each for LABELS, all uint8 (z,y,x).
+
+    z runs from inferior to superior, y from anterior to posterior, x from the patient's right to left; 1 mm
+    voxels. The image's percentiles 0.5 and 99.5 over voxels above 0 go to 0 and 255, and voxels of 0 stay 0.
+    Matter is where its probability is above 0.5, the brain where T1 is above 0.2 of its maximum, as in
+    nilearn's `load_mni152_brain_mask`.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        raise ValueError("the demo needs nibabel; install it with: pip install '.[demo]'") from None
+
+    volumes = {}
+    for kind, path in paths.items():
+        ras = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)  # type: ignore[no-untyped-call]
+        volumes[kind] = np.ascontiguousarray(ras[::-1, ::-1].T, dtype=np.float32)
+        # The matter maps are probabilities stored as 0..255.
+        volumes[kind] /= max(float(volumes[kind].max()), 1e-8)
+    t1 = volumes["t1"]
+    low, high = np.percentile(t1[t1 > 0], (0.5, 99.5))
+    image = (np.clip((t1 - low) / (high - low), 0, 1) * 255 + 0.5).astype(np.uint8)
+    masks = [volumes["gm"] > 0.5, volumes["wm"] > 0.5, t1 > 0.2]
+    return image, [mask * np.uint8(label) for label, mask in zip(LABELS, masks, strict=True)]
+
+
+def _template_paths() -> dict[str, Path]:
+    """Where nilearn keeps its files; nilearn, which imports scikit-learn and pandas, is not imported."""
+    spec = importlib.util.find_spec("nilearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            "the demo's brain comes with the package nilearn, which is missing; pip install '.[demo]'"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "data"
+    paths = {kind: folder / _FILE.format(kind) for kind in ("t1", "gm", "wm")}
+    for path in paths.values():
+        if not path.is_file():
+            raise ValueError(
+                f"nilearn is installed, but not {path}; pip install '.[demo]' brings a version that has it"
+            )
+    return paths

@@ -1,0 +1,113 @@
+"""Which samples an epoch holds: exact counts per group, as a pure function of (index, seed, epoch).
+
+The paper (section 3.2) takes 1000 samples of each 2D modality and each 3D sub-modality an epoch. Here every group
+walks cyclically through one seeded permutation of its rows, so that no sample comes twice while the group still has
+unseen ones - within an epoch and across epochs - and groups smaller than the count are repeated evenly.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One sample of an epoch: the row in the shard index, and the seed words of its random choices."""
+
+    row: int
+    seed: tuple[int, ...]
+
+
+def group_counts(
+    sizes: Mapping[str, int], samples_per_group: int | None, cap_small_groups: bool, ranks: int
+) -> dict[str, int]:
+    """Return how many samples each group gives an epoch.
+
+    Args:
+        sizes: rows of every group; none may be 0.
+        samples_per_group: the count wanted of every group, None for all its rows.
+        cap_small_groups: whether a group gives at most its own size (the released code).
+        ranks: processes; the total is rounded up to a multiple by one more sample of the first groups in turn.
+
+    Raises:
+        ValueError: no group, an empty one, or a count below 1.
+    """
+    if not sizes or min(sizes.values()) < 1:
+        empty = ", ".join(name for name, size in sizes.items() if size < 1) or "no group at all"
+        raise ValueError(f"nothing to sample from: {empty}; pack shards with training samples for every group")
+    if samples_per_group is not None and samples_per_group < 1:
+        raise ValueError(f"samples_per_group is {samples_per_group}; required: at least 1, or null for all")
+    counts = {}
+    for name in sorted(sizes):
+        wanted = sizes[name] if samples_per_group is None else samples_per_group
+        counts[name] = min(wanted, sizes[name]) if cap_small_groups else wanted
+    names = list(counts)
+    for extra in range(-sum(counts.values()) % ranks):
+        counts[names[extra % len(names)]] += 1
+    return counts
+
+
+def _group_epoch(rows: Rows, count: int, epoch: int, group_seed: tuple[int, ...]) -> Rows:
+    """Return `count` rows of a group: whole copies, then the next part of a cyclic walk through a permutation."""
+    copies, rest = divmod(count, len(rows))
+    walk = np.random.default_rng(group_seed).permutation(rows)
+    places = (epoch * rest + np.arange(rest)) % len(rows)
+    return np.concatenate([np.tile(rows, copies), walk[places]])
+
+
+def plan_epoch(groups: Mapping[str, Rows], counts: Mapping[str, int], seed: int, epoch: int) -> list[Draw]:
+    """Return an epoch's draws in order, the same for the same (rows, counts, seed, epoch) on every process.
+
+    Each draw carries seed words of its own, so that the label and the jitter do not depend on which worker or rank
+    reads it.
+    """
+    parts = [
+        _group_epoch(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in sorted(counts)
+    ]
+    rows = np.concatenate(parts)
+    order = np.random.default_rng((seed, epoch)).permutation(len(rows))
+    return [Draw(int(rows[place]), (seed, epoch, position)) for position, place in enumerate(order)]
+
+
+def _stable_hash(name: str) -> int:
+    """Return a number for a name that does not change between processes, as hash() does."""
+    return int.from_bytes(name.encode()[:64], "little")
+
+
+class BalancedSampler(Sampler[Draw]):
+    """Yields one rank's draws of the current epoch; Lightning calls `set_epoch`.
+
+    Rank r takes positions r, r + ranks, ...: batch b over all ranks holds the same draws as batch b of one process
+    with a batch `ranks` times as large.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, Rows],
+        *,
+        samples_per_group: int | None,
+        cap_small_groups: bool,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.groups = dict(groups)
+        sizes = {name: len(rows) for name, rows in groups.items()}
+        self.counts = group_counts(sizes, samples_per_group, cap_small_groups, ranks)
+        self.seed, self.rank, self.ranks = seed, rank, ranks
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(self.counts.values()) // self.ranks
+
+    def __iter__(self) -> Iterator[Draw]:
+        return iter(plan_epoch(self.groups, self.counts, self.seed, self.epoch)[self.rank :: self.ranks])

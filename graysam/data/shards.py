@@ -1,0 +1,255 @@
+"""Shards: WebDataset tar files of prepared 2D samples, their index, and reading one sample by its offset.
+
+A sample is three tar members, `<key>.png`, `<key>.rle.json` and `<key>.meta.json`. Nothing is ever unpickled:
+a member with any other suffix is an error that names it, and its content is never looked at. A shard holds
+both splits; the split is a column of the index, so that it can be decided when all samples are known and
+another split leaves the shards' bytes as they are.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+FORMAT = "graysam-shards"
+VERSION = 1
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.csv"
+SPLITS = ("train", "val")
+SUFFIXES = ("meta.json", "png", "rle.json")
+COLUMNS = ("key", "shard", "offset", "length", "group", "modality", "split")
+
+
+class ShardError(ValueError):
+    """Shards that are absent, damaged, or hold what they must not hold."""
+
+
+def load_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read `manifest.json` of a folder of shards.
+
+    Raises ShardError, which says what to do, when there is none or it is of another version.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ShardError(
+            f"{folder} holds no shards (no {MANIFEST_NAME}); make them with `python -m graysam.pack "
+            f"input_dir=FOLDER_OF_NPZ output_dir={folder}`, or train with data=demo"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShardError(f"{path}: not readable as JSON ({error}); pack again") from None
+    got = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else (None, None)
+    if got != (FORMAT, VERSION):
+        raise ShardError(f"{path}: format and version are {got}; required: {(FORMAT, VERSION)}; pack again")
+    return dict(manifest)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """What lies where in a folder of shards: one row per sample, in the order of packing.
+
+    keys, shards (file name), groups, modalities and splits ("train" or "val") are string arrays (N,); offsets
+    and lengths are int64 (N,), bytes from a sample's first tar header to the next sample's. Picklable.
+    """
+
+    keys: NDArray[np.str_]
+    shards: NDArray[np.str_]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    modalities: NDArray[np.str_]
+    splits: NDArray[np.str_]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ShardIndex":
+        """Read the index of a folder of shards and hold it against the manifest and the shards' sizes.
+
+        Raises ShardError when the manifest, the index or a shard is missing, or one does not fit the others.
+        """
+        folder = Path(folder)
+        manifest = load_manifest(folder)
+        path = folder / INDEX_NAME
+        try:
+            sizes = {str(shard["file"]): int(shard["bytes"]) for shard in manifest["shards"]}
+            if sha256_of(path) != manifest["index"]["sha256"]:
+                raise ShardError(
+                    f"{path} was changed after packing (its sha256 is not the manifest's); pack again"
+                )
+            with open(path, newline="", encoding="utf-8") as file:
+                lines = csv.reader(file)
+                header = tuple(next(lines, ()))
+                columns = list(zip(*lines, strict=True)) or [()] * len(COLUMNS)
+        except (KeyError, TypeError) as error:
+            raise ShardError(
+                f"{folder / MANIFEST_NAME}: entry missing or malformed ({error}); pack again"
+            ) from None
+        except OSError as error:
+            raise ShardError(f"{path}: not readable ({error.strerror}); pack again") from None
+        if header != COLUMNS:
+            raise ShardError(f"{path}: columns are {header}; required: {COLUMNS}; pack again")
+        for name, size in sizes.items():
+            shard = folder / name
+            if Path(name).name != name or not shard.is_file() or shard.stat().st_size != size:
+                got = f"{shard.stat().st_size} bytes" if shard.is_file() else "no such file"
+                raise ShardError(
+                    f"{shard}: {got}; required by the manifest: {size} bytes; copy or pack it again"
+                )
+        keys, shards, offsets, lengths, groups, modalities, splits = columns
+        index = cls(
+            keys=np.array(keys, dtype=np.str_),
+            shards=np.array(shards, dtype=np.str_),
+            offsets=np.array(offsets, dtype=np.int64),
+            lengths=np.array(lengths, dtype=np.int64),
+            groups=np.array(groups, dtype=np.str_),
+            modalities=np.array(modalities, dtype=np.str_),
+            splits=np.array(splits, dtype=np.str_),
+        )
+        if not set(shards) <= set(sizes) or not set(splits) <= set(SPLITS):
+            raise ShardError(f"{path} names a shard or a split that the manifest does not know; pack again")
+        return index
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups, sorted."""
+        return tuple(str(group) for group in np.unique(self.groups))
+
+    def rows(self, split: str | None = None, group: str | None = None) -> NDArray[np.int64]:
+        """Row numbers of a split and a group, int64, ascending.
+
+        None means any; an unknown name gives an empty array.
+        """
+        chosen = np.ones(len(self), dtype=bool)
+        if split is not None:
+            chosen &= self.splits == split
+        if group is not None:
+            chosen &= self.groups == group
+        return np.flatnonzero(chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sample as packed.
+
+    image is uint8 (H,W), or (H,W,3) RGB, longest side 256 and unpadded; meta holds case_id, subject_id
+    (patient or image), modality, dataset, group, slice_index (None in 2D), original_size [height, width] in
+    pixels and spacing_mm_zyx (None in 2D). Masks are decoded when asked for: training draws one label of
+    perhaps a hundred.
+    """
+
+    key: str
+    image: NDArray[np.uint8]
+    meta: dict[str, Any]
+    rles: dict[int, dict[str, Any]]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The labels present, ascending; never empty."""
+        return tuple(self.rles)
+
+    def mask(self, label: int) -> NDArray[np.bool_]:
+        """Decode one label's mask, bool (H,W); KeyError for an absent label, ShardError for a damaged RLE."""
+        rle = self.rles[label]
+        try:
+            mask = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")})
+            # Where the runs are too short, pycocotools leaves memory uninitialised: encode again and compare.
+            if coco_mask.encode(mask)["counts"] != rle["counts"].encode("ascii"):
+                raise ValueError("the runs do not cover the image")
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ShardError(f"sample {self.key}, label {label}: damaged RLE ({error}); pack again") from None
+        return np.ascontiguousarray(mask, dtype=np.bool_)
+
+    @property
+    def masks(self) -> dict[int, NDArray[np.bool_]]:
+        """Every label's mask, decoded."""
+        return {label: self.mask(label) for label in self.labels}
+
+
+class ShardReader:
+    """Reads samples of a folder of shards by their row in the index; picklable, holds no open file."""
+
+    def __init__(self, folder: str | Path, index: ShardIndex | None = None) -> None:
+        self.folder = Path(folder)
+        self.index = ShardIndex.load(folder) if index is None else index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, row: int) -> Sample:
+        """Read one sample; ShardError when its bytes are damaged or hold a member not in SUFFIXES."""
+        key, name = str(self.index.keys[row]), str(self.index.shards[row])
+        where = f"{self.folder / name}, sample {key}"
+        try:
+            # Opened per read: a few microseconds, and nothing to share between processes.
+            with open(self.folder / name, "rb") as file:
+                file.seek(int(self.index.offsets[row]))
+                chunk = file.read(int(self.index.lengths[row]))
+        except OSError as error:
+            raise ShardError(f"{where}: not readable ({error.strerror}); copy or pack it again") from None
+        members = _members(chunk, key, where)
+        image = _decode_png(members["png"], where)
+        try:
+            rles = {int(label): rle for label, rle in json.loads(members["rle.json"]).items()}
+            meta = dict(json.loads(members["meta.json"]))
+            sizes_fit = all(
+                tuple(rle["size"]) == image.shape[:2] and "counts" in rle for rle in rles.values()
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ShardError(f"{where}: damaged JSON ({error}); pack again") from None
+        if not rles or not sizes_fit:
+            raise ShardError(f"{where}: masks are missing or of another size than the image; pack again")
+        return Sample(key=key, image=image, meta=meta, rles=dict(sorted(rles.items())))
+
+
+def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:
+    """The three members of one sample's bytes by suffix; every name is checked before any content is read."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(chunk), mode="r:") as tar:
+            infos = {}
+            for info in tar:
+                stem, _, suffix = info.name.partition(".")
+                if stem != key or suffix not in SUFFIXES or not info.isreg() or suffix in infos:
+                    raise ShardError(
+                        f"{where}: unexpected member {info.name!r}; allowed: {key}.{{{','.join(SUFFIXES)}}}, "
+                        "once each; it was not opened; do not use these shards unless you know who made them"
+                    )
+                infos[suffix] = info
+            missing = [suffix for suffix in SUFFIXES if suffix not in infos]
+            if missing:
+                raise ShardError(f"{where}: member {key}.{missing[0]} is missing; pack again")
+            return {
+                suffix: chunk[info.offset_data : info.offset_data + info.size]
+                for suffix, info in infos.items()
+            }
+    except tarfile.TarError as error:
+        raise ShardError(f"{where}: damaged tar ({error}); copy or pack it again") from None
+
+
+def _decode_png(png: bytes, where: str) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED) if png else None
+    if (
+        image is None
+        or image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or image.shape[2:] not in ((), (3,))
+    ):
+        raise ShardError(f"{where}: the PNG is damaged or not 8-bit grey or RGB; pack again")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image, dtype=np.uint8)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

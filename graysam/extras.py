@@ -1,0 +1,25 @@
+"""Say in one line which optional extra a command lacks, before anything heavy is imported."""
+
+import importlib.util
+import sys
+
+MODULES = {
+    "train": ("torch", "torchvision", "timm", "lightning", "hydra", "webdataset", "pycocotools", "safetensors"),
+    "demo": ("nibabel", "nilearn"),
+}
+
+
+def require(extra: str) -> None:
+    """Exit with code 2 and one line on the standard error when a module of an extra is not installed.
+
+    Args:
+        extra: a key of MODULES.
+    """
+    missing = [name for name in MODULES[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"error: this command needs {', '.join(missing)}, which the plain installation leaves out: "
+            f"pip install '.[{extra}]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)

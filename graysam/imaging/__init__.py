@@ -1,0 +1,1 @@
+"""Image preparation shared by training and the laptop runtime; NumPy and OpenCV only."""

@@ -1,0 +1,87 @@
+"""SAM's mask decoder: image embedding and prompt tokens to mask logits and predicted IoU."""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from graysam.models.transformer import TwoWayTransformer
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them: (..., in_dim) -> (..., out_dim)."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, depth: int) -> None:
+        super().__init__()
+        dims = [in_dim, *[hidden_dim] * (depth - 1), out_dim]
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class MaskDecoder(nn.Module):
+    """Predict masks for prompts on one or several images.
+
+    Tokens are [IoU, mask 0..3, prompts]. With `multimask` off only mask token 0 is decoded (the way of every
+    published box-prompted medical model), with it on tokens 1 to 3.
+
+    Args:
+        dim: width of tokens and embedding.
+        num_multimask: masks of the ambiguous mode (3).
+        mlp_depth, mlp_hidden: of the IoU head and the hypernetworks (hypernetworks keep `dim` as hidden width).
+        transformer: a TwoWayTransformer of the same width.
+
+    Source: SAM (Kirillov et al. 2023) `modeling/mask_decoder.py`; LiteMedSAM takes B images with B prompts.
+    """
+
+    def __init__(
+        self, *, dim: int, num_multimask: int, mlp_depth: int, mlp_hidden: int, transformer: TwoWayTransformer
+    ) -> None:
+        super().__init__()
+        num_masks = num_multimask + 1
+        self.transformer = transformer
+        self.iou_token = nn.Embedding(1, dim)
+        self.mask_tokens = nn.Embedding(num_masks, dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(dim, dim // 4, 2, stride=2),
+            LayerNorm2d(dim // 4, eps=1e-6),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim // 4, dim // 8, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            [Mlp(dim, dim, dim // 8, mlp_depth) for _ in range(num_masks)]
+        )
+        self.iou_prediction_head = Mlp(dim, mlp_hidden, num_masks, mlp_depth)
+
+    def forward(
+        self, *, embedding: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Decode N prompts.
+
+        Args:
+            embedding: (B,dim,S,S); N must be a multiple of B, and prompts of one image stand together.
+            position: (1,dim,S,S) position encoding of the cells.
+            sparse: (N,T,dim) prompt tokens.
+            dense: (1|N,dim,S,S) dense prompt.
+            multimask: whether to return masks 1..3 instead of mask 0.
+
+        Returns:
+            logits (N,M,4S,4S) and predicted IoU (N,M), M = 1 or 3. N = 0 gives empty tensors.
+        """
+        fixed = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
+        tokens = torch.cat([fixed, sparse], dim=1)
+        repeats = len(tokens) // len(embedding)
+        cells = (embedding.repeat_interleave(repeats, dim=0) if repeats != 1 else embedding) + dense
+        size = cells.shape[-2:]
+        tokens, cells = self.transformer(
+            cells.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), tokens
+        )
+        upscaled = self.output_upscaling(cells.transpose(1, 2).unflatten(2, size))
+        wanted = range(1, self.mask_tokens.num_embeddings) if multimask else range(1)
+        weights = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in wanted], dim=1)
+        logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+        return logits, self.iou_prediction_head(tokens[:, 0])[:, wanted.start : wanted.stop]

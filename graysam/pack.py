@@ -1,0 +1,93 @@
+"""`python -m graysam.pack`: raw cases become shards, an index and a manifest."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from graysam.config import entry_point
+
+
+@entry_point("pack")
+def main(cfg: dict[str, Any]) -> int:
+    """Pack a folder of challenge training NPZ, or the demo.
+
+    Returns 0; 1 when bad files were left out. ValueError for settings and folders that cannot be used.
+    """
+    try:
+        from graysam.data.packing import PackOptions, pack_folder
+    except ImportError as error:
+        raise ValueError(f"packing needs {error.name}; install it with: pip install '.[train]'") from None
+
+    check_types(cfg)
+    if cfg["output_dir"] is None:
+        raise ValueError("output_dir is not set; add output_dir=data_shards/NAME")
+    output_dir = Path(cfg["output_dir"])
+    try:
+        if cfg["source"] == "demo":
+            from graysam.data.demo import build_demo
+
+            print_summary(build_demo(output_dir, overwrite=cfg["overwrite"]), output_dir)
+            return 0
+        if cfg["source"] != "npz":
+            raise ValueError(f"source is {cfg['source']!r}; required: npz or demo")
+        if cfg["input_dir"] is None:
+            raise ValueError("input_dir is not set; add input_dir=FOLDER of training NPZ, or source=demo")
+        options = PackOptions(
+            size=cfg["size"],
+            spacing_order=cfg["spacing_order"],
+            patient_pattern=cfg["patient_pattern"],
+            val_fraction=cfg["val_fraction"],
+            seed=cfg["seed"],
+            samples_per_shard=cfg["samples_per_shard"],
+        )
+        report = pack_folder(
+            cfg["input_dir"], output_dir, options, workers=cfg["workers"], overwrite=cfg["overwrite"]
+        )
+    except OSError as error:
+        raise ValueError(
+            f"cannot read or write {error.filename or output_dir}: {error.strerror or error}"
+        ) from None
+    print_summary(report.manifest, output_dir)
+    for file, reason in report.bad.items():
+        print(f"left out: {file}: {reason}", file=sys.stderr)
+    if report.bad:
+        print(
+            f"{len(report.bad)} of {report.manifest['cases']['found']} files were left out", file=sys.stderr
+        )
+    return 1 if report.bad else 0
+
+
+def check_types(cfg: dict[str, Any]) -> None:
+    """Refuse a setting of the wrong type with a ValueError; Hydra takes any for any."""
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("size", "seed", "samples_per_shard", "workers"), (int,)),
+        **dict.fromkeys(("input_dir", "output_dir", "patient_pattern"), (str, type(None))),
+        "val_fraction": (int, float),
+        "overwrite": (bool,),
+    }
+    for name, allowed in kinds.items():
+        value = cfg[name]
+        if not isinstance(value, allowed) or isinstance(value, bool) and bool not in allowed:
+            wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise ValueError(f"{name} is {value!r}; required: {wanted}")
+
+
+def print_summary(manifest: dict[str, Any], output_dir: Path) -> None:
+    """Print what a folder of shards holds, one line a group."""
+    megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
+    print(
+        f"{output_dir}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB"
+    )
+    print(f"{'group':24} {'train':>8} {'val':>8}")
+    for group, counts in manifest["groups"].items():
+        print(f"{group:24} {counts['train']:8} {counts['val']:8}")
+    for what, count in manifest.get("left_out", {}).items():
+        print(f"left out, {what.replace('_', ' ')}: {count}")
+    for group in manifest["split"].get("groups_without_val", []):
+        print(
+            f"nothing held out in {group}: it has one subject only, or shares its subjects with such a group"
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Segmentation of whole cases, and what carries a trained model to a laptop."""

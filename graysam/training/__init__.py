@@ -1,0 +1,1 @@
+"""Losses, the LightningModule and the callbacks around it."""

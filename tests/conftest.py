@@ -1,0 +1,41 @@
+"""Shared fixtures; heavy libraries are imported inside the tests that need them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """Return the folder of numbers that the original code printed."""
+    return GOLDENS
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real data beside the checkout; tests that need it skip where it is absent."""
+    path = Path(os.environ.get("GRAYSAM_SHARED", Path(__file__).parents[2] / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"{path} is absent")
+    return path
+
+
+@pytest.fixture(scope="session")
+def medseg_mini(shared: Path) -> Path:
+    """Return the folder of real images with masks; skips only where it is absent."""
+    path = shared / "medseg_mini"
+    if not path.is_dir():
+        pytest.skip(f"{path} is absent")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pilot(shared: Path) -> Path:
+    """Return the real L0 checkpoint in the released code's format; skips only where it is absent."""
+    path = shared / "pilot" / "efficientvit_sam_l0_pilot.pth"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    return path
