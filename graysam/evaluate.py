@@ -6,7 +6,6 @@ import math
 import multiprocessing
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from graysam.data.cases import SpacingOrder, modality_of, read_gts, read_input_case, read_segs
 from graysam.metrics import Absent, CaseMetrics, case_metrics, macro_average, modality_means
 from graysam.overlay import write_overlay
+from graysam.terminal import progress
 
 SOME_FAILED = 1
 BAD_INPUT = 2
@@ -145,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     outcomes = evaluate_folder(names, settings, min(arguments.workers, len(names)))
-    rows = sorted(_progress(outcomes, len(names)), key=lambda row: row.case)
+    rows = sorted(progress(outcomes, "evaluating", len(names)), key=lambda row: row.case)
     scored = [row for row in rows if row.metrics is not None]
     failed = [row for row in rows if row.metrics is None]
     if scored:
@@ -180,19 +179,6 @@ def _report(
         print(f"error: {len(failed)} of {len(names)} cases could not be scored", file=sys.stderr)
     if undrawn:
         print(f"error: {len(undrawn)} of {len(scored)} overlays could not be drawn", file=sys.stderr)
-
-
-def _progress(outcomes: Iterator[Scored], total: int) -> Iterator[Scored]:
-    """Show a progress bar, or a plain line now and then where there is no terminal."""
-    if sys.stderr.isatty():
-        yield from tqdm(outcomes, total=total, desc="evaluating", unit="case")
-        return
-    last = time.monotonic()
-    for done, outcome in enumerate(outcomes, start=1):
-        yield outcome
-        if done == total or time.monotonic() - last > 10:
-            last = time.monotonic()
-            print(f"evaluating: {done} of {total} cases", file=sys.stderr)
 
 
 def _checked(arguments: argparse.Namespace) -> tuple[Settings, list[str]]:

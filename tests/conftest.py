@@ -39,3 +39,11 @@ def pilot(shared: Path) -> Path:
     if not path.is_file():
         pytest.skip(f"{path} is absent")
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of small synthetic shards."""
+    from tests.shards import make_shards
+
+    return make_shards(tmp_path_factory.mktemp("toy") / "shards")

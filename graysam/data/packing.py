@@ -222,7 +222,7 @@ def hold_out(groups: Mapping[str, Collection[Subject]], val_fraction: float, see
     training = {group: len(set(subjects)) for group, subjects in groups.items()}
     missing = {group: max(1, math.floor(val_fraction * count + 0.5)) for group, count in training.items()}
     held_out = set()
-    for group in sorted(groups):
+    for group in sorted(groups, key=lambda g: (training[g], g)):  # small ones first: they have the least choice
         for subject in order:
             if missing[group] <= 0:
                 break

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import tarfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,12 @@ class Sample:
         """Decode one label's mask, bool (H,W); KeyError for an absent label, ShardError for a damaged RLE."""
         rle = self.rles[label]
         try:
-            mask = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")})
+            counts = rle["counts"].encode("ascii")
+            with warnings.catch_warnings():  # pycocotools 2.0.11 does not know NumPy 2's copy keyword
+                warnings.simplefilter("ignore", DeprecationWarning)
+                mask = coco_mask.decode({"size": rle["size"], "counts": counts})
             # Where the runs are too short, pycocotools leaves memory uninitialised: encode again and compare.
-            if coco_mask.encode(mask)["counts"] != rle["counts"].encode("ascii"):
+            if coco_mask.encode(mask)["counts"] != counts:
                 raise ValueError("the runs do not cover the image")
         except (ValueError, TypeError, AttributeError) as error:
             raise ShardError(f"sample {self.key}, label {label}: damaged RLE ({error}); pack again") from None

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -123,7 +124,10 @@ def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
             with safe_open(path, framework="pt") as file:
                 header = (file.metadata() or {}).get(METADATA_KEY)
             return load_file(path), json.loads(header) if header else None
-        return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+        with warnings.catch_warnings():
+            # A file pickled in a foreign way is either read in full or refused below; the warning adds nothing.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

@@ -1,0 +1,151 @@
+"""The demo's shards: real MR, three groups, a slab held out with a gap, built once."""
+
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graysam.data import demo
+from graysam.data.demo import GROUPS, build_demo, load_template
+from graysam.data.shards import MANIFEST_NAME, ShardIndex, ShardReader
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "shards"
+    build_demo(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template() -> tuple[np.ndarray, list[np.ndarray]]:
+    return load_template(demo._template_paths())
+
+
+def test_template_lies_as_documented(template: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    """The brain is longest from front to back, its cerebellum low and at the back, and left is as right."""
+    image, (grey, white, brain) = template
+    assert image.dtype == np.uint8 and image.shape == (189, 233, 197) == brain.shape
+    z, y, _ = np.nonzero(brain)
+    assert np.ptp(y) > np.ptp(z)
+    lowest = y[z <= 20].mean()  # cerebellum and brain stem
+    assert lowest > y.mean() + 10
+    assert np.array_equal(image, image[:, :, ::-1])
+    assert not (grey[grey > 0] != 1).any() and not (white[white > 0] != 2).any()
+    assert not ((grey > 0) & (white > 0)).any() and (brain[(grey > 0) | (white > 0)] == 3).all()
+    assert image[white > 0].mean() > image[grey > 0].mean() + 40, "T1: white matter is brighter"
+    assert image[brain == 0].max() == 0
+
+
+def test_groups_splits_and_labels(built: Path) -> None:
+    reader = ShardReader(built)
+    index = reader.index
+    assert index.group_names == GROUPS and set(index.modalities) == {"MR"}
+    counts = {group: (len(index.rows("train", group)), len(index.rows("val", group))) for group in GROUPS}
+    assert counts == {"MR_axial": (56, 11), "MR_coronal": (70, 11), "MR_sagittal": (32, 21)}
+    for row in range(len(reader)):
+        sample = reader.read(row)
+        assert sample.image.ndim == 2 and max(sample.image.shape) == 256
+        assert set(sample.labels) <= {1, 2, 3} and 3 in sample.labels
+        assert all((sample.mask(3) | ~sample.mask(label)).all() for label in sample.labels), "masks overlap"
+
+
+def test_a_gap_of_ten_slices_lies_between_the_splits(built: Path) -> None:
+    reader = ShardReader(built)
+    for group in GROUPS:
+        train, val = (
+            np.array([reader.read(int(row)).meta["slice_index"] for row in reader.index.rows(split, group)])
+            for split in ("train", "val")
+        )
+        assert np.abs(train[:, None] - val[None]).min() > 10
+        assert (train < val.min()).any() and (train > val.max()).any()
+
+
+def test_no_held_out_picture_is_in_training(built: Path) -> None:
+    reader = ShardReader(built)
+    pictures = {
+        split: {reader.read(int(row)).image.tobytes() for row in reader.index.rows(split)}
+        for split in ("train", "val")
+    }
+    assert not pictures["train"] & pictures["val"]
+    assert len(pictures["val"]) == len(reader.index.rows("val"))
+
+
+def test_second_call_builds_nothing(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (built / MANIFEST_NAME).stat()
+    monkeypatch.setattr(demo, "_template_paths", lambda: pytest.fail("built again"))
+    build_demo(built)
+    assert (built / MANIFEST_NAME).stat() == before
+
+
+def test_twice_gives_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    build_demo(tmp_path / "again")
+    for path in built.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_two_processes_at_once(built: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=build_demo, args=(tmp_path / "demo",)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert (tmp_path / "demo" / MANIFEST_NAME).read_bytes() == (built / MANIFEST_NAME).read_bytes()
+
+
+def test_the_loser_of_a_race_takes_the_winners_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = demo._write
+
+    def beaten(*arguments: object) -> object:
+        monkeypatch.setattr(demo, "_write", write)
+        build_demo(tmp_path / "demo", stride=16, slab=17)
+        return write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(demo, "_write", beaten)
+    manifest = build_demo(tmp_path / "demo", stride=16, slab=17)
+    assert manifest["samples"] == len(ShardIndex.load(tmp_path / "demo"))
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_other_parameters_replace_a_demo_but_nothing_else(tmp_path: Path) -> None:
+    small = build_demo(tmp_path / "demo", stride=16, slab=17)
+    smaller = build_demo(tmp_path / "demo", stride=20, slab=21)
+    assert smaller["samples"] < small["samples"]
+    (tmp_path / "demo" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="notes.txt"):
+        build_demo(tmp_path / "demo", stride=16, slab=17)
+    (tmp_path / "packed").mkdir()
+    manifest = '{"format": "graysam-shards", "version": 1, "source": "npz"}'
+    (tmp_path / "packed" / MANIFEST_NAME).write_text(manifest)
+    with pytest.raises(ValueError, match="overwrite=true"):
+        build_demo(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("parameters", [{"gap": 9}, {"stride": 0}, {"slab": 1}])
+def test_parameters_that_would_leak_are_refused(tmp_path: Path, parameters: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="required"):
+        build_demo(tmp_path / "demo", **parameters)  # type: ignore[arg-type]
+
+
+def test_missing_nilearn_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install '\.\[demo\]'") as caught:
+        build_demo(tmp_path / "demo")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_nilearn_itself_is_not_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from graysam.data.demo import build_demo; "
+        "build_demo(Path(sys.argv[1]), stride=20, slab=20); print('nilearn' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "demo")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"
