@@ -8,7 +8,7 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -33,12 +33,18 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     return plain  # type: ignore[return-value]
 
 
-def compose_config(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Compose a top-level config with overrides, without running anything.
+def compose_plain(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Compose a top-level config with overrides into plain containers, without running anything.
 
     Raises:
         ValueError: an unknown key, group or value, in one line.
     """
+    parser = OverridesParser.create()
+    for override in overrides:
+        try:
+            parser.parse_override(override)
+        except HydraException as error:
+            raise ValueError(f"config: override {override!r}: {_first_line(error)}") from error
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return to_plain(compose(config_name, overrides=list(overrides)))
@@ -96,19 +102,21 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
             except ValueError as error:
                 print(f"error: {error}", file=sys.stderr)
                 codes.append(BAD_INPUT)
-            except FloatingPointError as error:  # a diverged training: no bad input, but no traceback's use either
+            except (
+                FloatingPointError
+            ) as error:  # a diverged training: no bad input, but no traceback's use either
                 print(f"error: {error}", file=sys.stderr)
                 codes.append(FAILED)
 
         @wraps(function)
         def main() -> int:
-            overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-            if not any(argument in ("-m", "--multirun") for argument in sys.argv[1:]):
+            codes.clear()
+            arguments = sys.argv[1:]
+            if not {"-m", "--multirun"} & set(arguments):  # a sweep's overrides are no single config
                 try:
-                    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                        compose(config_name, overrides=overrides)
-                except (HydraException, OmegaConfBaseException) as error:
-                    print(f"error: config: {_first_line(error)}", file=sys.stderr)
+                    compose_plain(config_name, [a for a in arguments if not a.startswith("-")])
+                except ValueError as error:
+                    print(f"error: {error}", file=sys.stderr)
                     return BAD_INPUT
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
             return max(codes, default=0)
@@ -116,11 +124,6 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
         return main
 
     return decorate
-
-
-def run_dir() -> str:
-    """Return the running job's output directory."""
-    return str(HydraConfig.get().runtime.output_dir)
 
 
 def _first_line(error: Exception) -> str:

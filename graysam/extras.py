@@ -4,7 +4,16 @@ import importlib.util
 import sys
 
 MODULES = {
-    "train": ("torch", "torchvision", "timm", "lightning", "hydra", "webdataset", "pycocotools", "safetensors"),
+    "train": (
+        "torch",
+        "torchvision",
+        "timm",
+        "lightning",
+        "hydra",
+        "webdataset",
+        "pycocotools",
+        "safetensors",
+    ),
     "demo": ("nibabel", "nilearn"),
 }
 

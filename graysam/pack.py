@@ -67,7 +67,7 @@ def check_types(cfg: dict[str, Any]) -> None:
     }
     for name, allowed in kinds.items():
         value = cfg[name]
-        if not isinstance(value, allowed) or isinstance(value, bool) and bool not in allowed:
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
             wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
             raise ValueError(f"{name} is {value!r}; required: {wanted}")
 

@@ -116,7 +116,7 @@ def prepare_module(config: dict[str, Any], data: ShardDataModule) -> SamModule:
         model=model,
         loss=build(config["loss"]),
         optimizer=build(config["optimizer"]),
-        scheduler=None if config["scheduler"] is None else build(config["scheduler"]),
+        scheduler=build(config["scheduler"]) if config["scheduler"] else None,
         monitor=config["monitor"],
         frozen=[*config["unused"], *config["frozen"]],
         channels_last=config["channels_last"],
@@ -134,7 +134,9 @@ def filled_boxes(data: ShardDataModule) -> dict[str, dict[str, float]]:
     return scores.summary()
 
 
-def validate(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule) -> dict[str, dict[str, float]]:
+def validate(
+    trainer: lightning.Trainer, module: SamModule, data: ShardDataModule
+) -> dict[str, dict[str, float]]:
     """Validate and return DSC and NSD per modality."""
     trainer.validate(module, datamodule=data, verbose=False)
     return module.scores.summary()
@@ -144,7 +146,9 @@ def load_best(trainer: lightning.Trainer, module: SamModule) -> str:
     """Load the best checkpoint into the module and return its path."""
     path = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
     if not path:
-        raise ValueError(f"no checkpoint was kept: {module.monitor} was never logged; train for at least one validation")
+        raise ValueError(
+            f"no checkpoint was kept: {module.monitor} was never logged; train for at least one validation"
+        )
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     module.train().eval()  # drops TinyViT's cached attention biases
     return path
@@ -185,7 +189,10 @@ def run(config: dict[str, Any]) -> int:
     if config["compare"] and config["require_improvement"]:
         before, after = (summary[title][MACRO]["dsc"] for title in ("untrained", "trained"))
         if not after > before:
-            print(f"error: training did not improve DSC ({100 * before:.2f} -> {100 * after:.2f})", file=sys.stderr)
+            print(
+                f"error: training did not improve DSC ({100 * before:.2f} -> {100 * after:.2f})",
+                file=sys.stderr,
+            )
             return 1
     return 0
 

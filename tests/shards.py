@@ -29,10 +29,17 @@ def make_shards(folder: Path, *, validation: bool = True) -> Path:
                 image = rng.integers(0, 60, (256, 256))
                 for mask in masks.values():
                     image[mask] += 150
-                meta = {"case_id": f"{group}-{i}", "subject_id": str(i), "dataset": "toy", "slice_index": None,
-                        "original_size": [256, 256], "spacing_mm_zyx": None}
-                sample = encode_sample(f"{group}-{i}", image.astype(np.uint8), masks, group=group, modality=modality,
-                                       meta=meta)
+                meta = {
+                    "case_id": f"{group}-{i}",
+                    "subject_id": str(i),
+                    "dataset": "toy",
+                    "slice_index": None,
+                    "original_size": [256, 256],
+                    "spacing_mm_zyx": None,
+                }
+                sample = encode_sample(
+                    f"{group}-{i}", image.astype(np.uint8), masks, group=group, modality=modality, meta=meta
+                )
                 writer.write(sample)
                 splits.append("train" if i < train or not validation else "val")
         writer.finish(splits, {"split": {"seed": 0}})

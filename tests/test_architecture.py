@@ -76,8 +76,14 @@ def test_init_files_hold_a_docstring_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["graysam.predict", "graysam.evaluate", "graysam.runtime.volume", "graysam.imaging.presets",
-               "graysam.data.cases"],
+    "module",
+    [
+        "graysam.predict",
+        "graysam.evaluate",
+        "graysam.runtime.volume",
+        "graysam.imaging.presets",
+        "graysam.data.cases",
+    ],
 )
 def test_laptop_modules_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
@@ -88,7 +94,13 @@ def test_laptop_modules_import_nothing_heavy(module: str) -> None:
 def test_nothing_unpickles() -> None:
     for path in MODULES:
         text = path.read_text()
-        for unsafe in ("allow_pickle=True", "weights_only=False", "pickle.load", ".decode('rgb", '.decode("pil'):
+        for unsafe in (
+            "allow_pickle=True",
+            "weights_only=False",
+            "pickle.load",
+            ".decode('rgb",
+            '.decode("pil',
+        ):
             assert unsafe not in text, f"{path}: {unsafe}"
 
 

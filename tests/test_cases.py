@@ -34,7 +34,7 @@ BOX_3D = [[1, 2, 0, 10, 12, 4]]
 
 
 def save(path: Path, **arrays: Any) -> Path:
-    np.savez_compressed(path, **{key: np.asarray(value) for key, value in arrays.items()})
+    np.savez_compressed(path, **{key: np.asarray(value) for key, value in arrays.items()})  # type: ignore[arg-type]
     return path
 
 
@@ -53,7 +53,8 @@ def refused(read: Callable[..., Any], path: Path, *words: str, **options: Any) -
     with pytest.raises(CaseError) as caught:
         read(path, **options)
     message = str(caught.value)
-    assert str(path) in message and "\n" not in message
+    assert str(path) in message
+    assert "\n" not in message
     for word in words:
         assert word in message, message
 
@@ -62,32 +63,45 @@ def refused(read: Callable[..., Any], path: Path, *words: str, **options: Any) -
 
 
 def test_2d_case_comes_back_as_stored(tmp_path: Path) -> None:
-    case = read_input_case(save(tmp_path / "2DBox_US_0001.npz", imgs=COLOUR, boxes=np.int32(BOX_2D)))
+    case = read_input_case(
+        save(tmp_path / "2DBox_US_0001.npz", imgs=COLOUR, boxes=np.array(BOX_2D, np.int32))
+    )
     assert (case.name, case.modality, case.is_volume, case.notes) == ("2DBox_US_0001", "US", False, ())
-    assert np.array_equal(case.image, COLOUR) and case.image.dtype == np.uint8
-    assert case.boxes is not None and case.boxes.tolist() == BOX_2D and case.boxes.dtype == np.int64
-    assert case.gts is None and case.spacing_mm is None
+    assert np.array_equal(case.image, COLOUR)
+    assert case.image.dtype == np.uint8
+    assert case.boxes is not None
+    assert case.boxes.tolist() == BOX_2D
+    assert case.boxes.dtype == np.int64
+    assert case.gts is None
+    assert case.spacing_mm is None
 
 
 def test_3d_case_comes_back_as_stored(tmp_path: Path) -> None:
     path = save(tmp_path / "3DBox_CT_7.npz", imgs=VOLUME, boxes=BOX_3D, spacing=[3.0, 0.5, 0.25])
     case = read_input_case(path)
-    assert case.is_volume and case.modality == "CT" and case.spacing_mm == (3.0, 0.5, 0.25)
+    assert case.is_volume
+    assert case.modality == "CT"
+    assert case.spacing_mm == (3.0, 0.5, 0.25)
     assert np.array_equal(case.image, VOLUME)
-    assert case.boxes is not None and case.boxes.tolist() == BOX_3D
+    assert case.boxes is not None
+    assert case.boxes.tolist() == BOX_3D
 
 
 def test_training_case_and_spacing_orders(tmp_path: Path) -> None:
     gts = (VOLUME > 200).astype(np.uint8)
     path = save(tmp_path / "MR_STS_STS001.npz", imgs=VOLUME, gts=gts, spacing=[0.25, 0.5, 3.0])
     case = read_training_case(path, "xyz")
-    assert case.spacing_mm == (3.0, 0.5, 0.25) and case.modality == "MR" and case.is_volume
+    assert case.spacing_mm == (3.0, 0.5, 0.25)
+    assert case.modality == "MR"
+    assert case.is_volume
+    assert case.gts is not None
     assert np.array_equal(case.gts, gts)
     assert read_training_case(path).spacing_mm == (0.25, 0.5, 3.0)
     assert read_gts(path)[1] == (0.25, 0.5, 3.0)
     assert read_gts(path, "xyz")[1] == (3.0, 0.5, 0.25)
     flat = save(tmp_path / "US_HC18_1.npz", imgs=COLOUR, gts=gts[0])
-    assert not read_training_case(flat).is_volume and read_gts(flat)[1] is None
+    assert not read_training_case(flat).is_volume
+    assert read_gts(flat)[1] is None
     with pytest.raises(CaseError, match="zyx"):
         read_training_case(path, "zxy")  # type: ignore[arg-type]
 
@@ -125,7 +139,8 @@ def test_segs_round_trip_as_uint16_and_leave_nothing_beside(tmp_path: Path) -> N
     segs[1, 2] = 40000
     write_segs(tmp_path / "a.npz", segs)
     back = read_segs(tmp_path / "a.npz")
-    assert back.dtype == np.uint16 and np.array_equal(back, segs)
+    assert back.dtype == np.uint16
+    assert np.array_equal(back, segs)
     assert os.listdir(tmp_path) == ["a.npz"]
     with np.load(tmp_path / "a.npz", allow_pickle=False) as npz:
         assert list(npz) == ["segs"]
@@ -141,7 +156,8 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(OSError, match="space"):
         write_segs(tmp_path / "a.npz", np.zeros((2, 2), np.uint16))
-    assert os.listdir(tmp_path) == ["a.npz"] and read_segs(tmp_path / "a.npz").all()
+    assert os.listdir(tmp_path) == ["a.npz"]
+    assert read_segs(tmp_path / "a.npz").all()
 
 
 @pytest.mark.parametrize(
@@ -165,10 +181,10 @@ def test_segs_that_do_not_fit_are_refused(tmp_path: Path, segs: np.ndarray) -> N
         ("3DBox_CT_1", (9, 8, 3), np.zeros(0), None, True),
         ("a", (9, 8, 3), np.zeros(0), [1, 1, 1], True),
         ("a", (9, 8, 3), np.zeros((0, 6)), None, True),
-        ("a", (9, 8, 3), np.float64([[0, 0, 0, 1, 1, 1]]), None, True),
-        ("3DBox_CT_1", (9, 8, 3), np.float64([[0, 0, 1, 1]]), None, False),
+        ("a", (9, 8, 3), np.array([[0, 0, 0, 1, 1, 1]], np.float64), None, True),
+        ("3DBox_CT_1", (9, 8, 3), np.array([[0, 0, 1, 1]], np.float64), None, False),
         ("a", (9, 8, 7), np.zeros((0, 4)), None, True),
-        ("a", (9, 8, 1), np.float64([[0, 0, 1, 1]]), None, False),
+        ("a", (9, 8, 1), np.array([[0, 0, 1, 1]], np.float64), None, False),
     ],
 )
 def test_arrays_decide_and_the_prefix_where_both_fit(
@@ -180,7 +196,8 @@ def test_arrays_decide_and_the_prefix_where_both_fit(
     )
     case = read_input_case(path)
     assert case.is_volume is is_volume
-    assert case.boxes is not None and case.boxes.shape[1] == (6 if is_volume else 4)
+    assert case.boxes is not None
+    assert case.boxes.shape[1] == (6 if is_volume else 4)
     if shape[-1] == 1:
         assert case.image.shape == shape[:2]
 
@@ -189,8 +206,10 @@ def test_arrays_decide_and_the_prefix_where_both_fit(
 def test_wider_images_pass_with_a_note(tmp_path: Path, dtype: Any) -> None:
     image = np.arange(600).reshape(20, 30).astype(dtype)
     case = read_input_case(save(tmp_path / "a.npz", imgs=np.asfortranarray(image), boxes=BOX_2D))
-    assert np.array_equal(case.image, image) and case.image.dtype.isnative
-    assert len(case.notes) == 1 and "not uint8" in case.notes[0]
+    assert np.array_equal(case.image, image)
+    assert case.image.dtype.isnative
+    assert len(case.notes) == 1
+    assert "not uint8" in case.notes[0]
 
 
 # ------------------------------------------------------------------------------------------------------ boxes
@@ -200,15 +219,20 @@ def test_boxes_partly_outside_are_clipped_and_noted(tmp_path: Path) -> None:
     case = read_input_case(
         save(tmp_path / "a.npz", imgs=COLOUR, boxes=[[-3, -4, 5, 6], [2, 2, 4, 4], [20, 10, 30, 40]])
     )
-    assert case.boxes is not None and case.boxes.tolist() == [[0, 0, 5, 6], [2, 2, 4, 4], [20, 10, 29, 19]]
+    assert case.boxes is not None
+    assert case.boxes.tolist() == [[0, 0, 5, 6], [2, 2, 4, 4], [20, 10, 29, 19]]
     assert [note.split()[1] for note in case.notes] == ["1", "3"]
 
 
 def test_exclusive_z_max_may_be_the_depth(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz", imgs=VOLUME, boxes=[[0, 0, 3, 5, 5, 5]])
     inclusive, exclusive = read_input_case(path), read_input_case(path, z_max_inclusive=False)
-    assert inclusive.boxes is not None and inclusive.boxes[0, 5] == 4 and len(inclusive.notes) == 1
-    assert exclusive.boxes is not None and exclusive.boxes[0, 5] == 5 and not exclusive.notes
+    assert inclusive.boxes is not None
+    assert inclusive.boxes[0, 5] == 4
+    assert len(inclusive.notes) == 1
+    assert exclusive.boxes is not None
+    assert exclusive.boxes[0, 5] == 5
+    assert not exclusive.notes
     empty = save(tmp_path / "b.npz", imgs=VOLUME, boxes=[[0, 0, 3, 5, 5, 3]])
     assert read_input_case(empty).boxes is not None
     refused(read_input_case, empty, "inverted", z_max_inclusive=False)
@@ -221,7 +245,7 @@ def test_exclusive_z_max_may_be_the_depth(tmp_path: Path) -> None:
         ([[1, 12, 10, 2]], "inverted"),
         ([[30, 2, 40, 12]], "outside"),
         ([[-9, 2, -1, 12]], "outside"),
-        (np.uint64([[2**63 + 5, 2, 2**63 + 9, 12]]), "outside"),
+        (np.array([[2**63 + 5, 2, 2**63 + 9, 12]], np.uint64), "outside"),
         ([[1, np.nan, 10, 12]], "finite"),
         ([[1, 2, np.inf, 12]], "finite"),
         ([[1, 2, 3]], "shape"),
@@ -364,10 +388,12 @@ def test_any_damage_is_a_case_error_or_harmless(tmp_path: Path, data: st.DataObj
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    message = ""
     try:
         read_input_case(path)
     except CaseError as error:
-        assert "\n" not in str(error)
+        message = str(error)
+    assert "\n" not in message
 
 
 def test_reading_needs_numpy_only() -> None:
@@ -383,6 +409,8 @@ def test_real_cases_are_read(medseg_mini: Path) -> None:
     for path in sorted((medseg_mini / "validation-box" / "imgs").glob("*.npz"))[::6]:
         case = read_input_case(path)
         gts, spacing_mm = read_gts(medseg_mini / "validation-box" / "gts" / path.name)
-        assert not case.notes and case.is_volume is path.name.startswith("3D")
+        assert not case.notes
+        assert case.is_volume is path.name.startswith("3D")
         assert case.spacing_mm == spacing_mm
-        assert case.boxes is not None and len(case.boxes) == gts.max()
+        assert case.boxes is not None
+        assert len(case.boxes) == gts.max()

@@ -28,14 +28,17 @@ def template() -> tuple[np.ndarray, list[np.ndarray]]:
 def test_template_lies_as_documented(template: tuple[np.ndarray, list[np.ndarray]]) -> None:
     """The brain is longest from front to back, its cerebellum low and at the back, and left is as right."""
     image, (grey, white, brain) = template
-    assert image.dtype == np.uint8 and image.shape == (189, 233, 197) == brain.shape
+    assert image.dtype == np.uint8
+    assert image.shape == (189, 233, 197) == brain.shape
     z, y, _ = np.nonzero(brain)
     assert np.ptp(y) > np.ptp(z)
     lowest = y[z <= 20].mean()  # cerebellum and brain stem
     assert lowest > y.mean() + 10
     assert np.array_equal(image, image[:, :, ::-1])
-    assert not (grey[grey > 0] != 1).any() and not (white[white > 0] != 2).any()
-    assert not ((grey > 0) & (white > 0)).any() and (brain[(grey > 0) | (white > 0)] == 3).all()
+    assert not (grey[grey > 0] != 1).any()
+    assert not (white[white > 0] != 2).any()
+    assert not ((grey > 0) & (white > 0)).any()
+    assert (brain[(grey > 0) | (white > 0)] == 3).all()
     assert image[white > 0].mean() > image[grey > 0].mean() + 40, "T1: white matter is brighter"
     assert image[brain == 0].max() == 0
 
@@ -43,13 +46,16 @@ def test_template_lies_as_documented(template: tuple[np.ndarray, list[np.ndarray
 def test_groups_splits_and_labels(built: Path) -> None:
     reader = ShardReader(built)
     index = reader.index
-    assert index.group_names == GROUPS and set(index.modalities) == {"MR"}
+    assert index.group_names == GROUPS
+    assert set(index.modalities) == {"MR"}
     counts = {group: (len(index.rows("train", group)), len(index.rows("val", group))) for group in GROUPS}
     assert counts == {"MR_axial": (56, 11), "MR_coronal": (70, 11), "MR_sagittal": (32, 21)}
     for row in range(len(reader)):
         sample = reader.read(row)
-        assert sample.image.ndim == 2 and max(sample.image.shape) == 256
-        assert set(sample.labels) <= {1, 2, 3} and 3 in sample.labels
+        assert sample.image.ndim == 2
+        assert max(sample.image.shape) == 256
+        assert set(sample.labels) <= {1, 2, 3}
+        assert 3 in sample.labels
         assert all((sample.mask(3) | ~sample.mask(label)).all() for label in sample.labels), "masks overlap"
 
 
@@ -61,7 +67,8 @@ def test_a_gap_of_ten_slices_lies_between_the_splits(built: Path) -> None:
             for split in ("train", "val")
         )
         assert np.abs(train[:, None] - val[None]).min() > 10
-        assert (train < val.min()).any() and (train > val.max()).any()
+        assert (train < val.min()).any()
+        assert (train > val.max()).any()
 
 
 def test_no_held_out_picture_is_in_training(built: Path) -> None:
@@ -120,7 +127,7 @@ def test_other_parameters_replace_a_demo_but_nothing_else(tmp_path: Path) -> Non
     smaller = build_demo(tmp_path / "demo", stride=20, slab=21)
     assert smaller["samples"] < small["samples"]
     (tmp_path / "demo" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="notes.txt"):
+    with pytest.raises(ValueError, match=r"notes.txt"):
         build_demo(tmp_path / "demo", stride=16, slab=17)
     (tmp_path / "packed").mkdir()
     manifest = '{"format": "graysam-shards", "version": 1, "source": "npz"}'
@@ -139,7 +146,8 @@ def test_missing_nilearn_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install '\.\[demo\]'") as caught:
         build_demo(tmp_path / "demo")
-    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nilearn_itself_is_not_imported(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_prompt_encoder_matches_the_original(name: str) -> None:
         np.testing.assert_allclose(sample(position, 16, 8, 8), g["dense_pe_sample_c16_y8_x8"], atol=1e-5)
         np.testing.assert_allclose(mask.flatten()[:8], g["mask_prompt_first8"], atol=1e-6)
         _, prompted = encoder(masks=mask)
-        np.testing.assert_allclose(sample(prompted[0], 16, 8, 8), g["mask_prompt_dense_sample_c16_y8_x8"], atol=1e-5)
+        np.testing.assert_allclose(
+            sample(prompted[0], 16, 8, 8), g["mask_prompt_dense_sample_c16_y8_x8"], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", CASES)

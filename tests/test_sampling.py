@@ -19,10 +19,21 @@ ROWS = {"a": np.arange(7), "b": np.arange(7, 10)}
 
 def module(folder: Path, **changes: Any) -> ShardDataModule:
     settings: dict[str, Any] = {
-        "shards_dir": folder, "prepare": None, "scheme": load_scheme("replicate"), "size": 256,
-        "jitter": OutwardJitter(max_px=5), "augmentations": (), "seed": 3, "samples_per_group": 5,
-        "cap_small_groups": False, "boxes_per_image": 1, "val_boxes_per_image": None, "batch_size": 4,
-        "val_batch_size": 2, "num_workers": 0, "pin_memory": False,
+        "shards_dir": folder,
+        "prepare": None,
+        "scheme": load_scheme("replicate"),
+        "size": 256,
+        "jitter": OutwardJitter(max_px=5),
+        "augmentations": (),
+        "seed": 3,
+        "samples_per_group": 5,
+        "cap_small_groups": False,
+        "boxes_per_image": 1,
+        "val_boxes_per_image": None,
+        "batch_size": 4,
+        "val_batch_size": 2,
+        "num_workers": 0,
+        "pin_memory": False,
     }
     return ShardDataModule(**{**settings, **changes})
 
@@ -80,7 +91,9 @@ def test_same_seed_and_epoch_give_the_same_draws_and_others_do_not() -> None:
 
 def test_ranks_share_an_epoch_without_overlap() -> None:
     def sampler(rank: int, ranks: int) -> BalancedSampler:
-        sampler = BalancedSampler(ROWS, samples_per_group=5, cap_small_groups=False, seed=2, rank=rank, ranks=ranks)
+        sampler = BalancedSampler(
+            ROWS, samples_per_group=5, cap_small_groups=False, seed=2, rank=rank, ranks=ranks
+        )
         sampler.set_epoch(4)
         return sampler
 
@@ -90,7 +103,9 @@ def test_ranks_share_an_epoch_without_overlap() -> None:
     assert [d for pair in zip(first, second, strict=True) for d in pair] == whole
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores is the point
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create:UserWarning"
+)  # more workers than cores is the point
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_do_not_change_an_epoch(toy_shards: Path, workers: int) -> None:
     alone = epoch_batches(module(toy_shards), 1)

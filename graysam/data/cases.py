@@ -218,7 +218,8 @@ def _check_order(spacing_order: str) -> None:
 
 def _checked_image(path: Path, image: NDArray[Any], is_volume: bool) -> tuple[NDArray[Any], tuple[str, ...]]:
     """The image as (H,W), (H,W,3) or (D,H,W), never empty, finite, and the notes on it."""
-    if is_volume and image.ndim != 3 or not is_volume and image.ndim == 3 and image.shape[2] not in (1, 3):
+    wrong_rank = image.ndim != 3 if is_volume else image.ndim == 3 and image.shape[2] not in (1, 3)
+    if wrong_rank:
         required = (
             "(D,H,W) beside 3D boxes or masks"
             if is_volume

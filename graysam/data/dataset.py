@@ -46,7 +46,9 @@ class Batch:
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """Move the tensors; Lightning calls it."""
-        moved = {name: getattr(self, name).to(*args, **kwargs) for name in ("images", "boxes", "masks", "valid")}
+        moved = {
+            name: getattr(self, name).to(*args, **kwargs) for name in ("images", "boxes", "masks", "valid")
+        }
         return Batch(self.keys, self.groups, self.modalities, **moved)
 
     def pin_memory(self) -> "Batch":
@@ -76,8 +78,14 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-def _to_item(sample: Sample, image: np.ndarray, masks: list[np.ndarray], boxes: list[np.ndarray], scheme: Scheme,
-             size: int) -> Item:
+def _to_item(
+    sample: Sample,
+    image: np.ndarray,
+    masks: list[np.ndarray],
+    boxes: list[np.ndarray],
+    scheme: Scheme,
+    size: int,
+) -> Item:
     return Item(
         key=sample.key,
         group=str(sample.meta["group"]),
@@ -118,7 +126,9 @@ class TrainingSlices(Dataset[Item]):
         sample = self.reader.read(draw.row)
         count = min(self.boxes_per_image, len(sample.labels))
         labels = rng.choice(sample.labels, count, replace=False)
-        image, masks = augment(self.augmentations, sample.image, [sample.mask(int(label)) for label in labels], rng)
+        image, masks = augment(
+            self.augmentations, sample.image, [sample.mask(int(label)) for label in labels], rng
+        )
         height, width = image.shape[:2]
         try:
             boxes = [self.jitter(tight_box(mask), height, width, rng) for mask in masks]
@@ -136,7 +146,13 @@ class FixedSlices(Dataset[Item]):
     """
 
     def __init__(
-        self, reader: ShardReader, rows: np.ndarray, *, scheme: Scheme, size: int, max_boxes_per_image: int | None
+        self,
+        reader: ShardReader,
+        rows: np.ndarray,
+        *,
+        scheme: Scheme,
+        size: int,
+        max_boxes_per_image: int | None,
     ) -> None:
         self.reader, self.rows, self.scheme, self.size = reader, rows, scheme, size
         self.max_boxes_per_image = max_boxes_per_image
@@ -150,4 +166,6 @@ class FixedSlices(Dataset[Item]):
         if self.max_boxes_per_image is not None and len(labels) > self.max_boxes_per_image:
             labels = labels[np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)]
         masks = [sample.mask(int(label)) for label in labels]
-        return _to_item(sample, sample.image, masks, [tight_box(mask) for mask in masks], self.scheme, self.size)
+        return _to_item(
+            sample, sample.image, masks, [tight_box(mask) for mask in masks], self.scheme, self.size
+        )

@@ -166,7 +166,7 @@ def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArr
 
     volumes = {}
     for kind, path in paths.items():
-        ras = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)  # type: ignore[no-untyped-call]
+        ras = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
         volumes[kind] = np.ascontiguousarray(ras[::-1, ::-1].T, dtype=np.float32)
         # The matter maps are probabilities stored as 0..255.
         volumes[kind] /= max(float(volumes[kind].max()), 1e-8)

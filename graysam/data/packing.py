@@ -4,8 +4,6 @@ import hashlib
 import math
 import multiprocessing
 import re
-import sys
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,11 +16,11 @@ from typing import Any, NamedTuple, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from graysam.data.cases import Case, CaseError, SpacingOrder, read_training_case, training_name
 from graysam.data.shard_writing import EncodedSample, ShardWriter, building, check_output, encode_sample
 from graysam.imaging.canvas import resize_longest_side, to_uint8
+from graysam.terminal import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,6 +34,9 @@ class Subject(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.subject}"
+
+
+NOBODY = Subject("", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class PackedCase:
     """One case's samples as bytes, or the one-line reason why there are none."""
 
     file: str  # relative to the input folder
-    subject: Subject = Subject("", "")
+    subject: Subject = NOBODY
     samples: tuple[EncodedSample, ...] = ()
     left_out: Counter[str] = field(default_factory=Counter)
     error: str | None = None
@@ -222,7 +223,7 @@ def hold_out(groups: Mapping[str, Collection[Subject]], val_fraction: float, see
     training = {group: len(set(subjects)) for group, subjects in groups.items()}
     missing = {group: max(1, math.floor(val_fraction * count + 0.5)) for group, count in training.items()}
     held_out = set()
-    for group in sorted(groups, key=lambda g: (training[g], g)):  # small ones first: they have the least choice
+    for group in sorted(groups, key=lambda g: (training[g], g)):  # the small have least choice
         for subject in order:
             if missing[group] <= 0:
                 break
@@ -267,7 +268,7 @@ def pack_folder(
         ShardWriter(folder, options.samples_per_shard) as writer,
     ):
         job = partial(pack_case, folder=input_dir, options=options)
-        for case in _progress(in_order(job, files, workers), len(files)):
+        for case in progress(in_order(job, files, workers), "packing", len(files)):
             if case.error is not None:
                 bad[case.file] = case.error
                 continue
@@ -354,16 +355,3 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _progress(cases: Iterator[PackedCase], total: int) -> Iterator[PackedCase]:
-    """A progress bar, or a plain line now and then where there is no terminal."""
-    if sys.stderr.isatty():
-        yield from tqdm(cases, total=total, desc="packing", unit="case")
-        return
-    last = time.monotonic()
-    for done, case in enumerate(cases, start=1):
-        yield case
-        if done == total or time.monotonic() - last > 10:
-            last = time.monotonic()
-            print(f"packing: {done} of {total} cases", file=sys.stderr)

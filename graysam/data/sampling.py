@@ -39,7 +39,9 @@ def group_counts(
     """
     if not sizes or min(sizes.values()) < 1:
         empty = ", ".join(name for name, size in sizes.items() if size < 1) or "no group at all"
-        raise ValueError(f"nothing to sample from: {empty}; pack shards with training samples for every group")
+        raise ValueError(
+            f"nothing to sample from: {empty}; pack shards with training samples for every group"
+        )
     if samples_per_group is not None and samples_per_group < 1:
         raise ValueError(f"samples_per_group is {samples_per_group}; required: at least 1, or null for all")
     counts = {}

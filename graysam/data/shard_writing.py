@@ -238,7 +238,7 @@ def check_output(output_dir: Path, overwrite: bool) -> None:
     foreign = sorted(
         name for name in names - {MANIFEST_NAME, INDEX_NAME} if not re.fullmatch(r"shard-\d{6}\.tar", name)
     )
-    if foreign or names and MANIFEST_NAME not in names:
+    if foreign or (names and MANIFEST_NAME not in names):
         raise ValueError(
             f"output_dir {output_dir} holds something else than shards ({(foreign or sorted(names))[0]}); "
             "required: a new or empty folder; choose another"

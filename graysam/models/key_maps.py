@@ -13,7 +13,10 @@ HEAD_PREFIXES = ("prompt_encoder.", "mask_decoder.")
 ENCODER_PREFIX = "image_encoder."
 
 _EFFICIENTVIT_SAM: tuple[Rule, ...] = (
-    (re.compile(r"^image_encoder\.backbone\.stages\.0\.op_list\.0\."), "image_encoder.backbone.stem.in_conv."),
+    (
+        re.compile(r"^image_encoder\.backbone\.stages\.0\.op_list\.0\."),
+        "image_encoder.backbone.stem.in_conv.",
+    ),
     (
         re.compile(r"^image_encoder\.backbone\.stages\.0\.op_list\.(\d+)\."),
         lambda m: f"image_encoder.backbone.stem.res{int(m[1]) - 1}.",

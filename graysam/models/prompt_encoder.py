@@ -40,7 +40,9 @@ class PromptEncoder(nn.Module):
     Source: SAM (Kirillov et al. 2023) `modeling/prompt_encoder.py`, as used by MedSAM and LiteMedSAM.
     """
 
-    def __init__(self, *, embedding_dim: int, embedding_size: int, input_size: int, mask_channels: int) -> None:
+    def __init__(
+        self, *, embedding_dim: int, embedding_size: int, input_size: int, mask_channels: int
+    ) -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
         self.embedding_size = embedding_size

@@ -57,7 +57,9 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample_rate)
 
-    def forward(self, tokens: Tensor, cells: Tensor, token_pe: Tensor, cell_pe: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, cells: Tensor, token_pe: Tensor, cell_pe: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
@@ -86,7 +88,11 @@ class TwoWayTransformer(nn.Module):
         self.layers = nn.ModuleList(
             [
                 TwoWayBlock(
-                    dim=dim, num_heads=num_heads, mlp_dim=mlp_dim, downsample_rate=downsample_rate, first=i == 0
+                    dim=dim,
+                    num_heads=num_heads,
+                    mlp_dim=mlp_dim,
+                    downsample_rate=downsample_rate,
+                    first=i == 0,
                 )
                 for i in range(depth)
             ]

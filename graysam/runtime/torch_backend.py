@@ -43,6 +43,7 @@ class TorchBackend:
         """Segment one embedded image: (256,64,64) and boxes (N,4) -> logits (N,256,256), predicted IoU (N,)."""
         with self._mode():
             logits, iou = self.model.decode(
-                torch.from_numpy(embedding)[None].to(self.device), torch.from_numpy(boxes_256)[None].to(self.device)
+                torch.from_numpy(embedding)[None].to(self.device),
+                torch.from_numpy(boxes_256)[None].to(self.device),
             )
         return logits[0].float().cpu().numpy(), iou[0].float().cpu().numpy()

@@ -217,7 +217,7 @@ def _by_slice(pairs: Iterator[tuple[int, _Object]]) -> dict[int, list[_Object]]:
 def _as_slices(image: AnyArray, boxes: AnyArray) -> tuple[UInt8Array, bool]:
     """Return uint8 slices (D, H, W) or (1, H, W[, C]), and whether they are a volume, as the boxes say."""
     columns = boxes.shape[-1] if boxes.ndim == 2 else 0
-    if boxes.size and columns not in (4, 6) or boxes.dtype.kind not in "iuf":
+    if (boxes.size and columns not in (4, 6)) or boxes.dtype.kind not in "iuf":
         raise ValueError(
             f"got boxes {boxes.dtype} {boxes.shape}; numbers of shape (N, 4) or (N, 6) are required"
         )
@@ -227,7 +227,7 @@ def _as_slices(image: AnyArray, boxes: AnyArray) -> tuple[UInt8Array, bool]:
     is_volume = image.ndim == 3 and not is_colour and (columns == 6 or not boxes.size)
     if is_volume:
         return to_uint8(image), True
-    if (image.ndim == 2 or is_colour) and columns != 6 or image.ndim == 2 and not boxes.size:
+    if ((image.ndim == 2 or is_colour) and columns != 6) or (image.ndim == 2 and not boxes.size):
         return to_uint8(image)[None], False
     raise ValueError(
         f"got an image of shape {image.shape} with boxes of shape {boxes.shape}; (H, W) or (H, W, 3) with "

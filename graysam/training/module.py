@@ -62,7 +62,9 @@ class SamModule(lightning.LightningModule):
         modules, parameters = dict(self.model.named_modules()), dict(self.model.named_parameters())
         unknown = [name for name in names if name not in modules and name not in parameters]
         if unknown:
-            raise ValueError(f"frozen: the model has no part named {', '.join(unknown)}; e.g. image_encoder.backbone")
+            raise ValueError(
+                f"frozen: the model has no part named {', '.join(unknown)}; e.g. image_encoder.backbone"
+            )
         for name in names:
             (modules.get(name) or parameters[name]).requires_grad_(False)
         return [modules[name] for name in names if name in modules]
@@ -88,7 +90,9 @@ class SamModule(lightning.LightningModule):
     def _loss(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
         if empty.any():
-            raise ValueError(f"empty mask in {stage}: sample {self._names(batch, empty)}; pack the shards again")
+            raise ValueError(
+                f"empty mask in {stage}: sample {self._names(batch, empty)}; pack the shards again"
+            )
         logits, iou = self(batch.images, batch.boxes)
         terms: LossTerms = self.loss(logits, iou, batch.masks)
         bad = batch.valid & ~terms.total.isfinite()
@@ -103,7 +107,7 @@ class SamModule(lightning.LightningModule):
         for name, value in means.items():
             self.log(
                 f"{stage}/loss" if name == "total" else f"{stage}/loss_{name}",
-                value,
+                value.detach(),
                 on_step=training,
                 on_epoch=True,
                 batch_size=count,
@@ -154,7 +158,11 @@ class SamModule(lightning.LightningModule):
         optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer
-        scheduler = {"scheduler": self.make_scheduler(optimizer), "interval": "epoch", "monitor": self.monitor}
+        scheduler = {
+            "scheduler": self.make_scheduler(optimizer),
+            "interval": "epoch",
+            "monitor": self.monitor,
+        }
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -26,17 +26,29 @@ class PlainProgress(ProgressBar):
         if not self.enabled:
             return
         self.last = time.monotonic()
-        metrics = "  ".join(f"{key} {float(value):.4f}" for key, value in sorted(trainer.progress_bar_metrics.items()))
-        print(f"[{self.last - self.started:7.0f} s] epoch {trainer.current_epoch} {where}  {metrics}", flush=True)
+        metrics = "  ".join(
+            f"{key} {float(value):.4f}" for key, value in sorted(trainer.progress_bar_metrics.items())
+        )
+        print(
+            f"[{self.last - self.started:7.0f} s] epoch {trainer.current_epoch} {where}  {metrics}",
+            flush=True,
+        )
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Print a line when the last one is old enough."""
         if time.monotonic() - self.last >= self.seconds:
             self._line(trainer, f"train {batch_idx + 1}/{self.total_train_batches}")
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Print the metrics of the validation that ends."""
         self._line(trainer, "validated")
 

@@ -11,7 +11,13 @@ SUMMARY_FILE = "summary.json"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 
 # Settings that change how a run is carried out and not what it computes; they may differ when a run goes on.
-FREE_KEYS = ("threads", "data.num_workers", "data.pin_memory", "trainer.max_time", "callbacks.progress.plain_seconds")
+FREE_KEYS = (
+    "threads",
+    "data.num_workers",
+    "data.pin_memory",
+    "trainer.max_time",
+    "callbacks.progress.plain_seconds",
+)
 
 
 def write_json(path: Path, content: Any) -> None:
