@@ -102,9 +102,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
             except ValueError as error:
                 print(f"error: {error}", file=sys.stderr)
                 codes.append(BAD_INPUT)
-            except (
-                FloatingPointError
-            ) as error:  # a diverged training: no bad input, but no traceback's use either
+            except FloatingPointError as error:  # a diverged training: no bad input, but no traceback's use either
                 print(f"error: {error}", file=sys.stderr)
                 codes.append(FAILED)
 

@@ -95,9 +95,7 @@ def evaluate_folder(names: Sequence[str], settings: Settings, workers: int = 1) 
             if broken is None:
                 yield future.result()
             else:  # a killed worker takes all pending cases with it
-                reason = (
-                    f"a worker ended ({type(broken).__name__}), perhaps for want of memory; use fewer workers"
-                )
+                reason = f"a worker ended ({type(broken).__name__}), perhaps for want of memory; use fewer workers"
                 yield Scored(Path(pending[future]).stem, error=reason)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -158,13 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return SOME_FAILED if any(row.error for row in rows) else 0
 
 
-def _report(
-    scored: Sequence[Scored], failed: Sequence[Scored], settings: Settings, names: Sequence[str]
-) -> None:
+def _report(scored: Sequence[Scored], failed: Sequence[Scored], settings: Settings, names: Sequence[str]) -> None:
     """Name on the standard error whatever is not in the means."""
-    without_label = [
-        row.case for row in scored if row.metrics is not None and row.metrics.dsc != row.metrics.dsc
-    ]
+    without_label = [row.case for row in scored if row.metrics is not None and row.metrics.dsc != row.metrics.dsc]
     for case in without_label:
         reason = "no label in gts" if settings.absent == "skip" else "no label in gts, or a gap in the labels"
         print(f"not scored: {case}: {reason}; nan in the CSV", file=sys.stderr)
@@ -218,17 +212,11 @@ def _workers(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m graysam.evaluate", description="Score masks: DSC and NSD a case."
-    )
+    parser = argparse.ArgumentParser(prog="python -m graysam.evaluate", description="Score masks: DSC and NSD a case.")
     parser.add_argument("-s", "--segs", type=Path, required=True, help="folder of predicted NPZ (segs)")
-    parser.add_argument(
-        "-g", "--gts", type=Path, required=True, help="folder of ground-truth NPZ (gts, spacing)"
-    )
+    parser.add_argument("-g", "--gts", type=Path, required=True, help="folder of ground-truth NPZ (gts, spacing)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="CSV file to write, one row a case")
-    parser.add_argument(
-        "--workers", type=_workers, default=os.cpu_count() or 1, help="processes (default: all cores)"
-    )
+    parser.add_argument("--workers", type=_workers, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument(
         "--spacing-order",
         choices=("zyx", "xyz"),
@@ -242,9 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a label in neither gts nor segs: left out of the case's mean (default), or NaN as officially",
     )
     parser.add_argument("--overlay", type=Path, metavar="DIR", help="also draw the masks into this folder")
-    parser.add_argument(
-        "--images", type=Path, metavar="IMGS", help="folder of input NPZ (imgs, boxes), for --overlay"
-    )
+    parser.add_argument("--images", type=Path, metavar="IMGS", help="folder of input NPZ (imgs, boxes), for --overlay")
     return parser
 
 

@@ -86,12 +86,7 @@ def case_metrics(
         return CaseMetrics(dsc, 0.0, 0.0)
     if spacing is not None:
         nsd = float(
-            np.mean(
-                [
-                    _volume_surface_dice(*masks, spacing, tolerance)
-                    for masks in _label_masks(gts, segs, bounds)
-                ]
-            )
+            np.mean([_volume_surface_dice(*masks, spacing, tolerance) for masks in _label_masks(gts, segs, bounds)])
         )
         return CaseMetrics(dsc, nsd, nsd)
     pairs = [_image_surface_dices(gt, pred, tolerance) for gt, pred in _label_masks(gts, segs, bounds)]
@@ -142,9 +137,7 @@ def dice(gt: Mask, pred: Mask) -> float:
     return _dice(*_checked_masks(gt, pred, ranks=(1, 2, 3)))
 
 
-def surface_dice(
-    gt: Mask, pred: Mask, spacing_mm: Spacing | None = None, tolerance: float = TOLERANCE
-) -> float:
+def surface_dice(gt: Mask, pred: Mask, spacing_mm: Spacing | None = None, tolerance: float = TOLERANCE) -> float:
     """Return the official surface Dice: the share of both surfaces within the tolerance of the other one.
 
     gt, pred: bool (D,H,W) with three spacings in array order and a tolerance in mm; or bool (H,W), a
@@ -193,9 +186,7 @@ def _image_surface_dices(gt: Mask, pred: Mask, tolerance: float, contour: bool =
     return nsd, _share_within(codes, [cv2.dilate(border, disc) for border in borders], lengths)
 
 
-def _share_within(
-    codes: Sequence[NDArray[np.uint8]], near: Sequence[Any], areas: NDArray[np.float64]
-) -> float:
+def _share_within(codes: Sequence[NDArray[np.uint8]], near: Sequence[Any], areas: NDArray[np.float64]) -> float:
     """Share of two code maps' area that lies where the other map's dilated border, `near`, is non-zero."""
     total = sum(float(np.bincount(code.ravel(), minlength=16) @ areas) for code in codes)
     within = sum(
@@ -273,9 +264,7 @@ def _find_objects(labels: NDArray[Any], last: int) -> list[Bounds | None]:
     return found
 
 
-def _label_masks(
-    gts: NDArray[Any], segs: NDArray[Any], bounds: dict[int, Bounds]
-) -> Iterator[tuple[Mask, Mask]]:
+def _label_masks(gts: NDArray[Any], segs: NDArray[Any], bounds: dict[int, Bounds]) -> Iterator[tuple[Mask, Mask]]:
     """Each label's masks, cropped to where either of them is: one pair in memory at a time."""
     for label, box in bounds.items():
         yield gts[box] == label, segs[box] == label
@@ -290,25 +279,17 @@ def _cropped(gt: Mask, pred: Mask, ranks: tuple[int, ...]) -> tuple[Mask, Mask]:
 
 def _checked_masks(gt: Mask, pred: Mask, ranks: tuple[int, ...]) -> tuple[Mask, Mask]:
     if gt.dtype != bool or pred.dtype != bool:
-        raise ValueError(
-            f"masks have dtypes {gt.dtype} and {pred.dtype}; required: bool; compare labels first"
-        )
+        raise ValueError(f"masks have dtypes {gt.dtype} and {pred.dtype}; required: bool; compare labels first")
     if gt.shape != pred.shape or gt.ndim not in ranks:
-        raise ValueError(
-            f"masks have shapes {gt.shape} and {pred.shape}; required: the same, of rank {ranks}"
-        )
+        raise ValueError(f"masks have shapes {gt.shape} and {pred.shape}; required: the same, of rank {ranks}")
     return gt, pred
 
 
 def _check_labels(name: str, labels: NDArray[Any]) -> None:
     if labels.ndim not in (2, 3) or labels.dtype.kind not in "uib":
-        raise ValueError(
-            f"{name} have shape {labels.shape}, dtype {labels.dtype}; required: integers (H,W) or (D,H,W)"
-        )
+        raise ValueError(f"{name} have shape {labels.shape}, dtype {labels.dtype}; required: integers (H,W) or (D,H,W)")
     if labels.size and (labels.min() < 0 or labels.max() > MAX_LABEL):
-        raise ValueError(
-            f"{name} hold labels from {labels.min()} to {labels.max()}; required: 0 to {MAX_LABEL}"
-        )
+        raise ValueError(f"{name} hold labels from {labels.min()} to {labels.max()}; required: 0 to {MAX_LABEL}")
 
 
 def _check_tolerance(tolerance: float) -> None:
@@ -319,9 +300,7 @@ def _check_tolerance(tolerance: float) -> None:
 def _checked_spacing(spacing_mm: Spacing | None) -> tuple[float, float, float]:
     values = () if spacing_mm is None else tuple(float(value) for value in spacing_mm)
     if len(values) != 3 or not all(0 < value < float("inf") for value in values):
-        raise ValueError(
-            f"spacing_mm is {spacing_mm}; required for a volume: 3 positive numbers in mm, in array order"
-        )
+        raise ValueError(f"spacing_mm is {spacing_mm}; required for a volume: 3 positive numbers in mm, in array order")
     return values
 
 

@@ -120,9 +120,7 @@ def _draw_contours(canvas: Picture, labels: NDArray[Any], size: tuple[int, int],
                 cv2.polylines(canvas, [contour[start : start + _DASH]], False, (_WHITE, _BLACK)[dash % 2], 1)
 
 
-def _slices(
-    segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None
-) -> list[tuple[int, int]]:
+def _slices(segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None) -> list[tuple[int, int]]:
     """(label, z) of up to 6 objects' middle slices; (0, middle) where there is no object."""
     middles = _middle_planes(segs)
     for label, box in enumerate(() if boxes is None else boxes, start=1):
@@ -148,9 +146,7 @@ def _montage(panels: Sequence[Picture]) -> Picture:
     """Lay panels out in two columns (one panel: as it is), each padded to the largest."""
     height = max(panel.shape[0] for panel in panels) + _GAP
     width = max(panel.shape[1] for panel in panels) + _GAP
-    padded = [
-        np.pad(panel, ((0, height - panel.shape[0]), (0, width - panel.shape[1]), (0, 0))) for panel in panels
-    ]
+    padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, width - panel.shape[1]), (0, 0))) for panel in panels]
     if len(padded) == 1:
         return padded[0]
     if len(padded) % 2:
@@ -163,23 +159,17 @@ def _captioned(picture: Picture, caption: str) -> Picture:
     if not caption:
         return picture
     text = caption.encode("ascii", "replace").decode()
-    while (
-        len(text) > 4 and cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] > picture.shape[1] - 8
-    ):
+    while len(text) > 4 and cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] > picture.shape[1] - 8:
         text = text[:-4] + "..."
     strip = np.full((22, picture.shape[1], 3), _BLACK, np.uint8)
     cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _WHITE, 1, cv2.LINE_AA)
     return np.vstack([strip, picture])
 
 
-def _check(
-    image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None
-) -> None:
+def _check(image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None) -> None:
     grid = image.shape[:2] if segs.ndim == 2 else image.shape
     if segs.ndim not in (2, 3) or image.ndim not in (segs.ndim, 3) or segs.shape != grid or not segs.size:
-        raise ValueError(
-            f"segs have shape {segs.shape}, the image {image.shape}; required: the same grid, 2D or 3D"
-        )
+        raise ValueError(f"segs have shape {segs.shape}, the image {image.shape}; required: the same grid, 2D or 3D")
     if gts is not None and gts.shape != segs.shape:
         raise ValueError(f"gts have shape {gts.shape}, segs {segs.shape}; required: the same grid")
     columns = 4 if segs.ndim == 2 else 6

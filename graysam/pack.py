@@ -40,20 +40,14 @@ def main(cfg: dict[str, Any]) -> int:
             seed=cfg["seed"],
             samples_per_shard=cfg["samples_per_shard"],
         )
-        report = pack_folder(
-            cfg["input_dir"], output_dir, options, workers=cfg["workers"], overwrite=cfg["overwrite"]
-        )
+        report = pack_folder(cfg["input_dir"], output_dir, options, workers=cfg["workers"], overwrite=cfg["overwrite"])
     except OSError as error:
-        raise ValueError(
-            f"cannot read or write {error.filename or output_dir}: {error.strerror or error}"
-        ) from None
+        raise ValueError(f"cannot read or write {error.filename or output_dir}: {error.strerror or error}") from None
     print_summary(report.manifest, output_dir)
     for file, reason in report.bad.items():
         print(f"left out: {file}: {reason}", file=sys.stderr)
     if report.bad:
-        print(
-            f"{len(report.bad)} of {report.manifest['cases']['found']} files were left out", file=sys.stderr
-        )
+        print(f"{len(report.bad)} of {report.manifest['cases']['found']} files were left out", file=sys.stderr)
     return 1 if report.bad else 0
 
 
@@ -75,18 +69,14 @@ def check_types(cfg: dict[str, Any]) -> None:
 def print_summary(manifest: dict[str, Any], output_dir: Path) -> None:
     """Print what a folder of shards holds, one line a group."""
     megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
-    print(
-        f"{output_dir}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB"
-    )
+    print(f"{output_dir}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB")
     print(f"{'group':24} {'train':>8} {'val':>8}")
     for group, counts in manifest["groups"].items():
         print(f"{group:24} {counts['train']:8} {counts['val']:8}")
     for what, count in manifest.get("left_out", {}).items():
         print(f"left out, {what.replace('_', ' ')}: {count}")
     for group in manifest["split"].get("groups_without_val", []):
-        print(
-            f"nothing held out in {group}: it has one subject only, or shares its subjects with such a group"
-        )
+        print(f"nothing held out in {group}: it has one subject only, or shares its subjects with such a group")
 
 
 if __name__ == "__main__":

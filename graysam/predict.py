@@ -25,18 +25,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m graysam.predict", description="Segment what boxes hold.")
     parser.add_argument("-i", "--input", type=Path, required=True, help="folder of NPZ with imgs and boxes")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the NPZ with segs")
-    parser.add_argument(
-        "--model", required=True, help="lite_medsam, a checkpoint, .safetensors, .pth or .pt file"
-    )
+    parser.add_argument("--model", required=True, help="lite_medsam, a checkpoint, .safetensors, .pth or .pt file")
     parser.add_argument("--runtime", choices=("torch", "openvino"), default="torch")
     parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
     parser.add_argument("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
-    parser.add_argument(
-        "--propagation", choices=("own", "litemedsam"), default="own", help="boxes between slices"
-    )
-    parser.add_argument(
-        "--z-max", choices=("inclusive", "exclusive"), default="inclusive", help="of 3D boxes"
-    )
+    parser.add_argument("--propagation", choices=("own", "litemedsam"), default="own", help="boxes between slices")
+    parser.add_argument("--z-max", choices=("inclusive", "exclusive"), default="inclusive", help="of 3D boxes")
     parser.add_argument("--threads", type=int, help="CPU threads; default: the runtime's own choice")
     parser.add_argument("--device", default="cpu", help="of the torch runtime, e.g. cuda")
     parser.add_argument("--overlay", type=Path, metavar="DIR", help="also write one PNG a case there")
@@ -60,9 +54,7 @@ def open_torch(arguments: argparse.Namespace) -> tuple[Backend, Scheme, int]:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     if arguments.model == "graysam_l0":
-        raise ValueError(
-            "graysam has no weights of its own yet; give --model lite_medsam or a checkpoint's path"
-        )
+        raise ValueError("graysam has no weights of its own yet; give --model lite_medsam or a checkpoint's path")
     file = read_weights(arguments.model)
     if file.metadata is not None:
         numbers, size = file.metadata["model"], int(file.metadata["size"])
@@ -83,9 +75,7 @@ def open_torch(arguments: argparse.Namespace) -> tuple[Backend, Scheme, int]:
     return TorchBackend(model, device=arguments.device, precision=arguments.precision), scheme, size
 
 
-def predict_case(
-    path: Path, arguments: argparse.Namespace, backend: Backend, scheme: Scheme, size: int
-) -> list[str]:
+def predict_case(path: Path, arguments: argparse.Namespace, backend: Backend, scheme: Scheme, size: int) -> list[str]:
     """Segment one case, write its masks and perhaps its overlay, and return notes for the user."""
     inclusive = arguments.z_max == "inclusive"
     case = read_input_case(path, z_max_inclusive=inclusive)

@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 _CORNERS = tuple(product((0, 1), repeat=3))  # (z,y,x); the index is the bit
 _SQUARES = tuple(  # the cube's sides as cycles of four corners
-    tuple(
-        axis_bit | (a << ((axis + 1) % 3)) | (b << ((axis + 2) % 3))
-        for a, b in ((0, 0), (0, 1), (1, 1), (1, 0))
-    )
+    tuple(axis_bit | (a << ((axis + 1) % 3)) | (b << ((axis + 2) % 3)) for a, b in ((0, 0), (0, 1), (1, 1), (1, 0)))
     for axis in range(3)
     for axis_bit in (0, 1 << axis)
 )

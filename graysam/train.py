@@ -134,9 +134,7 @@ def filled_boxes(data: ShardDataModule) -> dict[str, dict[str, float]]:
     return scores.summary()
 
 
-def validate(
-    trainer: lightning.Trainer, module: SamModule, data: ShardDataModule
-) -> dict[str, dict[str, float]]:
+def validate(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule) -> dict[str, dict[str, float]]:
     """Validate and return DSC and NSD per modality."""
     trainer.validate(module, datamodule=data, verbose=False)
     return module.scores.summary()

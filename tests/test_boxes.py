@@ -43,9 +43,7 @@ def test_position_size_jitter_does_both_and_keeps_a_pixel() -> None:
         assert y0 <= y1
 
 
-@pytest.mark.parametrize(
-    "jitter", [OutwardJitter(max_px=5), PositionSizeJitter(shift=0.5, scale=0.9), NoJitter()]
-)
+@pytest.mark.parametrize("jitter", [OutwardJitter(max_px=5), PositionSizeJitter(shift=0.5, scale=0.9), NoJitter()])
 def test_boxes_stay_inside_the_unpadded_image(jitter: object) -> None:
     rng = np.random.default_rng(1)
     for _ in range(200):

@@ -112,9 +112,7 @@ def test_label_masks_through_area_interpolation_match_goldens(golden, size, labe
         np.testing.assert_array_equal(np.packbits(resized > 0), golden[key + "resized_packbits_nonzero"])
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 500), (1000, 1), (1, 1), (3, 2000), (1, 500, 3), (40, 30, 1), (7, 5, 3)]
-)
+@pytest.mark.parametrize("shape", [(1, 500), (1000, 1), (1, 1), (3, 2000), (1, 500, 3), (40, 30, 1), (7, 5, 3)])
 @pytest.mark.parametrize("scheme", scheme_names())
 @pytest.mark.parametrize("training", [False, True])
 def test_no_image_side_vanishes(shape, scheme, training):
@@ -125,10 +123,7 @@ def test_no_image_side_vanishes(shape, scheme, training):
     assert 1 <= canvas.resized_height <= 256 and 1 <= canvas.resized_width <= 256
     assert prepared.min() >= 0 and prepared.max() <= 1
     if load_scheme(scheme).stage(training) != "padded":  # whose wrap-around carries grey into the padding
-        assert (
-            not prepared[:, canvas.resized_height :].any()
-            and not prepared[:, :, canvas.resized_width :].any()
-        )
+        assert not prepared[:, canvas.resized_height :].any() and not prepared[:, :, canvas.resized_width :].any()
     assert resize_longest_side(image, 256).shape[:2] == (canvas.resized_height, canvas.resized_width)
     assert mask_to_native(np.ones((256, 256), np.float32), canvas).shape == shape[:2]
 
@@ -163,8 +158,7 @@ def test_training_and_prediction_prepare_alike(scheme, shape):
 def test_built_on_changes_what_the_histogram_sees():
     image = np.random.default_rng(3).integers(60, 200, (400, 200), dtype=np.uint8)
     native, resized, padded = (
-        prepare_image(image, load_scheme("paper", built_on=stage), 256)
-        for stage in ("native", "resized", "padded")
+        prepare_image(image, load_scheme("paper", built_on=stage), 256) for stage in ("native", "resized", "padded")
     )
     assert not np.array_equal(native, resized) and not np.array_equal(resized, padded)
     # With the padding in the minimum, the image itself no longer reaches 0.
@@ -232,9 +226,7 @@ def test_masks_back_follow_half_pixel_bilinear(height, width):
 
     rows, columns = weights(height, canvas.resized_height), weights(width, canvas.resized_width)
     for mask, mask_logits in zip(masks_to_native(logits, canvas), logits, strict=True):
-        expected = (
-            rows @ mask_logits[: canvas.resized_height, : canvas.resized_width].astype(float) @ columns.T
-        )
+        expected = rows @ mask_logits[: canvas.resized_height, : canvas.resized_width].astype(float) @ columns.T
         sure = np.abs(expected) > 1e-4
         assert mask.shape == (height, width) and mask.dtype == bool
         np.testing.assert_array_equal(mask[sure], expected[sure] > 0)

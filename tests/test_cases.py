@@ -63,9 +63,7 @@ def refused(read: Callable[..., Any], path: Path, *words: str, **options: Any) -
 
 
 def test_2d_case_comes_back_as_stored(tmp_path: Path) -> None:
-    case = read_input_case(
-        save(tmp_path / "2DBox_US_0001.npz", imgs=COLOUR, boxes=np.array(BOX_2D, np.int32))
-    )
+    case = read_input_case(save(tmp_path / "2DBox_US_0001.npz", imgs=COLOUR, boxes=np.array(BOX_2D, np.int32)))
     assert (case.name, case.modality, case.is_volume, case.notes) == ("2DBox_US_0001", "US", False, ())
     assert np.array_equal(case.image, COLOUR)
     assert case.image.dtype == np.uint8
@@ -160,9 +158,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert read_segs(tmp_path / "a.npz").all()
 
 
-@pytest.mark.parametrize(
-    "segs", [np.full((2, 2), 65536), np.full((2, 2), -1), np.zeros((2, 2)), np.zeros(3, np.uint8)]
-)
+@pytest.mark.parametrize("segs", [np.full((2, 2), 65536), np.full((2, 2), -1), np.zeros((2, 2)), np.zeros(3, np.uint8)])
 def test_segs_that_do_not_fit_are_refused(tmp_path: Path, segs: np.ndarray) -> None:
     with pytest.raises(CaseError):
         write_segs(tmp_path / "a.npz", segs)
@@ -191,9 +187,7 @@ def test_arrays_decide_and_the_prefix_where_both_fit(
     tmp_path: Path, name: str, shape: tuple[int, ...], boxes: np.ndarray, spacing: Any, is_volume: bool
 ) -> None:
     arrays = {"imgs": np.zeros(shape, np.uint8), "boxes": boxes}
-    path = save(
-        tmp_path / f"{name}.npz", **arrays, **({} if spacing is None else {"spacing": np.float64(spacing)})
-    )
+    path = save(tmp_path / f"{name}.npz", **arrays, **({} if spacing is None else {"spacing": np.float64(spacing)}))
     case = read_input_case(path)
     assert case.is_volume is is_volume
     assert case.boxes is not None
@@ -346,9 +340,7 @@ def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
 
 def test_size_bomb_in_the_header_allocates_nothing(tmp_path: Path) -> None:
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }"
-    lying = save_member(
-        tmp_path / "lying.npz", "imgs.npy", forged_npy(header % "4096, 1048576, 1024", b"\0" * 1024)
-    )
+    lying = save_member(tmp_path / "lying.npz", "imgs.npy", forged_npy(header % "4096, 1048576, 1024", b"\0" * 1024))
     refused(read_input_case, lying, "asks for", "1024 are there")
     honest = save(tmp_path / "honest.npz", imgs=np.zeros((64, 1024, 1024), np.uint8), boxes=BOX_3D)
     refused(read_input_case, honest, "67108864 bytes", max_bytes=64 * 1024**2 - 1)

@@ -52,9 +52,7 @@ def test_paper_equalizes_the_diffused_image(golden):
         np.testing.assert_array_equal(built[..., 2], golden[f"{case}__paper_equalized_of_diffused"])
 
 
-@pytest.mark.parametrize(
-    "iterations, kappa, gamma", [(1, 20, 0.1), (1, 0.05, 0.1), (5, 0.1, 0.2), (10, 0.3, 0.25)]
-)
+@pytest.mark.parametrize("iterations, kappa, gamma", [(1, 20, 0.1), (1, 0.05, 0.1), (5, 0.1, 0.2), (10, 0.3, 0.25)])
 def test_wrapped_diffusion_is_bit_exact(golden, iterations, kappa, gamma):
     diffused = diffuse_wrapped(golden["aniso__input"], iterations=iterations, kappa=kappa, gamma=gamma)
     np.testing.assert_array_equal(diffused, golden[f"aniso__iter{iterations}_kappa{kappa}_gamma{gamma}"])
@@ -63,9 +61,7 @@ def test_wrapped_diffusion_is_bit_exact(golden, iterations, kappa, gamma):
 def test_equalization_goldens(golden):
     two_levels = golden["equalize__two_level_in"]
     # Stretched to 0 and 255 first, then equalized: the histogram's shape alone decides.
-    np.testing.assert_array_equal(
-        load_scheme("released")(two_levels)[..., 2], golden["equalize__two_level_out"]
-    )
+    np.testing.assert_array_equal(load_scheme("released")(two_levels)[..., 2], golden["equalize__two_level_out"])
     constant = np.full((4, 6), 77, np.uint8)
     np.testing.assert_array_equal(cv2.equalizeHist(constant), golden["equalize__constant77_out"])
 
@@ -114,9 +110,7 @@ def test_diffusion_by_hand():
     twice = diffuse(row, iterations=2, kappa=4, gamma=0.25, conductance="rational")
     np.testing.assert_allclose(twice, [[first, 0.4 - first + second, 7.6 - second]], atol=1e-6)
     # rows and columns alike
-    np.testing.assert_allclose(
-        diffuse(row.T, iterations=2, kappa=4, gamma=0.25, conductance="rational"), twice.T
-    )
+    np.testing.assert_allclose(diffuse(row.T, iterations=2, kappa=4, gamma=0.25, conductance="rational"), twice.T)
     assert row.tolist() == [[0, 0, 8]]
 
 
@@ -160,9 +154,7 @@ def test_kappa_follows_the_images_own_scale():
 
 
 def test_difference_percentile_by_hand():
-    grey = np.array(
-        [[0, 0, 10], [0, 0, 30]], np.uint8
-    )  # differences 0 10 0 30 | 0 0 20; without zeros 10 20 30
+    grey = np.array([[0, 0, 10], [0, 0, 30]], np.uint8)  # differences 0 10 0 30 | 0 0 20; without zeros 10 20 30
     assert [difference_percentile(grey, p) for p in (1, 33, 34, 50, 67, 100)] == [10, 10, 20, 20, 30, 30]
     assert difference_percentile(np.full((3, 3), 9, np.uint8), 90) == 0
     assert difference_percentile(np.zeros((1, 1), np.uint8), 90) == 0
@@ -201,13 +193,9 @@ def test_schemes_refuse_other_arrays(name, bad):
 
 
 def test_presets_say_where_channels_are_built():
-    stages = {
-        name: (load_scheme(name).built_on, load_scheme(name).built_on_training) for name in scheme_names()
-    }
+    stages = {name: (load_scheme(name).built_on, load_scheme(name).built_on_training) for name in scheme_names()}
     assert stages.pop("released") == ("native", "padded")
-    assert set(stages) == {"replicate", "paper", "perona_malik"} and set(stages.values()) == {
-        ("resized", "resized")
-    }
+    assert set(stages) == {"replicate", "paper", "perona_malik"} and set(stages.values()) == {("resized", "resized")}
 
 
 @pytest.mark.parametrize("name", scheme_names())

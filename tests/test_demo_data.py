@@ -74,8 +74,7 @@ def test_a_gap_of_ten_slices_lies_between_the_splits(built: Path) -> None:
 def test_no_held_out_picture_is_in_training(built: Path) -> None:
     reader = ShardReader(built)
     pictures = {
-        split: {reader.read(int(row)).image.tobytes() for row in reader.index.rows(split)}
-        for split in ("train", "val")
+        split: {reader.read(int(row)).image.tobytes() for row in reader.index.rows(split)} for split in ("train", "val")
     }
     assert not pictures["train"] & pictures["val"]
     assert len(pictures["val"]) == len(reader.index.rows("val"))
@@ -106,9 +105,7 @@ def test_two_processes_at_once(built: Path, tmp_path: Path) -> None:
     assert (tmp_path / "demo" / MANIFEST_NAME).read_bytes() == (built / MANIFEST_NAME).read_bytes()
 
 
-def test_the_loser_of_a_race_takes_the_winners_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_loser_of_a_race_takes_the_winners_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = demo._write
 
     def beaten(*arguments: object) -> object:

@@ -57,9 +57,7 @@ def test_csv_and_table(folders: tuple[Path, Path], capsys: pytest.CaptureFixture
     assert list(rows[CT]) == ["case", "modality", "dsc", "nsd", "nsd_contour"]
     with np.load(folders[1] / f"{US}.npz") as gts, np.load(folders[0] / f"{US}.npz") as segs:
         expected = case_metrics(gts["gts"], segs["segs"])
-    assert [float(rows[US][key]) for key in ("dsc", "nsd", "nsd_contour")] == pytest.approx(
-        expected, abs=1e-6
-    )
+    assert [float(rows[US][key]) for key in ("dsc", "nsd", "nsd_contour")] == pytest.approx(expected, abs=1e-6)
     captured = capsys.readouterr()
     lines = {line.split()[0]: line.split() for line in captured.out.splitlines()}
     assert lines["US"][1:] == ["1", *(f"{100 * value:.2f}" for value in expected)]

@@ -26,9 +26,7 @@ def tensors(golden: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, 
 
 def test_terms_match_the_original(golden: dict[str, np.ndarray]) -> None:
     logits, iou, gt = tensors(golden)
-    assert bce_per_object(logits, gt).mean().item() == pytest.approx(
-        float(golden["bce_logits_mean"]), abs=1e-5
-    )
+    assert bce_per_object(logits, gt).mean().item() == pytest.approx(float(golden["bce_logits_mean"]), abs=1e-5)
     dice = squared_dice_per_object(logits, gt).mean().item()
     assert dice == pytest.approx(float(golden["monai_dice_sigmoid_squared"]), abs=1e-5)
     np.testing.assert_allclose(iou_per_object(logits, gt), golden["iou_gt"], atol=1e-6)
@@ -53,11 +51,7 @@ def test_empty_mask_and_empty_prediction_agree(golden: dict[str, np.ndarray]) ->
     logits[0], gt[0] = -20.0, 0.0
     assert iou_per_object(logits, gt)[0].item() == 1.0
     np.testing.assert_allclose(iou_per_object(logits, gt)[1:], golden["empty_first__iou_gt"][1:], atol=1e-6)
-    assert (
-        SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)(logits, predicted, gt)
-        .total.isfinite()
-        .all()
-    )
+    assert SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)(logits, predicted, gt).total.isfinite().all()
 
 
 def test_dice_of_a_hand_computed_case() -> None:
@@ -78,11 +72,7 @@ def test_each_term_alone_reaches_its_head(term: str) -> None:
     masks = torch.zeros(1, 1, 256, 256, dtype=torch.bool)
     masks[..., 40:150, 30:100] = True
     SegmentationLoss(**weights)(logits, iou, masks).total.mean().backward()
-    head = (
-        model.mask_decoder.iou_prediction_head
-        if term == "iou_weight"
-        else model.mask_decoder.output_upscaling
-    )
+    head = model.mask_decoder.iou_prediction_head if term == "iou_weight" else model.mask_decoder.output_upscaling
     gradients = [p.grad for p in head.parameters()]
     assert all(g is not None and g.abs().sum() > 0 for g in gradients)
     shared = model.mask_decoder.transformer.layers[0].self_attn.q_proj.weight.grad

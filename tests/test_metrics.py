@@ -109,16 +109,12 @@ def test_surface_dice_equals_surface_distance(oracle, seed, shape, filled, spaci
     gt, pred = (random.random(shape) < share for share in filled)
     if not (gt.any() or pred.any()):
         return
-    assert surface_dice(gt, pred, spacing, tolerance) == pytest.approx(
-        oracle(gt, pred, spacing, tolerance), abs=1e-6
-    )
+    assert surface_dice(gt, pred, spacing, tolerance) == pytest.approx(oracle(gt, pred, spacing, tolerance), abs=1e-6)
     if not (gt[0].any() or pred[0].any()):
         return
     official = oracle(gt[0, ..., None], pred[0, ..., None], (1, 1, 1), tolerance)
     assert surface_dice(gt[0], pred[0], None, tolerance) == pytest.approx(official, abs=1e-6)
-    assert contour_dice(gt[0], pred[0], tolerance) == pytest.approx(
-        oracle(gt[0], pred[0], (1, 1), tolerance), abs=1e-6
-    )
+    assert contour_dice(gt[0], pred[0], tolerance) == pytest.approx(oracle(gt[0], pred[0], (1, 1), tolerance), abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
@@ -127,8 +123,7 @@ def test_real_sizes_equal_surface_distance(oracle: Oracle) -> None:
     expected = oracle(gt[..., None], pred[..., None], (1, 1, 1), 2)
     assert binary_metrics(gt, pred) == pytest.approx((dice(gt, pred), expected), abs=1e-9)
     balls = [
-        np.stack([disc(80, 70, 40, x, math.sqrt(max(0, 900 - 4 * (z - 20) ** 2))) for z in range(40)])
-        for x in (33, 36)
+        np.stack([disc(80, 70, 40, x, math.sqrt(max(0, 900 - 4 * (z - 20) ** 2))) for z in range(40)]) for x in (33, 36)
     ]
     spacing = (2.0, 0.9, 0.8)
     assert surface_dice(balls[0], balls[1], spacing) == pytest.approx(oracle(*balls, spacing, 2.0), abs=1e-9)
@@ -227,9 +222,7 @@ def test_gts_without_labels_are_not_scored() -> None:
     assert all(math.isnan(value) for value in case_metrics(empty[:0], empty[:0]))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "label"), [(np.uint8, 255), (np.uint16, 65535), (np.int64, 300), (bool, 1)]
-)
+@pytest.mark.parametrize(("dtype", "label"), [(np.uint8, 255), (np.uint16, 65535), (np.int64, 300), (bool, 1)])
 def test_the_largest_label_of_a_dtype_counts(dtype: type, label: int) -> None:
     gts: NDArray[np.generic] = np.zeros((20, 20), dtype)
     gts[4:12, 4:12] = label

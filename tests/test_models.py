@@ -89,9 +89,7 @@ def test_prompt_encoder_matches_the_original(name: str) -> None:
         np.testing.assert_allclose(sample(position, 16, 8, 8), g["dense_pe_sample_c16_y8_x8"], atol=1e-5)
         np.testing.assert_allclose(mask.flatten()[:8], g["mask_prompt_first8"], atol=1e-6)
         _, prompted = encoder(masks=mask)
-        np.testing.assert_allclose(
-            sample(prompted[0], 16, 8, 8), g["mask_prompt_dense_sample_c16_y8_x8"], atol=1e-5
-        )
+        np.testing.assert_allclose(sample(prompted[0], 16, 8, 8), g["mask_prompt_dense_sample_c16_y8_x8"], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -195,8 +193,6 @@ def test_positions_stay_exact_under_autocast() -> None:
 
 def test_no_box_gives_empty_output() -> None:
     with torch.inference_mode():
-        logits, iou = filled("efficientvit_sam_l0").decode(
-            embeddings("efficientvit_sam_l0")[:1], torch.zeros(1, 0, 4)
-        )
+        logits, iou = filled("efficientvit_sam_l0").decode(embeddings("efficientvit_sam_l0")[:1], torch.zeros(1, 0, 4))
     assert logits.shape == (1, 0, 256, 256)
     assert iou.shape == (1, 0)

@@ -171,9 +171,7 @@ def test_labels_that_vanish_are_dropped_and_counted(tmp_path: Path) -> None:
     gts = np.zeros((4096, 16), np.uint16)
     gts[0, 0], gts[1000:3000] = 700, 300
     save(tmp_path / "raw" / "US_A_1.npz", imgs=np.zeros((4096, 16), np.uint8), gts=gts)
-    save(
-        tmp_path / "raw" / "US_A_2.npz", imgs=np.zeros((4096, 16), np.uint8), gts=np.where(gts == 700, gts, 0)
-    )
+    save(tmp_path / "raw" / "US_A_2.npz", imgs=np.zeros((4096, 16), np.uint8), gts=np.where(gts == 700, gts, 0))
     save(tmp_path / "raw" / "US_A_3.npz", imgs=np.zeros((9, 9), np.uint8), gts=np.zeros((9, 9), np.uint8))
     report = pack(tmp_path / "raw", tmp_path / "out")
     assert report.manifest["left_out"] == {
@@ -215,9 +213,7 @@ def test_no_patient_is_on_both_sides_in_any_modality(raw: Path, tmp_path: Path) 
     st.floats(0.01, 0.6),
     st.integers(0, 5),
 )
-def test_every_group_keeps_training_subjects(
-    groups: dict[str, set[Subject]], fraction: float, seed: int
-) -> None:
+def test_every_group_keeps_training_subjects(groups: dict[str, set[Subject]], fraction: float, seed: int) -> None:
     held_out = hold_out(groups, fraction, seed)
     assert held_out == hold_out(dict(reversed(groups.items())), fraction, seed)
     for subjects in groups.values():
@@ -394,9 +390,7 @@ def test_foreign_folders_are_never_replaced(raw: Path, tmp_path: Path) -> None:
         pack(raw, tmp_path / "out", overwrite=True)
 
 
-def test_failure_on_the_way_leaves_the_old_shards(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_on_the_way_leaves_the_old_shards(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(raw, tmp_path / "out")
     before = contents(tmp_path / "out")
 
@@ -453,9 +447,7 @@ def good_members() -> dict[str, bytes]:
     return {"k.png": sample.png, "k.rle.json": sample.rle, "k.meta.json": sample.meta}
 
 
-@pytest.mark.parametrize(
-    "name", ["k.pkl", "k.pyd", "k.pth", "k.rle.json.pkl", "other.png", "../k.png", "k.png"]
-)
+@pytest.mark.parametrize("name", ["k.pkl", "k.pyd", "k.pth", "k.rle.json.pkl", "other.png", "../k.png", "k.png"])
 def test_other_members_are_named_and_never_opened(tmp_path: Path, name: str) -> None:
     assert forge(tmp_path / "good", good_members()).read(0).labels == (1,)
     planted = tmp_path / "planted"

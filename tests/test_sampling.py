@@ -91,9 +91,7 @@ def test_same_seed_and_epoch_give_the_same_draws_and_others_do_not() -> None:
 
 def test_ranks_share_an_epoch_without_overlap() -> None:
     def sampler(rank: int, ranks: int) -> BalancedSampler:
-        sampler = BalancedSampler(
-            ROWS, samples_per_group=5, cap_small_groups=False, seed=2, rank=rank, ranks=ranks
-        )
+        sampler = BalancedSampler(ROWS, samples_per_group=5, cap_small_groups=False, seed=2, rank=rank, ranks=ranks)
         sampler.set_epoch(4)
         return sampler
 
@@ -103,9 +101,7 @@ def test_ranks_share_an_epoch_without_overlap() -> None:
     assert [d for pair in zip(first, second, strict=True) for d in pair] == whole
 
 
-@pytest.mark.filterwarnings(
-    "ignore:This DataLoader will create:UserWarning"
-)  # more workers than cores is the point
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores is the point
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_do_not_change_an_epoch(toy_shards: Path, workers: int) -> None:
     alone = epoch_batches(module(toy_shards), 1)

@@ -246,9 +246,7 @@ def test_later_boxes_overwrite_earlier_ones_whatever_the_sweeps_order():
 def test_no_boxes_give_zeros_and_encode_nothing(image_shape, boxes, segs_shape):
     backend = StubBackend()
     segs = segment(np.ones(image_shape, np.uint8), boxes, backend, REPLICATE)
-    assert (
-        segs.shape == segs_shape and segs.dtype == np.uint16 and not segs.any() and not backend.encode_batches
-    )
+    assert segs.shape == segs_shape and segs.dtype == np.uint16 and not segs.any() and not backend.encode_batches
 
 
 def test_the_boxes_decide_between_colour_and_volume():

@@ -84,9 +84,7 @@ def test_wrappings_of_training_scripts_are_taken_off(goldens: Path, tmp_path: Pa
     assert torch.equal(model.state_dict()[rename(key, "efficientvit_sam")], state[key])
 
 
-@pytest.mark.parametrize(
-    ("size", "blocks", "neck"), [("l1", (1, 1, 1, 6, 6), 8), ("l2", (1, 2, 2, 8, 8), 12)]
-)
+@pytest.mark.parametrize(("size", "blocks", "neck"), [("l1", (1, 1, 1, 6, 6), 8), ("l2", (1, 2, 2, 8, 8), 12)])
 def test_larger_sizes_are_told_apart(size: str, blocks: tuple[int, ...], neck: int) -> None:
     state = build_sam(**load_group("model", f"efficientvit_sam_{size}")).state_dict()
     assert model_name(as_weight_file(state, "efficientvit_sam")) == f"efficientvit_sam_{size}"
@@ -125,9 +123,7 @@ def test_every_mismatch_is_listed(goldens: Path) -> None:
     assert "1 missing: mask_decoder.iou_token.weight" in message
     assert "2 unexpected: mask_decoder.stranger, elsewhere" in message
     assert "prompt_encoder.no_mask_embed.weight (1, 128) instead of (1, 256)" in message
-    assert all(
-        torch.equal(value, before[key]) for key, value in model.state_dict().items()
-    )  # nothing half-loaded
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())  # nothing half-loaded
 
 
 def test_loading_drops_stale_attention_biases(goldens: Path) -> None:

@@ -29,12 +29,10 @@ class Flip:
 
     def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
         draws = rng.random(2)
-        axes = [axis for axis, hit in ((1, draws[0] < self.horizontal), (0, draws[1] < self.vertical)) if hit]
+        axes = tuple(a for a, hit in ((1, draws[0] < self.horizontal), (0, draws[1] < self.vertical)) if hit)
         if not axes:
             return image, masks
-        return np.ascontiguousarray(np.flip(image, axes)), [
-            np.ascontiguousarray(np.flip(m, axes)) for m in masks
-        ]
+        return np.ascontiguousarray(np.flip(image, axes)), [np.ascontiguousarray(np.flip(m, axes)) for m in masks]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +63,13 @@ class CropShift:
         offset = centre + shift - zoom * centre
         matrix = np.array([[zoom, 0, offset[0]], [0, zoom, offset[1]]])
         warped = [
-            cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(
-                bool
-            )
+            cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(bool)
             for mask in masks
         ]
         visible = (new.sum() / (old.sum() * zoom**2) for new, old in zip(warped, masks, strict=True))
         if any(fraction < self.min_visible for fraction in visible) or not all(mask.any() for mask in warped):
             return image, masks
-        return np.asarray(
-            cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR), np.uint8
-        ), warped
+        return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR), np.uint8), warped
 
 
 def augment(

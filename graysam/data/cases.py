@@ -92,14 +92,10 @@ def read_input_case(path: str | Path, *, z_max_inclusive: bool = True, max_bytes
     elif boxes.ndim == 2 and boxes.shape[1] in (4, 6):
         columns = boxes.shape[1]
     else:
-        raise CaseError(
-            f"{path}: boxes have shape {boxes.shape}; required: (N,4) in 2D or (N,6) in 3D, one box a row"
-        )
+        raise CaseError(f"{path}: boxes have shape {boxes.shape}; required: (N,4) in 2D or (N,6) in 3D, one box a row")
     is_volume = columns == 6
     image, notes = _checked_image(path, image, is_volume)
-    boxes, box_notes = _checked_boxes(
-        path, boxes.reshape(-1, columns), image.shape, is_volume, z_max_inclusive
-    )
+    boxes, box_notes = _checked_boxes(path, boxes.reshape(-1, columns), image.shape, is_volume, z_max_inclusive)
     return Case(
         name=name,
         modality=modality_of(name),
@@ -122,9 +118,7 @@ def _columns_without_boxes(image: NDArray[Any], boxes: NDArray[Any], has_spacing
     return 6 if has_spacing or name.startswith("3DBox_") else 4
 
 
-def read_training_case(
-    path: str | Path, spacing_order: SpacingOrder = "zyx", *, max_bytes: int = MAX_BYTES
-) -> Case:
+def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx", *, max_bytes: int = MAX_BYTES) -> Case:
     """Read a case with masks: imgs and gts, and spacing in 3D where stored.
 
     gts of rank 2 mean 2D, of rank 3 (and the image's shape) 3D. spacing_order says how the file stores the
@@ -150,9 +144,7 @@ def read_training_case(
         modality=training_name(path.stem).modality,
         image=image,
         gts=_checked_labels(path, "gts", gts),
-        spacing_mm=_checked_spacing(path, spacing, spacing_order)
-        if is_volume and spacing is not None
-        else None,
+        spacing_mm=_checked_spacing(path, spacing, spacing_order) if is_volume and spacing is not None else None,
         is_volume=is_volume,
         notes=notes,
     )
@@ -193,9 +185,7 @@ def write_segs(path: str | Path, segs: NDArray[Any]) -> None:
     """
     path = Path(path)
     if segs.ndim not in (2, 3) or segs.dtype.kind not in "uib":
-        raise CaseError(
-            f"{path}: segs of shape {segs.shape}, dtype {segs.dtype}; required: integers (H,W) or (D,H,W)"
-        )
+        raise CaseError(f"{path}: segs of shape {segs.shape}, dtype {segs.dtype}; required: integers (H,W) or (D,H,W)")
     _checked_labels(path, "segs", segs)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -220,18 +210,10 @@ def _checked_image(path: Path, image: NDArray[Any], is_volume: bool) -> tuple[ND
     """The image as (H,W), (H,W,3) or (D,H,W), never empty, finite, and the notes on it."""
     wrong_rank = image.ndim != 3 if is_volume else image.ndim == 3 and image.shape[2] not in (1, 3)
     if wrong_rank:
-        required = (
-            "(D,H,W) beside 3D boxes or masks"
-            if is_volume
-            else "(H,W) or (H,W,3) RGB beside 2D boxes or masks"
-        )
-        raise CaseError(
-            f"{path}: imgs have shape {image.shape}; required: {required}; leave out an alpha channel"
-        )
+        required = "(D,H,W) beside 3D boxes or masks" if is_volume else "(H,W) or (H,W,3) RGB beside 2D boxes or masks"
+        raise CaseError(f"{path}: imgs have shape {image.shape}; required: {required}; leave out an alpha channel")
     if image.size == 0:
-        raise CaseError(
-            f"{path}: imgs have shape {image.shape}; required: at least one pixel; export the case again"
-        )
+        raise CaseError(f"{path}: imgs have shape {image.shape}; required: at least one pixel; export the case again")
     if not is_volume and image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.dtype == np.uint8:
@@ -249,14 +231,10 @@ def _checked_boxes(
 ) -> tuple[NDArray[Any], list[str]]:
     """Boxes as int64 or float64, inside the image, and a note per box clipped."""
     if len(boxes) > MAX_LABEL:
-        raise CaseError(
-            f"{path}: {len(boxes)} boxes; required: at most {MAX_LABEL} (segs are uint16); split the case"
-        )
+        raise CaseError(f"{path}: {len(boxes)} boxes; required: at most {MAX_LABEL} (segs are uint16); split the case")
     if not np.isfinite(boxes).all():
         row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
-        raise CaseError(
-            f"{path}: box {row + 1} is {boxes[row].tolist()}; required: finite numbers; correct or drop it"
-        )
+        raise CaseError(f"{path}: box {row + 1} is {boxes[row].tolist()}; required: finite numbers; correct or drop it")
     if boxes.dtype.kind == "u":
         boxes = np.minimum(boxes, np.iinfo(np.int64).max)  # before a cast that would wrap
     boxes = boxes.astype(np.float64 if boxes.dtype.kind == "f" else np.int64)
@@ -280,10 +258,7 @@ def _checked_boxes(
             )
     clipped = np.concatenate([np.clip(low, 0, last), np.clip(high, 0, limit)], axis=1)
     changed = np.flatnonzero((clipped != boxes).any(axis=1))
-    notes = [
-        f"box {row + 1} clipped to the image: {boxes[row].tolist()} -> {clipped[row].tolist()}"
-        for row in changed
-    ]
+    notes = [f"box {row + 1} clipped to the image: {boxes[row].tolist()} -> {clipped[row].tolist()}" for row in changed]
     return clipped.astype(boxes.dtype), notes
 
 
@@ -303,8 +278,6 @@ def _checked_spacing(path: Path, spacing: NDArray[Any], order: SpacingOrder) -> 
     """Spacing as z, y, x in mm."""
     values = spacing.astype(np.float64)
     if values.shape != (3,) or not np.isfinite(values).all() or (values <= 0).any():
-        raise CaseError(
-            f"{path}: spacing is {spacing.tolist()}; required: 3 positive numbers in mm; correct the file"
-        )
+        raise CaseError(f"{path}: spacing is {spacing.tolist()}; required: 3 positive numbers in mm; correct the file")
     z, y, x = values if order == "zyx" else values[::-1]
     return float(z), float(y), float(x)

@@ -80,9 +80,7 @@ class ShardDataModule(lightning.LightningDataModule):
         index = ShardIndex.load(self.shards_dir)
         for split in ("train", "val"):
             if not len(index.rows(split=split)):
-                raise ValueError(
-                    f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction"
-                )
+                raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
         self.reader = ShardReader(self.shards_dir, index)
 
     def _reader(self) -> ShardReader:

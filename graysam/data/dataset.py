@@ -46,9 +46,7 @@ class Batch:
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """Move the tensors; Lightning calls it."""
-        moved = {
-            name: getattr(self, name).to(*args, **kwargs) for name in ("images", "boxes", "masks", "valid")
-        }
+        moved = {name: getattr(self, name).to(*args, **kwargs) for name in ("images", "boxes", "masks", "valid")}
         return Batch(self.keys, self.groups, self.modalities, **moved)
 
     def pin_memory(self) -> "Batch":
@@ -126,9 +124,7 @@ class TrainingSlices(Dataset[Item]):
         sample = self.reader.read(draw.row)
         count = min(self.boxes_per_image, len(sample.labels))
         labels = rng.choice(sample.labels, count, replace=False)
-        image, masks = augment(
-            self.augmentations, sample.image, [sample.mask(int(label)) for label in labels], rng
-        )
+        image, masks = augment(self.augmentations, sample.image, [sample.mask(int(label)) for label in labels], rng)
         height, width = image.shape[:2]
         try:
             boxes = [self.jitter(tight_box(mask), height, width, rng) for mask in masks]
@@ -166,6 +162,4 @@ class FixedSlices(Dataset[Item]):
         if self.max_boxes_per_image is not None and len(labels) > self.max_boxes_per_image:
             labels = labels[np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)]
         masks = [sample.mask(int(label)) for label in labels]
-        return _to_item(
-            sample, sample.image, masks, [tight_box(mask) for mask in masks], self.scheme, self.size
-        )
+        return _to_item(sample, sample.image, masks, [tight_box(mask) for mask in masks], self.scheme, self.size)

@@ -181,9 +181,7 @@ def _template_paths() -> dict[str, Path]:
     """Where nilearn keeps its files; nilearn, which imports scikit-learn and pandas, is not imported."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            "the demo's brain comes with the package nilearn, which is missing; pip install '.[demo]'"
-        )
+        raise ValueError("the demo's brain comes with the package nilearn, which is missing; pip install '.[demo]'")
     folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "data"
     paths = {kind: folder / _FILE.format(kind) for kind in ("t1", "gm", "wm")}
     for path in paths.values():

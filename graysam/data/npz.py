@@ -68,9 +68,7 @@ class Npz:
                 f"{' or '.join(wanted[k] for k in kinds)}; convert it before saving"
             )
         if len(shape) not in ranks:
-            raise CaseError(
-                f"{self._path}: {key} have shape {shape}; required: rank {' or '.join(map(str, ranks))}"
-            )
+            raise CaseError(f"{self._path}: {key} have shape {shape}; required: rank {' or '.join(map(str, ranks))}")
         size = math.prod(shape) * dtype.itemsize
         payload = member.file_size - start.tell()
         if size != payload:
@@ -106,9 +104,7 @@ class Npz:
                 "save the file again with np.savez_compressed"
             ) from None
         if any(n < 0 for n in shape):
-            raise CaseError(
-                f"{self._path}: the header of {key} has the shape {shape}; required: no negative length"
-            )
+            raise CaseError(f"{self._path}: the header of {key} has the shape {shape}; required: no negative length")
         return shape, dtype
 
 
@@ -117,9 +113,7 @@ def open_npz(path: Path, max_bytes: int) -> Iterator[Npz]:
     """Open an NPZ; whatever goes wrong while it is open becomes a CaseError of one line."""
     try:
         if path.stat().st_size == 0:
-            raise CaseError(
-                f"{path}: the file is empty; required: an NPZ of the challenge; copy or export it again"
-            )
+            raise CaseError(f"{path}: the file is empty; required: an NPZ of the challenge; copy or export it again")
         with zipfile.ZipFile(path) as archive:
             yield Npz(path, archive, max_bytes)
     except CaseError:

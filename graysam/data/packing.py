@@ -57,9 +57,7 @@ class PackOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
-            raise ValueError(
-                f"val_fraction is {self.val_fraction}; required: 0 (hold nothing out) to below 1"
-            )
+            raise ValueError(f"val_fraction is {self.val_fraction}; required: 0 (hold nothing out) to below 1")
         if not 16 <= self.size <= 4096:
             raise ValueError(f"size is {self.size}; required: 16 to 4096 pixels (the network's is 256)")
         if self.spacing_order not in ("zyx", "xyz"):
@@ -278,9 +276,7 @@ def pack_folder(
                 subjects.append(case.subject)
                 groups.setdefault(sample.group, set()).add(case.subject)
         if not subjects:
-            first = next(
-                (f"; the first of {len(bad)} bad files: {name}: {why}" for name, why in bad.items()), ""
-            )
+            first = next((f"; the first of {len(bad)} bad files: {name}: {why}" for name, why in bad.items()), "")
             raise ValueError(f"{input_dir}: none of {len(files)} NPZ files gave a sample{first}")
         held_out = hold_out(groups, options.val_fraction, options.seed)
         manifest = writer.finish(

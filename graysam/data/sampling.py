@@ -39,9 +39,7 @@ def group_counts(
     """
     if not sizes or min(sizes.values()) < 1:
         empty = ", ".join(name for name, size in sizes.items() if size < 1) or "no group at all"
-        raise ValueError(
-            f"nothing to sample from: {empty}; pack shards with training samples for every group"
-        )
+        raise ValueError(f"nothing to sample from: {empty}; pack shards with training samples for every group")
     if samples_per_group is not None and samples_per_group < 1:
         raise ValueError(f"samples_per_group is {samples_per_group}; required: at least 1, or null for all")
     counts = {}
@@ -68,9 +66,7 @@ def plan_epoch(groups: Mapping[str, Rows], counts: Mapping[str, int], seed: int,
     Each draw carries seed words of its own, so that the label and the jitter do not depend on which worker or rank
     reads it.
     """
-    parts = [
-        _group_epoch(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in sorted(counts)
-    ]
+    parts = [_group_epoch(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in sorted(counts)]
     rows = np.concatenate(parts)
     order = np.random.default_rng((seed, epoch)).permutation(len(rows))
     return [Draw(int(rows[place]), (seed, epoch, position)) for position, place in enumerate(order)]

@@ -66,9 +66,7 @@ def encode_sample(
     there is no mask, a mask is empty or of another shape, or a label is below 1.
     """
     if not 1 <= len(key.encode()) <= MAX_KEY_BYTES or set("./\\") & set(key):
-        raise ShardError(
-            f"key {key!r}; required: 1 to {MAX_KEY_BYTES} bytes without dots and slashes; rename the file"
-        )
+        raise ShardError(f"key {key!r}; required: 1 to {MAX_KEY_BYTES} bytes without dots and slashes; rename the file")
     if not masks:
         raise ShardError(f"sample {key}: no mask given; a sample needs at least one label")
     rles = {}
@@ -92,14 +90,10 @@ def encode_sample(
 
 
 def _encode_png(image: NDArray[np.uint8]) -> bytes:
-    stored = (
-        cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    )  # OpenCV takes colour as BGR
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image  # OpenCV takes colour as BGR
     ok, png = cv2.imencode(".png", stored, _PNG_PARAMETERS)
     if not ok:
-        raise ShardError(
-            f"OpenCV could not encode an image of shape {image.shape}, dtype {image.dtype} as PNG"
-        )
+        raise ShardError(f"OpenCV could not encode an image of shape {image.shape}, dtype {image.dtype} as PNG")
     return png.tobytes()
 
 
@@ -147,9 +141,7 @@ class ShardWriter:
         if self._tar is None or self._samples_in_shard == self._samples_per_shard:
             self._open_next_shard()
         offset = self._tar.tarstream.offset
-        self._tar.write(
-            {"__key__": sample.key, "png": sample.png, "rle.json": sample.rle, "meta.json": sample.meta}
-        )
+        self._tar.write({"__key__": sample.key, "png": sample.png, "rle.json": sample.rle, "meta.json": sample.meta})
         length = self._tar.tarstream.offset - offset
         self._keys.add(sample.key)
         self._samples_in_shard += 1
@@ -244,9 +236,7 @@ def check_output(output_dir: Path, overwrite: bool) -> None:
             "required: a new or empty folder; choose another"
         )
     if names and not overwrite:
-        raise ValueError(
-            f"output_dir {output_dir} holds shards already; add overwrite=true or choose another folder"
-        )
+        raise ValueError(f"output_dir {output_dir} holds shards already; add overwrite=true or choose another folder")
 
 
 @contextmanager

@@ -83,17 +83,13 @@ class ShardIndex:
         try:
             sizes = {str(shard["file"]): int(shard["bytes"]) for shard in manifest["shards"]}
             if sha256_of(path) != manifest["index"]["sha256"]:
-                raise ShardError(
-                    f"{path} was changed after packing (its sha256 is not the manifest's); pack again"
-                )
+                raise ShardError(f"{path} was changed after packing (its sha256 is not the manifest's); pack again")
             with open(path, newline="", encoding="utf-8") as file:
                 lines = csv.reader(file)
                 header = tuple(next(lines, ()))
                 columns = list(zip(*lines, strict=True)) or [()] * len(COLUMNS)
         except (KeyError, TypeError) as error:
-            raise ShardError(
-                f"{folder / MANIFEST_NAME}: entry missing or malformed ({error}); pack again"
-            ) from None
+            raise ShardError(f"{folder / MANIFEST_NAME}: entry missing or malformed ({error}); pack again") from None
         except OSError as error:
             raise ShardError(f"{path}: not readable ({error.strerror}); pack again") from None
         if header != COLUMNS:
@@ -102,9 +98,7 @@ class ShardIndex:
             shard = folder / name
             if Path(name).name != name or not shard.is_file() or shard.stat().st_size != size:
                 got = f"{shard.stat().st_size} bytes" if shard.is_file() else "no such file"
-                raise ShardError(
-                    f"{shard}: {got}; required by the manifest: {size} bytes; copy or pack it again"
-                )
+                raise ShardError(f"{shard}: {got}; required by the manifest: {size} bytes; copy or pack it again")
         keys, shards, offsets, lengths, groups, modalities, splits = columns
         index = cls(
             keys=np.array(keys, dtype=np.str_),
@@ -207,9 +201,7 @@ class ShardReader:
         try:
             rles = {int(label): rle for label, rle in json.loads(members["rle.json"]).items()}
             meta = dict(json.loads(members["meta.json"]))
-            sizes_fit = all(
-                tuple(rle["size"]) == image.shape[:2] and "counts" in rle for rle in rles.values()
-            )
+            sizes_fit = all(tuple(rle["size"]) == image.shape[:2] and "counts" in rle for rle in rles.values())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ShardError(f"{where}: damaged JSON ({error}); pack again") from None
         if not rles or not sizes_fit:
@@ -233,22 +225,14 @@ def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:
             missing = [suffix for suffix in SUFFIXES if suffix not in infos]
             if missing:
                 raise ShardError(f"{where}: member {key}.{missing[0]} is missing; pack again")
-            return {
-                suffix: chunk[info.offset_data : info.offset_data + info.size]
-                for suffix, info in infos.items()
-            }
+            return {suffix: chunk[info.offset_data : info.offset_data + info.size] for suffix, info in infos.items()}
     except tarfile.TarError as error:
         raise ShardError(f"{where}: damaged tar ({error}); copy or pack it again") from None
 
 
 def _decode_png(png: bytes, where: str) -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED) if png else None
-    if (
-        image is None
-        or image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or image.shape[2:] not in ((), (3,))
-    ):
+    if image is None or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ShardError(f"{where}: the PNG is damaged or not 8-bit grey or RGB; pack again")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image, dtype=np.uint8)
 

@@ -29,9 +29,7 @@ class Canvas:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.size) < 1:
-            raise ValueError(
-                f"got an image of {self.height}x{self.width} on a grid of {self.size}; all must be >= 1"
-            )
+            raise ValueError(f"got an image of {self.height}x{self.width} on a grid of {self.size}; all must be >= 1")
 
     @property
     def scale(self) -> float:
@@ -208,7 +206,5 @@ def _grey_or_rgb(image: AnyArray) -> AnyArray:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-        raise ValueError(
-            f"got an image of shape {image.shape}; (H, W), (H, W, 1) or (H, W, 3) is required, not empty"
-        )
+        raise ValueError(f"got an image of shape {image.shape}; (H, W), (H, W, 1) or (H, W, 3) is required, not empty")
     return image

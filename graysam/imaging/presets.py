@@ -58,9 +58,7 @@ def scheme_from_dict(stored: dict[str, Any]) -> Scheme:
         case {"name": str(), "params": dict()} if len(stored) == 2:
             pass
         case _:
-            raise ValueError(
-                f"got the channel scheme {stored!r}; a name and a dictionary of params are required"
-            )
+            raise ValueError(f"got the channel scheme {stored!r}; a name and a dictionary of params are required")
     if stored["name"] not in _SCHEMES:
         raise ValueError(f"unknown channel scheme {stored['name']!r}; choose one of {', '.join(_SCHEMES)}")
     return _build(stored["name"], stored["params"])

@@ -58,7 +58,5 @@ def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]
             transformer=transformer,
         )
     except (TypeError, KeyError) as error:
-        raise ValueError(
-            f"model {name!r} cannot be built: {error}; compare with conf/model/*.yaml"
-        ) from error
+        raise ValueError(f"model {name!r} cannot be built: {error}; compare with conf/model/*.yaml") from error
     return Sam(image_encoder=image_encoder, prompt_encoder=prompt_encoder, mask_decoder=mask_decoder)

@@ -1,5 +1,7 @@
 """SAM's mask decoder: image embedding and prompt tokens to mask logits and predicted IoU."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
@@ -14,7 +16,7 @@ class Mlp(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, depth: int) -> None:
         super().__init__()
         dims = [in_dim, *[hidden_dim] * (depth - 1), out_dim]
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)])
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(dims)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -52,9 +54,7 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(dim // 4, dim // 8, 2, stride=2),
             nn.GELU(),
         )
-        self.output_hypernetworks_mlps = nn.ModuleList(
-            [Mlp(dim, dim, dim // 8, mlp_depth) for _ in range(num_masks)]
-        )
+        self.output_hypernetworks_mlps = nn.ModuleList([Mlp(dim, dim, dim // 8, mlp_depth) for _ in range(num_masks)])
         self.iou_prediction_head = Mlp(dim, mlp_hidden, num_masks, mlp_depth)
 
     def forward(
@@ -77,9 +77,7 @@ class MaskDecoder(nn.Module):
         repeats = len(tokens) // len(embedding)
         cells = (embedding.repeat_interleave(repeats, dim=0) if repeats != 1 else embedding) + dense
         size = cells.shape[-2:]
-        tokens, cells = self.transformer(
-            cells.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), tokens
-        )
+        tokens, cells = self.transformer(cells.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), tokens)
         upscaled = self.output_upscaling(cells.transpose(1, 2).unflatten(2, size))
         wanted = range(1, self.mask_tokens.num_embeddings) if multimask else range(1)
         weights = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in wanted], dim=1)

@@ -6,17 +6,13 @@ import torch.nn.functional as F
 from timm.layers import GELUTanh, LayerNorm2d
 from torch import Tensor, nn
 
-NORM_EPS = (
-    1e-6  # EfficientViT-SAM's value for batch norm and LayerNorm2d; torch's 1e-5 shifts the embedding by 7e-5
-)
+NORM_EPS = 1e-6  # EfficientViT-SAM's value for batch norm and LayerNorm2d; torch's 1e-5 shifts the embedding by 7e-5
 
 
 class ConvNorm(nn.Module):
     """A bias-free convolution with batch norm and an optional activation, shape (B,C,H,W) to (B,C',H,W)."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, act: nn.Module | None = None
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, act: nn.Module | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, eps=NORM_EPS)

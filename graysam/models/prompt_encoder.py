@@ -40,9 +40,7 @@ class PromptEncoder(nn.Module):
     Source: SAM (Kirillov et al. 2023) `modeling/prompt_encoder.py`, as used by MedSAM and LiteMedSAM.
     """
 
-    def __init__(
-        self, *, embedding_dim: int, embedding_size: int, input_size: int, mask_channels: int
-    ) -> None:
+    def __init__(self, *, embedding_dim: int, embedding_size: int, input_size: int, mask_channels: int) -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
         self.embedding_size = embedding_size
@@ -69,9 +67,13 @@ class PromptEncoder(nn.Module):
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
 
+    def _kind(self, index: int) -> Tensor:
+        """Return the embedding of a kind of point: 0 background, 1 object, 2 and 3 a box's corners; (1,dim)."""
+        return self.point_embeddings[index].weight  # type: ignore[return-value]
+
     def _embed_corners(self, boxes: Tensor) -> Tensor:
         corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.input_size
-        kinds = torch.stack([self.point_embeddings[2].weight[0], self.point_embeddings[3].weight[0]])
+        kinds = torch.cat([self._kind(2), self._kind(3)])
         return self.pe_layer(corners) + kinds
 
     def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
@@ -82,7 +84,7 @@ class PromptEncoder(nn.Module):
         labels = labels[..., None]
         encoded = torch.where(labels == -1, self.not_a_point_embed.weight, encoded)
         for label in (0, 1):
-            encoded = encoded + (labels == label) * self.point_embeddings[label].weight
+            encoded = encoded + (labels == label) * self._kind(label)
         return encoded
 
     def forward(

@@ -14,9 +14,7 @@ class Sam(nn.Module):
         prompt_encoder, mask_decoder: SAM's heads of the same width.
     """
 
-    def __init__(
-        self, *, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder
-    ) -> None:
+    def __init__(self, *, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder

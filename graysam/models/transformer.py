@@ -57,9 +57,7 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample_rate)
 
-    def forward(
-        self, tokens: Tensor, cells: Tensor, token_pe: Tensor, cell_pe: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, cells: Tensor, token_pe: Tensor, cell_pe: Tensor) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:

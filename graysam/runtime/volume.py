@@ -218,9 +218,7 @@ def _as_slices(image: AnyArray, boxes: AnyArray) -> tuple[UInt8Array, bool]:
     """Return uint8 slices (D, H, W) or (1, H, W[, C]), and whether they are a volume, as the boxes say."""
     columns = boxes.shape[-1] if boxes.ndim == 2 else 0
     if (boxes.size and columns not in (4, 6)) or boxes.dtype.kind not in "iuf":
-        raise ValueError(
-            f"got boxes {boxes.dtype} {boxes.shape}; numbers of shape (N, 4) or (N, 6) are required"
-        )
+        raise ValueError(f"got boxes {boxes.dtype} {boxes.shape}; numbers of shape (N, 4) or (N, 6) are required")
     if not image.size:
         raise ValueError(f"got an empty image of shape {image.shape}")
     is_colour = image.ndim == 3 and image.shape[2] in (1, 3) and columns != 6

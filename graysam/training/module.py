@@ -55,16 +55,14 @@ class SamModule(lightning.LightningModule):
         self.frozen_modules = self._freeze(frozen)
         self.scores = Scores()
         if channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
 
     # ------------------------------------------------------------------ frozen parts
     def _freeze(self, names: Sequence[str]) -> list[nn.Module]:
         modules, parameters = dict(self.model.named_modules()), dict(self.model.named_parameters())
         unknown = [name for name in names if name not in modules and name not in parameters]
         if unknown:
-            raise ValueError(
-                f"frozen: the model has no part named {', '.join(unknown)}; e.g. image_encoder.backbone"
-            )
+            raise ValueError(f"frozen: the model has no part named {', '.join(unknown)}; e.g. image_encoder.backbone")
         for name in names:
             (modules.get(name) or parameters[name]).requires_grad_(False)
         return [modules[name] for name in names if name in modules]
@@ -90,9 +88,7 @@ class SamModule(lightning.LightningModule):
     def _loss(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
         if empty.any():
-            raise ValueError(
-                f"empty mask in {stage}: sample {self._names(batch, empty)}; pack the shards again"
-            )
+            raise ValueError(f"empty mask in {stage}: sample {self._names(batch, empty)}; pack the shards again")
         logits, iou = self(batch.images, batch.boxes)
         terms: LossTerms = self.loss(logits, iou, batch.masks)
         bad = batch.valid & ~terms.total.isfinite()

@@ -26,9 +26,7 @@ class PlainProgress(ProgressBar):
         if not self.enabled:
             return
         self.last = time.monotonic()
-        metrics = "  ".join(
-            f"{key} {float(value):.4f}" for key, value in sorted(trainer.progress_bar_metrics.items())
-        )
+        metrics = "  ".join(f"{key} {float(value):.4f}" for key, value in sorted(trainer.progress_bar_metrics.items()))
         print(
             f"[{self.last - self.started:7.0f} s] epoch {trainer.current_epoch} {where}  {metrics}",
             flush=True,
@@ -46,9 +44,7 @@ class PlainProgress(ProgressBar):
         if time.monotonic() - self.last >= self.seconds:
             self._line(trainer, f"train {batch_idx + 1}/{self.total_train_batches}")
 
-    def on_validation_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the metrics of the validation that ends."""
         self._line(trainer, "validated")
 

@@ -85,9 +85,7 @@ def filled_box(box_xyxy: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
     return mask
 
 
-def score_filled_boxes(
-    items: Iterable[tuple[str, str, NDArray[np.float32], NDArray[np.bool_]]], size: int
-) -> Scores:
+def score_filled_boxes(items: Iterable[tuple[str, str, NDArray[np.float32], NDArray[np.bool_]]], size: int) -> Scores:
     """Score the answer "everything inside the box": items of (group, modality, boxes (N,4), masks (N,size,size))."""
     scores = Scores()
     for group, modality, boxes, masks in items:
