@@ -99,8 +99,8 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
         def task(config: DictConfig) -> None:
             try:
                 codes.append(function(to_plain(config)))
-            except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
+            except (ValueError, OSError) as error:
+                print(f"error: {_last_message(error)}", file=sys.stderr)
                 codes.append(BAD_INPUT)
             except FloatingPointError as error:  # a diverged training: no bad input, but no traceback's use either
                 print(f"error: {error}", file=sys.stderr)
@@ -110,9 +110,9 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
         def main() -> int:
             codes.clear()
             arguments = sys.argv[1:]
-            if not {"-m", "--multirun"} & set(arguments):  # a sweep's overrides are no single config
+            if not any(a.startswith("-") for a in arguments):  # a sweep's overrides, say, are no single config
                 try:
-                    compose_plain(config_name, [a for a in arguments if not a.startswith("-")])
+                    compose_plain(config_name, arguments)
                 except ValueError as error:
                     print(f"error: {error}", file=sys.stderr)
                     return BAD_INPUT
@@ -122,6 +122,17 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
         return main
 
     return decorate
+
+
+def _last_message(error: Exception) -> str:
+    """Return an error's message in one line.
+
+    A DataLoader's worker sends its error with the traceback in the message; what it says stands behind that.
+    """
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

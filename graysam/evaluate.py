@@ -69,7 +69,7 @@ def evaluate_case(name: str, settings: Settings) -> Scored:
         read = read_input_case(settings.images / name)
         caption = f"{case}   DSC {100 * metrics.dsc:.2f}"
         write_overlay(settings.overlay / f"{case}.png", read.image, segs, read.boxes, gts, caption=caption)
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, cv2.error) as error:
         return Scored(case, metrics, f"no overlay: {_one_line(error)}")
     return Scored(case, metrics)
 

@@ -4,7 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from graysam.config import entry_point
+from graysam.extras import require
+
+require("train")
+
+from graysam.config import entry_point  # noqa: E402
+from graysam.data.packing import PackOptions, pack_folder  # noqa: E402
 
 
 @entry_point("pack")
@@ -13,11 +18,6 @@ def main(cfg: dict[str, Any]) -> int:
 
     Returns 0; 1 when bad files were left out. ValueError for settings and folders that cannot be used.
     """
-    try:
-        from graysam.data.packing import PackOptions, pack_folder
-    except ImportError as error:
-        raise ValueError(f"packing needs {error.name}; install it with: pip install '.[train]'") from None
-
     check_types(cfg)
     if cfg["output_dir"] is None:
         raise ValueError("output_dir is not set; add output_dir=data_shards/NAME")

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+
 from graysam.data.cases import CaseError, read_input_case, write_segs
 from graysam.extras import require
 from graysam.imaging.channels import Scheme
@@ -18,6 +20,7 @@ from graysam.runtime.volume import Backend, segment
 from graysam.terminal import progress
 
 FAILED, BAD_INPUT = 1, 2
+TORCH_PRECISIONS = ("fp32", "bf16")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -40,6 +43,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def check(arguments: argparse.Namespace) -> list[Path]:
+    """Return the case files, sorted.
+
+    Raises:
+        ValueError: whatever cannot work, found before the runtime is loaded.
+    """
+    if not arguments.input.is_dir():
+        raise ValueError(f"{arguments.input} is no folder; give -i a folder of NPZ files")
+    paths = sorted(arguments.input.glob("*.npz"))
+    if not paths:
+        raise ValueError(f"{arguments.input} holds no .npz file; give -i a folder of NPZ files with imgs and boxes")
+    if arguments.output.resolve() == arguments.input.resolve():
+        raise ValueError(f"-o {arguments.output} is the input folder, whose cases would be overwritten; give another")
+    for option, folder in (("-o", arguments.output), ("--overlay", arguments.overlay)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise ValueError(f"{option} {folder} is a file; give a folder's name")
+    if arguments.runtime == "openvino":
+        raise ValueError("--runtime openvino is not part of this version yet; use --runtime torch")
+    if arguments.precision not in TORCH_PRECISIONS:
+        raise ValueError(f"--precision {arguments.precision} needs --runtime openvino; torch has fp32 and bf16")
+    if arguments.model == "graysam_l0":
+        raise ValueError("graysam has no weights of its own yet; give --model lite_medsam or a checkpoint's path")
+    return paths
+
+
 def open_torch(arguments: argparse.Namespace) -> tuple[Backend, Scheme, int]:
     """Load a model for the torch runtime; return its backend, channel scheme and input size."""
     require("train")
@@ -53,12 +81,17 @@ def open_torch(arguments: argparse.Namespace) -> tuple[Backend, Scheme, int]:
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    if arguments.model == "graysam_l0":
-        raise ValueError("graysam has no weights of its own yet; give --model lite_medsam or a checkpoint's path")
     file = read_weights(arguments.model)
     if file.metadata is not None:
-        numbers, size = file.metadata["model"], int(file.metadata["size"])
-        scheme = scheme_from_dict(file.metadata["channels"])
+        try:
+            numbers, size = dict(file.metadata["model"]), int(file.metadata["size"])
+            scheme = scheme_from_dict(file.metadata["channels"])
+            model = build_sam(**numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{arguments.model}: the description graysam stored in it is damaged ({one_line(error)}); "
+                "give an intact checkpoint"
+            ) from None
     else:
         name = model_name(file)
         numbers, size = load_group("model", name), 256
@@ -68,11 +101,14 @@ def open_torch(arguments: argparse.Namespace) -> tuple[Backend, Scheme, int]:
                 f"give --channels {'|'.join(scheme_names())}"
             )
         scheme = load_scheme("replicate")
+        model = build_sam(**numbers)
     if arguments.channels is not None:
         scheme = load_scheme(arguments.channels)
-    model = build_sam(**numbers)
     print(load_parts(model, file).describe())
-    return TorchBackend(model, device=arguments.device, precision=arguments.precision), scheme, size
+    try:
+        return TorchBackend(model, device=arguments.device, precision=arguments.precision), scheme, size
+    except (RuntimeError, AssertionError) as error:  # what torch raises for devices that are not there
+        raise ValueError(f"--device {arguments.device} cannot be used: {one_line(error)[:200]}") from None
 
 
 def predict_case(path: Path, arguments: argparse.Namespace, backend: Backend, scheme: Scheme, size: int) -> list[str]:
@@ -98,23 +134,24 @@ def predict_case(path: Path, arguments: argparse.Namespace, backend: Backend, sc
     return list(case.notes)
 
 
+def one_line(error: Exception) -> str:
+    """Return an error's message without line breaks; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parse(argv)
     try:
-        if not arguments.input.is_dir():
-            raise ValueError(f"{arguments.input} is no folder; give -i a folder of NPZ files")
-        paths = sorted(arguments.input.glob("*.npz"))
-        if not paths:
-            raise ValueError(f"{arguments.input} holds no .npz file")
-        if arguments.runtime == "openvino":
-            raise ValueError("--runtime openvino is not part of this version yet; use --runtime torch")
+        paths = check(arguments)
+        if arguments.threads is not None:
+            cv2.setNumThreads(arguments.threads)
         backend, scheme, size = open_torch(arguments)
         for folder in (arguments.output, arguments.overlay):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     failures: list[str] = []
     started = time.perf_counter()
@@ -122,8 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             for note in predict_case(path, arguments, backend, scheme, size):
                 print(f"note: {path.name}: {note}", file=sys.stderr)
-        except (ValueError, OSError, MemoryError) as error:
-            failures.append(f"{path.name}: {error}")
+        except MemoryError:
+            failures.append(f"{path.name}: does not fit into memory; crop the case or use a larger machine")
+        except (ValueError, OSError, RuntimeError, cv2.error) as error:  # torch's want of memory is a RuntimeError
+            failures.append(f"{path.name}: {one_line(error).removeprefix(f'{path}: ')}")
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
