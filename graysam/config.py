@@ -78,12 +78,18 @@ def build(config: dict[str, Any], **arguments: Any) -> Any:
         factory = instantiate(config, _partial_=True, _convert_="all")
     except InstantiationException as error:
         raise ValueError(f"config: {_first_line(error)}") from error
+    partial = bool(config.get("_partial_"))
+    signature = inspect.signature(factory.func)
     try:
-        inspect.signature(factory.func).bind(*factory.args, **factory.keywords, **arguments)
+        (signature.bind_partial if partial else signature.bind)(*factory.args, **factory.keywords, **arguments)
     except TypeError as error:
-        if not config.get("_partial_"):
-            raise ValueError(f"config: {config['_target_']}: {error}") from error
-    return factory if config.get("_partial_") else factory(**arguments)
+        raise ValueError(f"config: {config['_target_']}: {error}") from error
+    return factory if partial else factory(**arguments)
+
+
+def build_all(configs: dict[str, Any]) -> list[Any]:
+    """Build every entry of a group that holds several objects; an entry that is null is left out."""
+    return [build(config) for config in configs.values() if config is not None]
 
 
 def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]], Callable[[], int]]:

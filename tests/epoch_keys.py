@@ -25,9 +25,7 @@ from graysam.train import prepare_data
 def collect(rank: int, arguments: argparse.Namespace, meeting: str, output: str) -> None:
     """Read two epochs of one rank's share, gather all ranks' keys by gloo, and let rank 0 write them."""
     warnings.filterwarnings("ignore", message="This DataLoader will create")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=arguments.ranks
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=arguments.ranks)
     config = compose_plain(
         "train",
         ["data=challenge", "channels=replicate", f"data.shards_dir={arguments.shards}",

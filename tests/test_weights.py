@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from graysam.config import load_group
 from graysam.models.build import build_sam
+from graysam.models.downloads import DOWNLOADS, Download, fetch
 from graysam.models.key_maps import rename
 from graysam.models.pretrained import model_name
 from graysam.models.weights import (
@@ -153,6 +154,22 @@ def test_our_safetensors_carry_what_they_are(tmp_path: Path) -> None:
     file = read_weights(str(tmp_path / "m.safetensors"))
     assert file.metadata == metadata
     load_whole(build_sam(**metadata["model"]), file)
+
+
+def test_downloads_are_named_when_complete_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official = tmp_path / "official.pth"
+    torch.save({"weight": torch.zeros(3)}, official)
+    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
+    digest = sha256_of(official)
+    monkeypatch.setitem(DOWNLOADS, "good", Download(official.as_uri(), digest[:6]))
+    assert fetch("good").read_bytes() == official.read_bytes()
+    for name, url, prefix in (("bad", official.as_uri(), "ffffff"), ("gone", f"{official.as_uri()}x", None)):
+        fetch("good").unlink()
+        monkeypatch.setitem(DOWNLOADS, name, Download(url, prefix))
+        with pytest.raises(ValueError, match=f"{name} could not be downloaded from file"):
+            fetch(name)
+        assert list((tmp_path / "cache" / "weights").iterdir()) == []
+        fetch("good")
 
 
 class Evil:

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from graysam.data.augment import Augmentation
 from graysam.data.boxes import Jitter
-from graysam.data.dataset import Batch, FixedSlices, Item, TrainingSlices, collate
-from graysam.data.sampling import BalancedSampler, Draw
+from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
+from graysam.data.sampling import BalancedSampler
 from graysam.data.shards import ShardIndex, ShardReader
 from graysam.imaging.channels import Scheme
 
@@ -139,6 +139,9 @@ class ShardDataModule(lightning.LightningDataModule):
         """Return the fixed validation batches."""
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        held_out = len(self._reader().index.rows(split="val"))
+        if held_out < ranks:
+            raise ValueError(f"{self.shards_dir} holds {held_out} validation samples for {ranks} ranks; use fewer")
         return self._loader(self.validation_set(rank, ranks), batch_size=self.val_batch_size, shuffle=False)
 
 
@@ -148,6 +151,3 @@ def _one_thread(_: int) -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-__all__ = ["Batch", "Draw", "ShardDataModule"]

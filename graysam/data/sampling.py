@@ -32,7 +32,8 @@ def group_counts(
         sizes: rows of every group; none may be 0.
         samples_per_group: the count wanted of every group, None for all its rows.
         cap_small_groups: whether a group gives at most its own size (the released code).
-        ranks: processes; the total is rounded up to a multiple by one more sample of the first groups in turn.
+        ranks: processes; the total is rounded up to a multiple by one more sample of some groups in turn, of those
+            that are not capped first.
 
     Raises:
         ValueError: no group, an empty one, or a count below 1.
@@ -46,7 +47,7 @@ def group_counts(
     for name in sorted(sizes):
         wanted = sizes[name] if samples_per_group is None else samples_per_group
         counts[name] = min(wanted, sizes[name]) if cap_small_groups else wanted
-    names = list(counts)
+    names = sorted(counts, key=lambda name: (cap_small_groups and counts[name] == sizes[name], name))
     for extra in range(-sum(counts.values()) % ranks):
         counts[names[extra % len(names)]] += 1
     return counts

@@ -17,6 +17,43 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "tiny_vit_sam": TinyVitSamEncoder,
 }
 
+HEAD_NUMBERS = (
+    "dim",
+    "embedding_size",
+    "input_size",
+    "mask_channels",
+    "depth",
+    "num_heads",
+    "mlp_dim",
+    "downsample_rate",
+    "num_multimask",
+    "head_depth",
+    "head_hidden",
+)
+MASK_UPSCALING = 4  # the decoder's masks are so many times finer than the embedding
+
+
+def check_grid(*, encoder: Mapping[str, Any], heads: Mapping[str, Any], size: int) -> None:
+    """Hold the grids of data, encoder and heads against each other before anything is built.
+
+    Args:
+        encoder, heads: as for build_sam; size: side of the images the data gives, in pixels.
+
+    Raises:
+        ValueError: boxes, embeddings or masks would lie on different grids.
+    """
+    mask_size = MASK_UPSCALING * heads["embedding_size"]
+    if not size == heads["input_size"] == mask_size:
+        raise ValueError(
+            f"data.size {size}, model.heads.input_size {heads['input_size']} and {MASK_UPSCALING} x "
+            f"model.heads.embedding_size {heads['embedding_size']} differ; boxes and masks live on one grid"
+        )
+    for ours, theirs in (("embedding_dim", "dim"), ("embedding_size", "embedding_size")):
+        if ours in encoder and encoder[ours] != heads[theirs]:
+            raise ValueError(
+                f"model.encoder.{ours} is {encoder[ours]}, but model.heads.{theirs} is {heads[theirs]}; they must agree"
+            )
+
 
 def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]) -> Sam:
     """Build a model in training mode with random weights.
@@ -24,8 +61,7 @@ def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]
     Args:
         name: what reports call the model; it changes nothing here.
         encoder: `kind` (a key of ENCODERS) and that encoder's arguments.
-        heads: dim, embedding_size, input_size, mask_channels, depth, num_heads, mlp_dim, downsample_rate,
-            num_multimask, head_depth, head_hidden.
+        heads: the numbers named in HEAD_NUMBERS.
 
     Raises:
         ValueError: an unknown encoder kind, or arguments that an encoder or the heads do not take.
@@ -34,6 +70,9 @@ def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]
     kind = arguments.pop("kind", None)
     if kind not in ENCODERS:
         raise ValueError(f"model {name!r}: encoder kind {kind!r} is unknown; known are {', '.join(ENCODERS)}")
+    if set(heads) != set(HEAD_NUMBERS):
+        wrong = sorted(set(heads) ^ set(HEAD_NUMBERS))
+        raise ValueError(f"model {name!r}: heads: missing or unknown {', '.join(wrong)}; required: {HEAD_NUMBERS}")
     numbers = {key: int(value) for key, value in heads.items()}
     try:
         image_encoder = ENCODERS[kind](**arguments)

@@ -7,22 +7,23 @@ unexpected or of another shape is listed. Nothing is ever unpickled beyond tenso
 import hashlib
 import importlib.util
 import json
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from graysam.models.downloads import DOWNLOADS, fetch
 from graysam.models.key_maps import ENCODER_PREFIX, HEAD_PREFIXES, recognise, rename
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 HEADS = ("prompt_encoder", "mask_decoder")
+FORMAT = 1  # of that metadata
 METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
 
 # Files whose content is known, by the hash that their publisher's package or page gives. Others are reported as
@@ -92,16 +93,21 @@ def lite_medsam_path() -> Path:
 
 
 def resolve(name_or_path: str) -> Path:
-    """Return the file of a name (`lite_medsam`) or a path.
+    """Return the file of a name (`lite_medsam`, or one that can be downloaded) or a path.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file, or it cannot be downloaded.
     """
     if name_or_path == LITE_MEDSAM:
         return lite_medsam_path()
+    if name_or_path in DOWNLOADS:
+        return fetch(name_or_path)
     path = Path(name_or_path)
     if not path.is_file():
-        raise ValueError(f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file")
+        raise ValueError(
+            f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file, "
+            f"or one of {', '.join((LITE_MEDSAM, *DOWNLOADS))}"
+        )
     return path
 
 
@@ -130,15 +136,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
             # A file pickled in a foreign way is either read in full or refused below; the warning adds nothing.
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        EOFError,
-        RuntimeError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
+    except Exception as error:  # torch's restricted unpickler raises whatever a damaged file leads it to
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"weight file {path} cannot be read as tensors ({reason}); expected an intact .pth, .pt, .ckpt "
@@ -169,6 +167,8 @@ def read_weights(name_or_path: str) -> WeightFile:
     tensors = {
         rename(str(key), layout): value.float() if value.is_floating_point() else value for key, value in state.items()
     }
+    if metadata is not None and metadata.get("format") != FORMAT:
+        raise ValueError(f"weight file {path} is of format {metadata.get('format')!r}; this graysam reads {FORMAT}")
     digest = sha256_of(path)
     source = WeightSource(path=str(path), sha256=digest, known_as=KNOWN_SHA256.get(digest), layout=layout)
     return WeightFile(tensors=tensors, source=source, metadata=metadata)
@@ -218,7 +218,7 @@ def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS)
     # TinyViT caches its attention biases at the first evaluation; switching the mode drops the stale ones.
     training = model.training
     model.train().train(training)
-    return WeightSource(**{**asdict(file.source), "parts": tuple(parts)})
+    return replace(file.source, parts=tuple(parts))
 
 
 def load_whole(model: nn.Module, file: WeightFile) -> WeightSource:
@@ -232,17 +232,19 @@ def load_heads(model: nn.Module, file: WeightFile) -> WeightSource:
     return load_parts(model, file, HEADS)
 
 
-def load_embedding_norm(model: nn.Module, file: WeightFile) -> None:
+def load_embedding_norm(model: nn.Module, file: WeightFile) -> WeightSource:
     """Start the encoder's last LayerNorm2d from that of the encoder which a file's heads were trained with.
 
     The heads expect embeddings of that scale (LiteMedSAM's standard deviation is near 0.1); a fresh LayerNorm of
     standard deviation 1 costs a new encoder hundreds of steps.
 
+    Returns:
+        The file's source with the part that was loaded.
+
     Raises:
         ValueError: the file has no such LayerNorm2d of 256 channels.
     """
-    names = {"lite_medsam": "neck.3", "sam_vit": "neck.3", "efficientvit_sam": "norm"}
-    name = names.get(file.source.layout, "neck.3" if f"{ENCODER_PREFIX}neck.3.weight" in file.tensors else "norm")
+    name = "neck.3" if f"{ENCODER_PREFIX}neck.3.weight" in file.tensors else "norm"  # SAM's plain neck, or L0's
     values = {key: file.tensors.get(f"{ENCODER_PREFIX}{name}.{key}") for key in ("weight", "bias")}
     missing = [key for key, value in values.items() if value is None]
     if missing:
@@ -250,9 +252,11 @@ def load_embedding_norm(model: nn.Module, file: WeightFile) -> None:
             f"weights {file.source.path} hold no final LayerNorm of an image encoder ({name}.{missing[0]})"
         )
     model.image_encoder.embedding_norm.load_state_dict(values)  # type: ignore[union-attr]
+    return replace(file.source, parts=("image_encoder.embedding_norm",))
 
 
 __all__ = [
+    "FORMAT",
     "HEADS",
     "HEAD_PREFIXES",
     "LITE_MEDSAM",

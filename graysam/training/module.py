@@ -154,9 +154,11 @@ class SamModule(lightning.LightningModule):
         optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer
+        every = None if self._trainer is None else self._trainer.check_val_every_n_epoch
         scheduler = {
             "scheduler": self.make_scheduler(optimizer),
             "interval": "epoch",
+            "frequency": every or 1,  # a plateau can only be seen after a validation
             "monitor": self.monitor,
         }
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

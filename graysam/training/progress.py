@@ -44,7 +44,7 @@ class PlainProgress(ProgressBar):
         if time.monotonic() - self.last >= self.seconds:
             self._line(trainer, f"train {batch_idx + 1}/{self.total_train_batches}")
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the metrics of the validation that ends."""
         self._line(trainer, "validated")
 

@@ -6,18 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-CONFIG_FILE = "config.json"
-SUMMARY_FILE = "summary.json"
-LAST_CHECKPOINT = "checkpoints/last.ckpt"
-
 # Settings that change how a run is carried out and not what it computes; they may differ when a run goes on.
-FREE_KEYS = (
-    "threads",
-    "data.num_workers",
-    "data.pin_memory",
-    "trainer.max_time",
-    "callbacks.progress.plain_seconds",
-)
+FREE_KEYS = ("threads", "data.num_workers", "data.pin_memory", "trainer.max_time", "callbacks.progress.plain_seconds")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -45,26 +35,54 @@ def differing_keys(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[
     ]
 
 
-def open_run(run_dir: Path, config: Mapping[str, Any]) -> Path | None:
-    """Make or reopen a run's directory and return the checkpoint to go on from, or None for a fresh start.
+class RunDirectory:
+    """The folder of one run, guarded by the config it was begun with.
+
+    Args:
+        path: the folder; it is not made before `claim`.
+        config: plain containers.
 
     Raises:
-        ValueError: the directory holds a run of another config; the differing keys are listed.
+        ValueError: the folder holds a run of another config (the differing keys are listed), or something else.
     """
-    config = json.loads(json.dumps(config))  # as the file will hold it
-    path = run_dir / CONFIG_FILE
-    if path.is_file():
-        stored = json.loads(path.read_text())
-        differing = differing_keys(stored, config)
-        if differing:
-            raise ValueError(
-                f"{run_dir} holds a run of another config ({'; '.join(differing)}); "
-                "give another name=..., or delete that directory"
-            )
-    elif run_dir.is_dir() and any(run_dir.iterdir()):
-        raise ValueError(f"{run_dir} exists, but is no run of graysam; give another name=... or run_dir=...")
-    else:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
-    last = run_dir / LAST_CHECKPOINT
-    return last if last.is_file() else None
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self.config = json.loads(json.dumps(config))  # as the file will hold it
+        self._config_file = path / "config.json"
+        self._summary_file = path / "summary.json"
+        if self._config_file.is_file():
+            differing = differing_keys(json.loads(self._config_file.read_text()), self.config)
+            if differing:
+                raise ValueError(
+                    f"{path} holds a run of another config ({'; '.join(differing)}); "
+                    "give another name=..., or delete that directory"
+                )
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"{path} exists, but is no run of graysam; give another name=... or run_dir=...")
+
+    def claim(self) -> None:
+        """Make the folder and store the config; call it when everything the run needs has been built."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._config_file.is_file():
+            write_json(self._config_file, self.config)
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, or None for a fresh start."""
+        path = self.path / "checkpoints" / "last.ckpt"
+        return path if path.is_file() else None
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint with the best monitored value so far, or None."""
+        path = self.path / "checkpoints" / "best.ckpt"
+        return path if path.is_file() else None
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return what the run has found out so far; empty for a fresh start."""
+        return json.loads(self._summary_file.read_text()) if self._summary_file.is_file() else {}
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Store what the run has found out."""
+        write_json(self._summary_file, summary)
