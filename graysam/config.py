@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from graysam.resources import conf_dir
+from graysam.terminal import one_line
 
 FAILED = 1  # exit code of a command that could not do all it was asked
 BAD_INPUT = 2  # exit code of every command for input that cannot be used
@@ -106,7 +107,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
             try:
                 codes.append(function(to_plain(config)))
             except (ValueError, OSError) as error:
-                print(f"error: {_last_message(error)}", file=sys.stderr)
+                print(f"error: {one_line(error)}", file=sys.stderr)
                 codes.append(BAD_INPUT)
             except FloatingPointError as error:  # a diverged training: no bad input, but no traceback's use either
                 print(f"error: {error}", file=sys.stderr)
@@ -128,17 +129,6 @@ def entry_point(config_name: str) -> Callable[[Callable[[dict[str, Any]], int]],
         return main
 
     return decorate
-
-
-def _last_message(error: Exception) -> str:
-    """Return an error's message in one line.
-
-    A DataLoader's worker sends its error with the traceback in the message; what it says stands behind that.
-    """
-    text = str(error)
-    if "Original Traceback" in text:
-        text = text.rpartition(f"{type(error).__name__}: ")[2]
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

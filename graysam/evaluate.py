@@ -16,9 +16,10 @@ from pathlib import Path
 import cv2
 
 from graysam.data.cases import SpacingOrder, modality_of, read_gts, read_input_case, read_segs
+from graysam.files import replacing
 from graysam.metrics import Absent, CaseMetrics, case_metrics, macro_average, modality_means
 from graysam.overlay import write_overlay
-from graysam.terminal import progress
+from graysam.terminal import one_line, progress
 
 SOME_FAILED = 1
 BAD_INPUT = 2
@@ -60,7 +61,7 @@ def evaluate_case(name: str, settings: Settings) -> Scored:
         segs = read_segs(settings.segs / name)
         metrics = case_metrics(gts, segs, spacing_mm, absent=settings.absent)
     except (ValueError, OSError) as error:
-        return Scored(case, error=_one_line(error))
+        return Scored(case, error=one_line(error))
     except MemoryError:
         return Scored(case, error="does not fit into memory; use fewer workers or a larger machine")
     if settings.overlay is None or settings.images is None:
@@ -70,12 +71,8 @@ def evaluate_case(name: str, settings: Settings) -> Scored:
         caption = f"{case}   DSC {100 * metrics.dsc:.2f}"
         write_overlay(settings.overlay / f"{case}.png", read.image, segs, read.boxes, gts, caption=caption)
     except (ValueError, OSError, MemoryError, cv2.error) as error:
-        return Scored(case, metrics, f"no overlay: {_one_line(error)}")
+        return Scored(case, metrics, f"no overlay: {one_line(error)}")
     return Scored(case, metrics)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def evaluate_folder(names: Sequence[str], settings: Settings, workers: int = 1) -> Iterator[Scored]:
@@ -103,17 +100,12 @@ def evaluate_folder(names: Sequence[str], settings: Settings, workers: int = 1) 
 
 def write_csv(path: Path, rows: Sequence[Scored]) -> None:
     """Write case,modality,dsc,nsd,nsd_contour (fractions, or nan) under a temporary name, renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["case", "modality", *CaseMetrics._fields])
-            for row in rows:
-                if row.metrics is not None:
-                    writer.writerow([row.case, row.modality, *(f"{value:.6f}" for value in row.metrics)])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["case", "modality", *CaseMetrics._fields])
+        for row in rows:
+            if row.metrics is not None:
+                writer.writerow([row.case, row.modality, *(f"{value:.6f}" for value in row.metrics)])
 
 
 def format_table(rows: Sequence[Scored]) -> str:

@@ -1,6 +1,5 @@
 """Pictures of masks over images: contours in colour, ground truth dashed, prompt boxes yellow."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from graysam.files import replacing
 from graysam.imaging.canvas import to_uint8
 
 Picture = NDArray[np.uint8]
@@ -66,12 +66,8 @@ def write_overlay(
     path = Path(path)
     picture = draw_overlay(image, segs, boxes, gts, caption=caption)
     encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def label_colour(label: int) -> tuple[int, int, int]:

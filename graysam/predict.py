@@ -17,7 +17,7 @@ from graysam.extras import require
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_from_dict, scheme_names
 from graysam.runtime.volume import Backend, segment
-from graysam.terminal import progress
+from graysam.terminal import one_line, progress
 
 FAILED, BAD_INPUT = 1, 2
 TORCH_PRECISIONS = ("fp32", "bf16")
@@ -132,11 +132,6 @@ def predict_case(path: Path, arguments: argparse.Namespace, backend: Backend, sc
 
         write_overlay(arguments.overlay / f"{path.stem}.png", case.image, segs, case.boxes, caption=case.name)
     return list(case.notes)
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's message without line breaks; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def main(argv: Sequence[str] | None = None) -> int:

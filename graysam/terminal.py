@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines where there is none."""
+"""What the commands print: progress, as a bar or plain lines, and errors in one line."""
 
 import sys
 import time
@@ -8,6 +8,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+MESSAGE_LENGTH = 2000  # longer ones fill the screen and bury what is said first
 PLAIN_SECONDS = 10.0  # between two lines of plain text
 
 
@@ -29,3 +30,14 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
         if done == count or time.monotonic() - last > PLAIN_SECONDS:
             last = time.monotonic()
             print(f"{title}: {done} of {count} cases", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line; the error's kind where it has none.
+
+    A DataLoader's worker sends its error with the traceback in the message; what it says stands behind that.
+    """
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    return " ".join(text.split())[:MESSAGE_LENGTH] or type(error).__name__

@@ -226,5 +226,6 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # The parts that box prompts never reach are frozen on purpose, and so in evaluation mode.
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run that goes on
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning asks torch's pytree in a deprecated way
     sys.exit(main())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from graysam.data.boxes import tight_box
 from graysam.data.shard_writing import ShardWriter, encode_sample
 
 GROUPS = {"US": ("US", 7, 2), "CT_toy": ("CT", 3, 1)}  # group -> modality, training and validation samples
@@ -35,6 +36,7 @@ def make_shards(folder: Path, *, validation: bool = True) -> Path:
                     "dataset": "toy",
                     "slice_index": None,
                     "original_size": [256, 256],
+                    "boxes_xyxy": {str(label): [int(v) for v in tight_box(m)] for label, m in masks.items()},
                     "spacing_mm_zyx": None,
                 }
                 sample = encode_sample(

@@ -13,17 +13,17 @@ PACKAGE = ROOT / "graysam"
 ENTRY_POINTS = {"train", "pack", "predict", "evaluate"}
 
 # What each part may import of graysam, besides itself.
-FOUNDATION = {"resources", "extras", "terminal"}
 ALLOWED = {
     "imaging": {"resources"},
     "surface": set(),
     "metrics": {"surface"},
-    "overlay": {"imaging"},
-    "data": {"imaging", "terminal"},
-    "models": set(),
-    "training": {"data", "models", "metrics", "imaging"},
-    "config": {"resources"},
+    "overlay": {"imaging", "files"},
+    "data": {"imaging", "terminal", "files"},
+    "models": {"files"},
+    "training": {"data", "models", "metrics", "imaging", "files"},
+    "config": {"resources", "terminal"},
     "resources": set(),
+    "files": set(),
     "extras": set(),
     "terminal": set(),
 }

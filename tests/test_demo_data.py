@@ -127,7 +127,7 @@ def test_other_parameters_replace_a_demo_but_nothing_else(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"notes.txt"):
         build_demo(tmp_path / "demo", stride=16, slab=17)
     (tmp_path / "packed").mkdir()
-    manifest = '{"format": "graysam-shards", "version": 1, "source": "npz"}'
+    manifest = '{"format": "graysam-shards", "version": 2, "source": "npz"}'
     (tmp_path / "packed" / MANIFEST_NAME).write_text(manifest)
     with pytest.raises(ValueError, match="overwrite=true"):
         build_demo(tmp_path / "packed")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from graysam.data.packing import PackOptions, Subject, encode_labelled_image, hold_out, in_order, pack_folder
 from graysam.data.shard_writing import ShardWriter, building, encode_sample
-from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardError, ShardIndex, ShardReader, load_manifest
+from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, VERSION, ShardError, ShardIndex, ShardReader, load_manifest
 
 SQUARE = np.zeros((256, 200), np.uint8)
 SQUARE[10:20, 30:60] = 1
@@ -31,6 +31,9 @@ def save(path: Path, **arrays: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
     return path
+
+
+META = {"boxes_xyxy": {"1": [0, 0, 1, 1]}}
 
 
 def picture(seed: int, *shape: int) -> np.ndarray:
@@ -94,6 +97,7 @@ def test_sample_comes_back_as_packed(tmp_path: Path) -> None:
     assert plain.meta == {
         "slice_index": None,
         "original_size": [256, 200],
+        "boxes_xyxy": {"1": [30, 10, 59, 19], "5": [7, 100, 8, 101]},
         "group": "Dermoscopy",
         "modality": "Dermoscopy",
     }
@@ -126,6 +130,7 @@ def test_packed_folder_holds_what_the_cases_hold(raw: Path, tmp_path: Path) -> N
         "modality": "CT",
         "slice_index": 2,
         "original_size": [24, 20],
+        "boxes_xyxy": {"1": [6, 5, 15, 14], "2": [0, 0, 2, 2]},
         "spacing_mm_zyx": [3.0, 2.0, 1.0],
     }
     with np.load(raw / "CT" / "CT_STS_STS003.npz", allow_pickle=False) as case:
@@ -155,7 +160,7 @@ def test_mask_lies_on_its_object_after_resizing(tmp_path: Path, shape: tuple[int
     labels = np.ones(shape, np.uint8)
     labels[: shape[0] // 2] = 0
     image = labels * np.uint8(200)
-    sample, _ = encode_labelled_image("k", image, [labels], size=256, group="g", modality="m", meta={})
+    sample, _ = encode_labelled_image("k", image, [labels], size=256, group="g", modality="m", meta=META)
     assert sample is not None
     decoded = cv2.imdecode(np.frombuffer(sample.png, np.uint8), cv2.IMREAD_UNCHANGED)
     with ShardWriter(tmp_path, 1) as writer:
@@ -372,7 +377,7 @@ def test_same_names_are_refused(tmp_path: Path) -> None:
         save(tmp_path / "raw" / folder / "US_A_1.npz", imgs=picture(0, 9, 9), gts=np.ones((9, 9), np.uint8))
     with pytest.raises(ValueError, match=r"a/US_A_1.npz and b/US_A_1.npz"):
         pack(tmp_path / "raw", tmp_path / "out")
-    sample = encode_sample("k", SQUARE, {1: SQUARE == 1}, group="g", modality="m", meta={})
+    sample = encode_sample("k", SQUARE, {1: SQUARE == 1}, group="g", modality="m", meta=META)
     with ShardWriter(tmp_path, 5) as writer:
         writer.write(sample)
         with pytest.raises(ShardError, match="occurs twice"):
@@ -434,7 +439,7 @@ def forge(folder: Path, members: dict[str, bytes]) -> ShardReader:
     index.write_text(f"key,shard,offset,length,group,modality,split\nk,{shard.name},0,{size},g,m,train\n")
     manifest = {
         "format": "graysam-shards",
-        "version": 1,
+        "version": VERSION,
         "index": {"sha256": hashlib.sha256(index.read_bytes()).hexdigest()},
         "shards": [{"file": shard.name, "bytes": size}],
     }
@@ -443,7 +448,7 @@ def forge(folder: Path, members: dict[str, bytes]) -> ShardReader:
 
 
 def good_members() -> dict[str, bytes]:
-    sample = encode_sample("k", SQUARE, {1: SQUARE == 1}, group="g", modality="m", meta={})
+    sample = encode_sample("k", SQUARE, {1: SQUARE == 1}, group="g", modality="m", meta=META)
     return {"k.png": sample.png, "k.rle.json": sample.rle, "k.meta.json": sample.meta}
 
 

@@ -1,5 +1,6 @@
 """`python -m graysam.predict`: a folder of cases in, a folder of masks out."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -165,7 +166,17 @@ def test_threads_bound_network_and_images(tmp_path: Path, tiny: Path, threads: N
     assert torch.get_num_threads() == cv2.getNumThreads() == 1
 
 
-@pytest.mark.parametrize("description", [{}, [], {"model": 3}, {"model": {}, "size": 256, "channels": {}}])
+@pytest.mark.parametrize(
+    "description",
+    [
+        {},
+        [],
+        {"format": 9},
+        {"format": 1},
+        {"format": 1, "model": 3},
+        {"format": 1, "model": {}, "size": 256},
+    ],
+)
 def test_a_damaged_description_is_one_line(
     tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], description: Any
 ) -> None:
@@ -175,7 +186,7 @@ def test_a_damaged_description_is_one_line(
     assert predict(tmp_path, model=tmp_path / "damaged.ckpt") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "damaged.ckpt: the description graysam stored in it is damaged" in error
+    assert re.search(r"damaged\.ckpt(: the description graysam stored in it is damaged| is of format)", error)
 
 
 # ------------------------------------------------------------------------------------------- what is written

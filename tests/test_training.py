@@ -4,17 +4,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
-from graysam.config import build, compose_plain
+from graysam import train
+from graysam.config import compose_plain
 from graysam.data.dataset import Batch
 from graysam.models.weights import METADATA_KEY, read_weights
-from graysam.train import prepare_data, prepare_module, run
+from graysam.resources import conf_dir
+from graysam.train import check_inputs, prepare_data, prepare_module, prepare_trainer, run
 from graysam.training.module import SamModule
-from graysam.training.run_directory import differing_keys, open_run
+from graysam.training.run_directory import RunDirectory, differing_keys
 from tests.tiny import overrides
 
 # Lightning 2.6 asks torch 2.14's pytree in a deprecated way.
@@ -24,6 +29,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     # The unused parts of the heads are frozen on purpose and stand in evaluation mode.
     pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode:UserWarning"),
+    # A run that goes on finds its own checkpoints.
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*litlogger.*:UserWarning"),
 ]
 
@@ -97,11 +104,13 @@ def test_an_unknown_frozen_part_is_refused(toy_shards: Path, tmp_path: Path) -> 
 
 
 def test_fit_enters_training_mode_by_itself(toy_shards: Path, tmp_path: Path) -> None:
-    module, _ = module_and_batch(config(toy_shards, tmp_path))
-    module.eval()
-    module.on_fit_start()
-    assert module.model.image_encoder.training
-    assert not module.model.prompt_encoder.mask_downscaling.training
+    """Lightning keeps the mode it finds; batch norm must gather statistics all the same."""
+    given = config(toy_shards, tmp_path)
+    data = prepare_data(given)
+    module = prepare_module(given, data).eval()
+    before = snapshot(module)
+    prepare_trainer(given).fit(module, datamodule=data)
+    assert "image_encoder.backbone.stem.in_conv.norm.running_mean" in changed(module, before)
 
 
 def test_an_empty_mask_names_the_sample(toy_shards: Path, tmp_path: Path) -> None:
@@ -154,7 +163,7 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
     assert set(summary) == {"untrained", "fill the box", "trained", "best_checkpoint"}
     assert set(summary["trained"]) == {"CT", "US", "macro"}
     assert summary["fill the box"]["US"]["dsc"] == pytest.approx(0.86, abs=0.01)  # discs in their boxes
-    columns = (run_dir / "metrics" / "metrics.csv").read_text().splitlines()[0].split(",")
+    columns = (run_dir / "metrics" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
     wanted = {
         "val/loss",
         "val/loss_bce",
@@ -172,8 +181,10 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
     }
     assert wanted <= set(columns)
 
-    # the same config finds its finished run; another one is refused
+    # the same config finds its finished run and leaves it alone; another one is refused
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
     assert run(given) == 0
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
     other = config(toy_shards, tmp_path, "compare=true", "trainer.max_epochs=2", "optimizer.lr=2e-3")
     with pytest.raises(ValueError, match=r"optimizer.lr: 0.001 -> 0.002"):
         run(other)
@@ -185,8 +196,8 @@ def test_training_learns_the_toy_discs(toy_shards: Path, tmp_path: Path) -> None
         tmp_path,
         "compare=true",
         "require_improvement=true",
-        "trainer.max_epochs=12",
-        "data.samples_per_group=8",
+        "trainer.max_epochs=5",
+        "data.samples_per_group=12",
         "optimizer.lr=3e-3",
         "scheduler=none",
         "seed=1",
@@ -208,18 +219,29 @@ def test_no_improvement_is_an_exit_code(toy_shards: Path, tmp_path: Path) -> Non
     assert run(given) == 1
 
 
+def test_a_box_prompted_validation_set_of_nothing_is_refused(toy_shards: Path, tmp_path: Path) -> None:
+    data = prepare_data(config(toy_shards, tmp_path))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=4)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="3 validation samples for 4 ranks"):
+        data.val_dataloader()
+
+
 def test_guard_lists_what_differs_and_ignores_how_a_run_is_carried_out(tmp_path: Path) -> None:
     first = {"a": {"b": 1}, "threads": 2, "data": {"num_workers": 0, "size": 256}}
-    assert open_run(tmp_path / "r", first) is None
-    assert open_run(tmp_path / "r", {**first, "threads": 4}) is None
+    directory = RunDirectory(tmp_path / "r", first)
+    assert not (tmp_path / "r").exists()
+    directory.claim()
+    assert RunDirectory(tmp_path / "r", {**first, "threads": 4}).last_checkpoint is None
     assert differing_keys(first, {"a": {"b": 2}, "data": {"size": 256}, "new": []}) == [
         "a.b: 1 -> 2",
         "new: absent -> []",
     ]
+    with pytest.raises(ValueError, match=r"a\.b: 1 -> 2"):
+        RunDirectory(tmp_path / "r", {**first, "a": {"b": 2}})
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "file").touch()
     with pytest.raises(ValueError, match="no run of graysam"):
-        open_run(tmp_path / "foreign", first)
+        RunDirectory(tmp_path / "foreign", first)
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -261,15 +283,92 @@ def test_config_mistakes_end_with_one_line_and_code_2(tmp_path: Path, argument: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["quickstart", "proposed", "baseline"])
-def test_every_experiment_builds_its_parts(name: str) -> None:
-    given = compose_plain("train", [f"experiment={name}"])
-    for group in ("loss", "optimizer", "scheduler", "channels", "jitter"):
-        build(given[group])
-    for group in ("callbacks", "logger", "augment"):
-        for entry in given[group].values():
-            build(entry)
-    assert prepare_module is not None
+EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds_all_its_parts(toy_shards: Path, tmp_path: Path, name: str) -> None:
+    where = [f"data.shards_dir={toy_shards}", "data.prepare=null", f"run_dir={tmp_path / 'run'}"]
+    given = compose_plain("train", [f"experiment={name}", *where, "trainer.accelerator=cpu"])
+    if given["weights"] != "lite_medsam":
+        given |= {"weights": None, "heads": "lite_medsam"}
+    check_inputs(given)
+    module = prepare_module(given, prepare_data(given))
+    assert prepare_trainer(given).max_epochs == given["trainer"]["max_epochs"]
+    assert module.configure_optimizers()["lr_scheduler"]["monitor"] == "val/loss"
+
+
+def test_every_top_level_key_is_read() -> None:
+    source = "".join(p.read_text() for p in (Path(train.__file__), *conf_dir().rglob("*.yaml")))
+    for key in compose_plain("train"):
+        assert f'config["{key}"]' in source or f"${{{key}}}" in source, key
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["+optimizer.lrr=1"], "lrr"),
+        (["+model.heads.mask_chanels=3"], "mask_chanels"),
+        (["+model.foo=1"], "foo"),
+        (["model.heads.input_size=512"], "data.size 256"),
+        (["model.heads.embedding_size=32"], "embedding_size"),
+        (["model.encoder.embedding_dim=64"], "embedding_dim"),
+        (["trainer.precision=bf17"], "bf17"),
+        (["weights=lite_medsam"], "do not fit the model"),
+        (["match_embedding_scale=true"], "heads is null"),
+        (["data.samples_per_group=0"], "samples_per_group"),
+        (["data.batch_size=0"], "batch_size"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_run_directory_is_made(
+    toy_shards: Path, tmp_path: Path, changes: list[str], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        run(config(toy_shards, tmp_path, *changes))
+    assert "\n" not in str(error.value).strip()
+    assert not (tmp_path / "run").exists()
+
+
+def test_null_and_none_mean_none(toy_shards: Path, tmp_path: Path) -> None:
+    given = config(toy_shards, tmp_path, "logger=none", "callbacks.progress=null", "scheduler=none", "augment=none")
+    trainer = prepare_trainer(given)
+    assert trainer.loggers == []
+    assert "PlainProgress" not in {type(callback).__name__ for callback in trainer.callbacks}
+
+
+def test_an_interrupted_run_goes_on_with_the_same_losses(toy_shards: Path, tmp_path: Path) -> None:
+    """Stopped after an epoch and begun again with the same command, it ends with the weights of a run never stopped."""
+    whole = config(toy_shards, tmp_path / "a", "trainer.max_epochs=3")
+    assert run(whole) == 0
+    broken = config(toy_shards, tmp_path / "b", "trainer.max_epochs=3")
+    directory = RunDirectory(Path(broken["run_dir"]), broken)
+    data = prepare_data(broken)
+    torch.manual_seed(0)
+    lightning.seed_everything(broken["seed"], verbose=False)
+    module = prepare_module(broken, data)
+    directory.claim()
+    with pytest.raises(KeyboardInterrupt):
+        trainer = prepare_trainer(broken)
+        trainer.callbacks.append(StopAfter(1))
+        trainer.fit(module, datamodule=data)
+        raise KeyboardInterrupt
+    assert directory.last_checkpoint is not None
+    assert run(broken) == 0
+    finals = [
+        torch.load(tmp_path / x / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for x in "ab"
+    ]
+    for key, value in finals[0].items():
+        torch.testing.assert_close(value, finals[1][key], rtol=1e-4, atol=1e-5)
+
+
+class StopAfter(Callback):
+    """Ends a fit early, as a kill between two epochs would."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
 
 
 def test_proposed_is_the_papers_text() -> None:

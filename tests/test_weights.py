@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from graysam.config import load_group
+from graysam.files import sha256_of
 from graysam.models.build import build_sam
 from graysam.models.downloads import DOWNLOADS, Download, fetch
 from graysam.models.key_maps import rename
@@ -20,7 +21,6 @@ from graysam.models.weights import (
     load_parts,
     load_whole,
     read_weights,
-    sha256_of,
 )
 from tests.fill import as_weight_file, official_state
 
@@ -80,7 +80,6 @@ def test_wrappings_of_training_scripts_are_taken_off(goldens: Path, tmp_path: Pa
     assert model_name(file) == "efficientvit_sam_l0"
     model = build_sam(**load_group("model", "efficientvit_sam_l0"))
     load_whole(model, file)
-    key = "image_encoder.backbone.stages.0.op_list.1.main.conv.weight"
     key = next(k for k in state if k.startswith("image_encoder.backbone.stages.4.op_list.2."))
     assert torch.equal(model.state_dict()[rename(key, "efficientvit_sam")], state[key])
 

@@ -1,7 +1,5 @@
 """Case files: the challenge's NPZ, read strictly and without pickle, and `segs` written atomically."""
 
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from graysam.data.npz import MAX_BYTES, open_npz
 from graysam.data.npz import CaseError as CaseError  # readers of cases catch it from here
+from graysam.files import replacing
 
 SpacingOrder = Literal["zyx", "xyz"]
 MAX_LABEL = 65535  # segs are uint16
@@ -187,13 +186,8 @@ def write_segs(path: str | Path, segs: NDArray[Any]) -> None:
     if segs.ndim not in (2, 3) or segs.dtype.kind not in "uib":
         raise CaseError(f"{path}: segs of shape {segs.shape}, dtype {segs.dtype}; required: integers (H,W) or (D,H,W)")
     _checked_labels(path, "segs", segs)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:  # an open file, because savez appends .npz to other names
-            np.savez_compressed(file, segs=segs.astype(np.uint16, copy=False))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("xb") as file:  # savez appends .npz to names, not to open files
+        np.savez_compressed(file, segs=segs.astype(np.uint16, copy=False))
 
 
 # ----------------------------------------------------------------------------------------------------- checks

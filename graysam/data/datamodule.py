@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class ShardDataModule(lightning.LightningDataModule):
         pin_memory: whether to pin batches for a GPU.
 
     Raises:
-        ValueError: (at setup) no shards, or no training or validation samples.
+        ValueError: a count below 1; at setup: no shards, or no training or validation samples.
     """
 
     def __init__(
@@ -60,6 +61,10 @@ class ShardDataModule(lightning.LightningDataModule):
         pin_memory: bool,
     ) -> None:
         super().__init__()
+        counts = {"boxes_per_image": boxes_per_image, "batch_size": batch_size, "val_batch_size": val_batch_size}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"data.{name} is {value}; required: at least 1")
         self.shards_dir, self.prepare = Path(shards_dir), prepare
         self.scheme, self.size, self.jitter, self.augmentations = scheme, size, jitter, tuple(augmentations)
         self.seed, self.samples_per_group, self.cap_small_groups = seed, samples_per_group, cap_small_groups
@@ -82,6 +87,7 @@ class ShardDataModule(lightning.LightningDataModule):
             if not len(index.rows(split=split)):
                 raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
         self.reader = ShardReader(self.shards_dir, index)
+        self.sampler()  # refuses counts that cannot be drawn before anything runs
 
     def _reader(self) -> ShardReader:
         self.setup()
@@ -103,6 +109,8 @@ class ShardDataModule(lightning.LightningDataModule):
         )
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
+        if self.num_workers > 0:
+            cv2.setNumThreads(1)  # a forked process hangs when it shrinks a pool that its parent has started
         return DataLoader(
             dataset,
             collate_fn=collate,
@@ -147,7 +155,5 @@ class ShardDataModule(lightning.LightningDataModule):
 
 def _one_thread(_: int) -> None:
     """Keep a reading process to one thread: the model's threads need the cores."""
-    import cv2
-
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

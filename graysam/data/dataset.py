@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from graysam.data.augment import Augmentation, augment
-from graysam.data.boxes import Jitter, tight_box
+from graysam.data.boxes import Box, Jitter, tight_box
 from graysam.data.sampling import Draw
 from graysam.data.shards import Sample, ShardReader
-from graysam.imaging.canvas import pad, prepare_resized
+from graysam.imaging.canvas import boxes_to_grid, pad, prepare_resized
 from graysam.imaging.channels import Scheme
 
 
@@ -76,6 +76,12 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
+def prompt_box(sample: Sample, label: int, size: int) -> Box:
+    """Return a label's tight native box on the grid, float32 (4,), by the rule that prediction uses."""
+    height, width = sample.meta["original_size"]
+    return boxes_to_grid([sample.meta["boxes_xyxy"][str(label)]], height, width, size)[0]
+
+
 def _to_item(
     sample: Sample,
     image: np.ndarray,
@@ -123,13 +129,13 @@ class TrainingSlices(Dataset[Item]):
         rng = np.random.default_rng(draw.seed)
         sample = self.reader.read(draw.row)
         count = min(self.boxes_per_image, len(sample.labels))
-        labels = rng.choice(sample.labels, count, replace=False)
-        image, masks = augment(self.augmentations, sample.image, [sample.mask(int(label)) for label in labels], rng)
+        labels = rng.choice(sample.labels, count, replace=False).tolist()
+        image, masks = augment(self.augmentations, sample.image, [sample.mask(label) for label in labels], rng)
         height, width = image.shape[:2]
-        try:
-            boxes = [self.jitter(tight_box(mask), height, width, rng) for mask in masks]
-        except ValueError as error:
-            raise ValueError(f"sample {sample.key}, labels {labels.tolist()}: {error}; pack again") from error
+        # An augmentation that moved the image left no native box; its objects' masks are then all there is.
+        moved = image is not sample.image
+        tight = [tight_box(m) for m in masks] if moved else [prompt_box(sample, x, self.size) for x in labels]
+        boxes = [self.jitter(box, height, width, rng) for box in tight]
         return _to_item(sample, image, masks, boxes, self.scheme, self.size)
 
 
@@ -162,4 +168,5 @@ class FixedSlices(Dataset[Item]):
         if self.max_boxes_per_image is not None and len(labels) > self.max_boxes_per_image:
             labels = labels[np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)]
         masks = [sample.mask(int(label)) for label in labels]
-        return _to_item(sample, sample.image, masks, [tight_box(mask) for mask in masks], self.scheme, self.size)
+        boxes = [prompt_box(sample, int(label), self.size) for label in labels]
+        return _to_item(sample, sample.image, masks, boxes, self.scheme, self.size)

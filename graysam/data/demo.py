@@ -20,7 +20,7 @@ from graysam.data.packing import encode_labelled_image
 from graysam.data.shard_writing import ShardWriter, building, check_output
 from graysam.data.shards import MANIFEST_NAME, load_manifest
 
-DEMO_VERSION = 1  # a higher number rebuilds what an older graysam built
+DEMO_VERSION = 2  # a higher number rebuilds what an older graysam built
 LABELS = {1: "grey matter", 2: "white matter", 3: "whole brain"}  # 3 holds 1 and 2
 GROUPS = ("MR_axial", "MR_coronal", "MR_sagittal")  # by the axis z, y, x they step along
 

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from graysam.terminal import one_line
+
 MAX_BYTES = 8 * 1024**3  # the challenge's memory limit; more is refused before anything is allocated
 
 _HEADER_BYTES = 16384  # NumPy refuses headers above 10,000 characters anyway
@@ -100,7 +102,7 @@ class Npz:
                 raise ValueError(f"NPY version {version}")
         except Exception as error:  # a forged header reaches ast and tokenize, which raise what they like
             raise CaseError(
-                f"{self._path}: {key} is no readable NPY array ({_one_line(error)}); "
+                f"{self._path}: {key} is no readable NPY array ({one_line(error)}); "
                 "save the file again with np.savez_compressed"
             ) from None
         if any(n < 0 for n in shape):
@@ -124,10 +126,6 @@ def open_npz(path: Path, max_bytes: int) -> Iterator[Npz]:
         raise CaseError(f"{path}: does not fit into memory; crop the case or use a larger machine") from None
     except _READ_ERRORS as error:
         raise CaseError(
-            f"{path}: truncated, damaged or not an NPZ (zip) file ({_one_line(error)}); "
+            f"{path}: truncated, damaged or not an NPZ (zip) file ({one_line(error)}); "
             "required: an NPZ of the challenge; copy or export it again"
         ) from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from graysam.data.cases import Case, CaseError, SpacingOrder, read_training_case, training_name
 from graysam.data.shard_writing import EncodedSample, ShardWriter, building, check_output, encode_sample
@@ -116,15 +117,22 @@ def encode_labelled_image(
     resized = np.asarray(resize_longest_side(image, size), dtype=np.uint8)
     grid = (resized.shape[1], resized.shape[0])
     masks: dict[int, NDArray[np.bool_]] = {}
+    boxes_xyxy: dict[str, list[int]] = {}
     labels = 0
     for label_map in label_maps:
         labels += int(np.count_nonzero(np.unique(label_map)))
         # A whole map at once: hundreds of full-size masks of a 12-megapixel image would fill the memory.
         small = cv2.resize(label_map.astype(np.uint16), grid, interpolation=cv2.INTER_NEAREST_EXACT)
         masks |= {int(label): small == label for label in np.unique(small) if label}
+        for label, place in enumerate(find_objects(label_map), start=1):
+            if place is not None and label in masks:
+                rows, columns = place
+                boxes_xyxy[str(label)] = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
     if not masks:
         return None, labels
-    meta = {**meta, "original_size": [int(n) for n in image.shape[:2]]}
+    # The native boxes go along, because prediction brings boxes from native pixels to the grid, and a box taken from
+    # the resized mask differs from that by up to a native pixel.
+    meta = {**meta, "original_size": [int(n) for n in image.shape[:2]], "boxes_xyxy": boxes_xyxy}
     return encode_sample(key, resized, masks, group=group, modality=modality, meta=meta), labels - len(masks)
 
 

@@ -27,8 +27,8 @@ from graysam.data.shards import (
     SPLITS,
     VERSION,
     ShardError,
-    sha256_of,
 )
+from graysam.files import sha256_of
 
 MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
 

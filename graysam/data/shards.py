@@ -7,7 +7,6 @@ another split leaves the shards' bytes as they are.
 """
 
 import csv
-import hashlib
 import io
 import json
 import tarfile
@@ -21,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from graysam.files import sha256_of
+
 FORMAT = "graysam-shards"
-VERSION = 1
+VERSION = 2
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.csv"
 SPLITS = ("train", "val")
@@ -140,8 +141,8 @@ class Sample:
 
     image is uint8 (H,W), or (H,W,3) RGB, longest side 256 and unpadded; meta holds case_id, subject_id
     (patient or image), modality, dataset, group, slice_index (None in 2D), original_size [height, width] in
-    pixels and spacing_mm_zyx (None in 2D). Masks are decoded when asked for: training draws one label of
-    perhaps a hundred.
+    pixels, boxes_xyxy (each label's tight box in native pixels, inclusive) and spacing_mm_zyx (None in 2D).
+    Masks are decoded when asked for: training draws one label of perhaps a hundred.
     """
 
     key: str
@@ -202,10 +203,11 @@ class ShardReader:
             rles = {int(label): rle for label, rle in json.loads(members["rle.json"]).items()}
             meta = dict(json.loads(members["meta.json"]))
             sizes_fit = all(tuple(rle["size"]) == image.shape[:2] and "counts" in rle for rle in rles.values())
+            boxes_fit = all(len(meta["boxes_xyxy"][str(label)]) == 4 for label in rles)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ShardError(f"{where}: damaged JSON ({error}); pack again") from None
-        if not rles or not sizes_fit:
-            raise ShardError(f"{where}: masks are missing or of another size than the image; pack again")
+        if not rles or not sizes_fit or not boxes_fit:
+            raise ShardError(f"{where}: masks or boxes are missing or of another size than the image; pack again")
         return Sample(key=key, image=image, meta=meta, rles=dict(sorted(rles.items())))
 
 
@@ -235,9 +237,3 @@ def _decode_png(png: bytes, where: str) -> NDArray[np.uint8]:
     if image is None or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ShardError(f"{where}: the PNG is damaged or not 8-bit grey or RGB; pack again")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image, dtype=np.uint8)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,6 @@ A file is recognised by its keys, renamed by an explicit table and loaded withou
 unexpected or of another shape is listed. Nothing is ever unpickled beyond tensors and plain containers.
 """
 
-import hashlib
 import importlib.util
 import json
 import warnings
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from graysam.files import sha256_of
 from graysam.models.downloads import DOWNLOADS, fetch
 from graysam.models.key_maps import ENCODER_PREFIX, HEAD_PREFIXES, recognise, rename
 
@@ -64,12 +64,6 @@ class WeightFile:
     tensors: dict[str, Tensor]
     source: WeightSource
     metadata: Mapping[str, Any] | None = None
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def lite_medsam_path() -> Path:
@@ -167,8 +161,9 @@ def read_weights(name_or_path: str) -> WeightFile:
     tensors = {
         rename(str(key), layout): value.float() if value.is_floating_point() else value for key, value in state.items()
     }
-    if metadata is not None and metadata.get("format") != FORMAT:
-        raise ValueError(f"weight file {path} is of format {metadata.get('format')!r}; this graysam reads {FORMAT}")
+    version = metadata.get("format") if isinstance(metadata, Mapping) else metadata
+    if metadata is not None and version != FORMAT:
+        raise ValueError(f"weight file {path} is of format {version!r}; this graysam reads {FORMAT}")
     digest = sha256_of(path)
     source = WeightSource(path=str(path), sha256=digest, known_as=KNOWN_SHA256.get(digest), layout=layout)
     return WeightFile(tensors=tensors, source=source, metadata=metadata)
@@ -271,5 +266,4 @@ __all__ = [
     "load_whole",
     "read_weights",
     "resolve",
-    "sha256_of",
 ]

@@ -1,10 +1,11 @@
 """A run's directory: its stored config, the guard against mixing two runs, and the checkpoint to go on from."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from graysam.files import replacing
 
 # Settings that change how a run is carried out and not what it computes; they may differ when a run goes on.
 FREE_KEYS = ("threads", "data.num_workers", "data.pin_memory", "trainer.max_time", "callbacks.progress.plain_seconds")
@@ -12,9 +13,8 @@ FREE_KEYS = ("threads", "data.num_workers", "data.pin_memory", "trainer.max_time
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
