@@ -26,7 +26,8 @@ def main(cfg: dict[str, Any]) -> int:
         if cfg["source"] == "demo":
             from graysam.data.demo import build_demo
 
-            print_summary(build_demo(output_dir, overwrite=cfg["overwrite"]), output_dir)
+            manifest = build_demo(output_dir, **cfg["demo"], overwrite=cfg["overwrite"])
+            print_summary(manifest, output_dir)
             return 0
         if cfg["source"] != "npz":
             raise ValueError(f"source is {cfg['source']!r}; required: npz or demo")

@@ -4,13 +4,26 @@ import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from graysam.config import compose_plain
 from graysam.data import demo
-from graysam.data.demo import GROUPS, build_demo, load_template
+from graysam.data.demo import GROUPS, load_template
 from graysam.data.shards import MANIFEST_NAME, ShardIndex, ShardReader
+
+DEFAULTS = compose_plain("pack")["demo"]
+
+
+def build_demo(output_dir: Path, **changes: int) -> dict[str, Any]:
+    return demo.build_demo(output_dir, **{**DEFAULTS, **changes})
+
+
+def test_training_and_packing_build_the_same_demo() -> None:
+    prepare = compose_plain("train", ["data=demo"])["data"]["prepare"]
+    assert {key: value for key, value in prepare.items() if not key.startswith("_")} == DEFAULTS
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +163,7 @@ def test_missing_nilearn_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_nilearn_itself_is_not_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from graysam.data.demo import build_demo; "
-        "build_demo(Path(sys.argv[1]), stride=20, slab=20); print('nilearn' in sys.modules)"
+        "build_demo(Path(sys.argv[1]), stride=20, slab=20, gap=10); print('nilearn' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "demo")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graysam.config import compose_plain
 from graysam.data.packing import PackOptions, Subject, encode_labelled_image, hold_out, in_order, pack_folder
 from graysam.data.shard_writing import ShardWriter, building, encode_sample
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, VERSION, ShardError, ShardIndex, ShardReader, load_manifest
@@ -57,8 +58,14 @@ def raw(tmp_path: Path) -> Path:
     return folder
 
 
+DEFAULTS = {
+    key: compose_plain("pack")[key]
+    for key in ("size", "spacing_order", "patient_pattern", "val_fraction", "seed", "samples_per_shard")
+}
+
+
 def pack(raw: Path, output_dir: Path, workers: int = 1, overwrite: bool = False, **options: Any) -> Any:
-    return pack_folder(raw, output_dir, PackOptions(**options), workers=workers, overwrite=overwrite)
+    return pack_folder(raw, output_dir, PackOptions(**{**DEFAULTS, **options}), workers=workers, overwrite=overwrite)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -32,9 +32,7 @@ _SIZE = 256
 _DATASET = "MNI152"
 
 
-def build_demo(
-    output_dir: str | Path, *, stride: int = 2, slab: int = 21, gap: int = 10, overwrite: bool = False
-) -> dict[str, Any]:
+def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, overwrite: bool = False) -> dict[str, Any]:
     """Build the demo's shards once, and return their manifest.
 
     Every `stride`-th slice is taken, in the one half that gives sagittal slices twice as many; the central

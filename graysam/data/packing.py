@@ -49,12 +49,12 @@ class PackOptions:
     patient.
     """
 
-    size: int = 256
-    spacing_order: SpacingOrder = "zyx"
-    patient_pattern: str | None = None
-    val_fraction: float = 0.01
-    seed: int = 0
-    samples_per_shard: int = 1000
+    size: int
+    spacing_order: SpacingOrder
+    patient_pattern: str | None
+    val_fraction: float
+    seed: int
+    samples_per_shard: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
