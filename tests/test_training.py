@@ -177,6 +177,8 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
         "val/nsd_slice256/group/CT_toy",
         "val/dsc_slice256/modality/CT",
         "val/dsc_slice256/macro",
+        "val/loss_slice256/group/CT_toy",
+        "val/loss_slice256/modality/CT",
         "val/nsd_slice256/macro",
     }
     assert wanted <= set(columns)

@@ -85,7 +85,7 @@ class SamModule(lightning.LightningModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images, boxes)
 
-    def _loss(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: Batch, stage: str) -> tuple[Tensor, LossTerms, Tensor]:
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
         if empty.any():
             raise ValueError(f"empty mask in {stage}: sample {self._names(batch, empty)}; pack the shards again")
@@ -110,7 +110,7 @@ class SamModule(lightning.LightningModule):
                 sync_dist=not training,
                 prog_bar=name == "total",
             )
-        return means["total"], logits
+        return means["total"], terms, logits
 
     @staticmethod
     def _names(batch: Batch, chosen: Tensor) -> str:
@@ -126,24 +126,27 @@ class SamModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss and score every object, slice-wise on the 256 grid."""
-        _, logits = self._loss(batch, "val")
+        _, terms, logits = self._loss(batch, "val")
         predicted, masks = (logits > 0).cpu().numpy(), batch.masks.cpu().numpy()
         for i, n in batch.valid.nonzero().tolist():
-            self.scores.add(batch.groups[i], batch.modalities[i], masks[i, n], predicted[i, n])
+            loss = float(terms.total[i, n])
+            self.scores.add(batch.groups[i], batch.modalities[i], masks[i, n], predicted[i, n], loss)
 
     def on_validation_epoch_end(self) -> None:
-        """Log DSC and NSD of every group, every modality and their macro average."""
+        """Log loss, DSC and NSD of every group, every modality and their macro average over modalities."""
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.scores.objects)
             self.scores = Scores([score for part in gathered for score in part])
         for kind in ("group", "modality"):
-            for name, (dsc, nsd, _) in self.scores.by(kind).items():
-                self.log(f"val/dsc_slice256/{kind}/{name}", dsc, rank_zero_only=False)
-                self.log(f"val/nsd_slice256/{kind}/{name}", nsd, rank_zero_only=False)
-        dsc, nsd = self.scores.macro()
-        self.log("val/dsc_slice256/macro", dsc, prog_bar=True)
-        self.log("val/nsd_slice256/macro", nsd)
+            for name, means in self.scores.by(kind).items():
+                self.log(f"val/loss_slice256/{kind}/{name}", means.loss)
+                self.log(f"val/dsc_slice256/{kind}/{name}", means.dsc)
+                self.log(f"val/nsd_slice256/{kind}/{name}", means.nsd)
+        macro = self.scores.macro()
+        self.log("val/loss_slice256/macro", macro.loss)
+        self.log("val/dsc_slice256/macro", macro.dsc, prog_bar=True)
+        self.log("val/nsd_slice256/macro", macro.nsd)
 
     # ------------------------------------------------------------------ optimizer and checkpoint
     def configure_optimizers(self) -> Any:

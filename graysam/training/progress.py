@@ -44,6 +44,19 @@ class PlainProgress(ProgressBar):
         if time.monotonic() - self.last >= self.seconds:
             self._line(trainer, f"train {batch_idx + 1}/{self.total_train_batches}")
 
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Print a line when the last one is old enough."""
+        if time.monotonic() - self.last >= self.seconds:
+            self._line(trainer, f"validating {batch_idx + 1}/{self.total_val_batches}")
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the metrics of the validation that ends."""
         self._line(trainer, "validated")

@@ -1,8 +1,9 @@
 """DSC and official NSD of validation objects on the 256 grid, averaged per group, modality and over modalities."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,22 @@ MACRO = "macro"
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object's DSC and NSD in [0,1], slice-wise at 256 pixels."""
+    """One object's DSC and NSD in [0,1], slice-wise at 256 pixels, and its loss (NaN where there is none)."""
 
     group: str
     modality: str
     dsc: float
     nsd: float
+    loss: float
+
+
+class Means(NamedTuple):
+    """Means over n objects."""
+
+    dsc: float
+    nsd: float
+    loss: float
+    n: int
 
 
 @dataclass
@@ -28,37 +39,41 @@ class Scores:
 
     objects: list[ObjectScore] = field(default_factory=list)
 
-    def add(self, group: str, modality: str, mask: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> None:
+    def add(
+        self,
+        group: str,
+        modality: str,
+        mask: NDArray[np.bool_],
+        predicted: NDArray[np.bool_],
+        loss: float = float("nan"),
+    ) -> None:
         """Score one object: bool (256,256) ground truth and prediction."""
         dsc, nsd = binary_metrics(mask, predicted)
-        self.objects.append(ObjectScore(group, modality, dsc, nsd))
+        self.objects.append(ObjectScore(group, modality, dsc, nsd, loss))
 
-    def by(self, attribute: str) -> dict[str, tuple[float, float, int]]:
-        """Return mean DSC, mean NSD and number of objects by `group` or `modality`, sorted by name."""
+    def by(self, attribute: str) -> dict[str, Means]:
+        """Return the means by `group` or `modality`, sorted by name."""
         found: dict[str, list[ObjectScore]] = defaultdict(list)
         for score in self.objects:
             found[getattr(score, attribute)].append(score)
-        return {
-            name: (
-                float(np.mean([s.dsc for s in found[name]])),
-                float(np.mean([s.nsd for s in found[name]])),
-                len(found[name]),
-            )
-            for name in sorted(found)
-        }
+        return {name: _means([(s.dsc, s.nsd, s.loss) for s in found[name]]) for name in sorted(found)}
 
-    def macro(self) -> tuple[float, float]:
-        """Return DSC and NSD averaged over modalities; NaN without objects."""
-        modalities = list(self.by("modality").values())
-        if not modalities:
-            return float("nan"), float("nan")
-        return float(np.mean([m[0] for m in modalities])), float(np.mean([m[1] for m in modalities]))
+    def macro(self) -> Means:
+        """Return the means over modalities of their means, n being all objects; NaN without objects."""
+        modalities = [means[:3] for means in self.by("modality").values()]
+        return _means(modalities)._replace(n=len(self.objects))
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return `{modality or "macro": {"dsc", "nsd", "n"}}` of plain numbers."""
-        table = {name: {"dsc": d, "nsd": s, "n": float(n)} for name, (d, s, n) in self.by("modality").items()}
-        dsc, nsd = self.macro()
-        return {**table, MACRO: {"dsc": dsc, "nsd": nsd, "n": float(len(self.objects))}}
+        rows = {**self.by("modality"), MACRO: self.macro()}
+        return {name: {"dsc": m.dsc, "nsd": m.nsd, "n": float(m.n)} for name, m in rows.items()}
+
+
+def _means(rows: Sequence[tuple[float, float, float]]) -> Means:
+    if not rows:
+        return Means(float("nan"), float("nan"), float("nan"), 0)
+    dsc, nsd, loss = np.mean(rows, axis=0).tolist()
+    return Means(dsc, nsd, loss, len(rows))
 
 
 def comparison_table(columns: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
