@@ -1,6 +1,8 @@
 """The networks against numbers from the original code (goldens/README.md, section 3)."""
 
 import functools
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from graysam.config import load_group
+from graysam.imaging.canvas import Canvas, mask_to_native
 from graysam.models.build import build_sam
 from graysam.models.sam import Sam
 from graysam.models.weights import load_parts
@@ -196,3 +199,28 @@ def test_no_box_gives_empty_output() -> None:
         logits, iou = filled("efficientvit_sam_l0").decode(embeddings("efficientvit_sam_l0")[:1], torch.zeros(1, 0, 4))
     assert logits.shape == (1, 0, 256, 256)
     assert iou.shape == (1, 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_masks_come_back_to_the_image_as_in_the_original(name: str) -> None:
+    """Crop, one bilinear resize, threshold: `post_*` are the original's logits at native size."""
+    g, model = golden(name), filled(name)
+    height, width = (int(n) for n in g["post_orig_size"])
+    canvas = Canvas(height, width, 256)
+    assert (canvas.resized_height, canvas.resized_width) == tuple(g["post_new_size"])
+    with torch.inference_mode():
+        logits, _ = model.decode(embeddings(name)[:1], torch.from_numpy(g["boxes"])[None])
+    areas = [int(mask_to_native(one.numpy(), canvas).sum()) for one in logits[0]]
+    np.testing.assert_allclose(areas, g["post_mask_area"], atol=20)
+
+
+@pytest.mark.parametrize(("key", "name"), [("efficientvit_l0", "efficientvit_sam_l0"), ("litemedsam", "lite_medsam")])
+def test_the_fill_is_the_goldens_own(key: str, name: str) -> None:
+    """Without it every other test here would compare two different models."""
+    wanted = json.loads((GOLDENS / "fill_check.json").read_text())["models"][key]
+    state = official_state(GOLDENS, name)
+    digest = hashlib.sha256()
+    for tensor in (state[k] for k in sorted(state)):
+        digest.update(tensor.numpy().tobytes())
+    assert len(state) == wanted["n_keys"]
+    assert digest.hexdigest() == wanted["sha256_sorted_keys_concat_raw_bytes_le"]
