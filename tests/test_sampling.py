@@ -28,6 +28,7 @@ def module(folder: Path, **changes: Any) -> ShardDataModule:
         "seed": 3,
         "samples_per_group": 5,
         "cap_small_groups": False,
+        "with_replacement": False,
         "boxes_per_image": 1,
         "val_boxes_per_image": None,
         "batch_size": 4,
@@ -87,6 +88,14 @@ def test_same_seed_and_epoch_give_the_same_draws_and_others_do_not() -> None:
     assert keys(0, 1) == keys(0, 1)
     assert [d.row for d in keys(0, 0)] != [d.row for d in keys(0, 1)]
     assert [d.row for d in keys(0, 0)] != [d.row for d in keys(1, 0)]
+
+
+def test_with_replacement_samples_come_twice_and_counts_stay_exact() -> None:
+    rows = {"g": np.arange(50)}
+    epochs = [[d.row for d in plan_epoch(rows, {"g": 50}, 0, epoch, with_replacement=True)] for epoch in (0, 1, 0)]
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert len(epochs[0]) == 50
+    assert len(set(epochs[0])) < 45
 
 
 def test_ranks_share_an_epoch_without_overlap() -> None:

@@ -31,6 +31,7 @@ class ShardDataModule(lightning.LightningDataModule):
         seed: of the sampler and of all random choices per sample.
         samples_per_group: exact count of every group an epoch, None for all its samples.
         cap_small_groups: whether a group gives at most its own size an epoch.
+        with_replacement: whether each sample is drawn from its whole group, so that some come twice and some never.
         boxes_per_image: training prompts an image.
         val_boxes_per_image: most validation prompts an image, None for all.
         batch_size, val_batch_size: per process.
@@ -53,6 +54,7 @@ class ShardDataModule(lightning.LightningDataModule):
         seed: int,
         samples_per_group: int | None,
         cap_small_groups: bool,
+        with_replacement: bool,
         boxes_per_image: int,
         val_boxes_per_image: int | None,
         batch_size: int,
@@ -68,6 +70,7 @@ class ShardDataModule(lightning.LightningDataModule):
         self.shards_dir, self.prepare = Path(shards_dir), prepare
         self.scheme, self.size, self.jitter, self.augmentations = scheme, size, jitter, tuple(augmentations)
         self.seed, self.samples_per_group, self.cap_small_groups = seed, samples_per_group, cap_small_groups
+        self.with_replacement = with_replacement
         self.boxes_per_image, self.val_boxes_per_image = boxes_per_image, val_boxes_per_image
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.pin_memory = num_workers, pin_memory
@@ -103,6 +106,7 @@ class ShardDataModule(lightning.LightningDataModule):
             {str(name): index.rows(split="train", group=str(name)) for name in names},
             samples_per_group=self.samples_per_group,
             cap_small_groups=self.cap_small_groups,
+            with_replacement=self.with_replacement,
             seed=self.seed,
             rank=rank,
             ranks=ranks,

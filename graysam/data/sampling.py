@@ -61,13 +61,26 @@ def _group_epoch(rows: Rows, count: int, epoch: int, group_seed: tuple[int, ...]
     return np.concatenate([np.tile(rows, copies), walk[places]])
 
 
-def plan_epoch(groups: Mapping[str, Rows], counts: Mapping[str, int], seed: int, epoch: int) -> list[Draw]:
+def _drawn_with_replacement(rows: Rows, count: int, epoch: int, group_seed: tuple[int, ...]) -> Rows:
+    """Return `count` rows of a group, each drawn from all of them (the released code)."""
+    return np.random.default_rng((*group_seed, epoch)).choice(rows, count)
+
+
+def plan_epoch(
+    groups: Mapping[str, Rows],
+    counts: Mapping[str, int],
+    seed: int,
+    epoch: int,
+    *,
+    with_replacement: bool = False,
+) -> list[Draw]:
     """Return an epoch's draws in order, the same for the same (rows, counts, seed, epoch) on every process.
 
     Each draw carries seed words of its own, so that the label and the jitter do not depend on which worker or rank
     reads it.
     """
-    parts = [_group_epoch(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in sorted(counts)]
+    take = _drawn_with_replacement if with_replacement else _group_epoch
+    parts = [take(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in sorted(counts)]
     rows = np.concatenate(parts)
     order = np.random.default_rng((seed, epoch)).permutation(len(rows))
     return [Draw(int(rows[place]), (seed, epoch, position)) for position, place in enumerate(order)]
@@ -92,6 +105,7 @@ class BalancedSampler(Sampler[Draw]):
         samples_per_group: int | None,
         cap_small_groups: bool,
         seed: int,
+        with_replacement: bool = False,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -99,6 +113,7 @@ class BalancedSampler(Sampler[Draw]):
         sizes = {name: len(rows) for name, rows in groups.items()}
         self.counts = group_counts(sizes, samples_per_group, cap_small_groups, ranks)
         self.seed, self.rank, self.ranks = seed, rank, ranks
+        self.with_replacement = with_replacement
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -109,4 +124,5 @@ class BalancedSampler(Sampler[Draw]):
         return sum(self.counts.values()) // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
-        return iter(plan_epoch(self.groups, self.counts, self.seed, self.epoch)[self.rank :: self.ranks])
+        plan = plan_epoch(self.groups, self.counts, self.seed, self.epoch, with_replacement=self.with_replacement)
+        return iter(plan[self.rank :: self.ranks])
