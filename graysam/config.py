@@ -15,10 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from graysam.resources import conf_dir
-from graysam.terminal import one_line
-
-FAILED = 1  # exit code of a command that could not do all it was asked
-BAD_INPUT = 2  # exit code of every command for input that cannot be used
+from graysam.terminal import BAD_INPUT, FAILED, one_line
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

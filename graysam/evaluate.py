@@ -19,10 +19,7 @@ from graysam.data.cases import SpacingOrder, modality_of, read_gts, read_input_c
 from graysam.files import replacing
 from graysam.metrics import Absent, CaseMetrics, case_metrics, macro_average, modality_means
 from graysam.overlay import write_overlay
-from graysam.terminal import one_line, progress
-
-SOME_FAILED = 1
-BAD_INPUT = 2
+from graysam.terminal import BAD_INPUT, FAILED, one_line, progress
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return BAD_INPUT
         print(format_table(scored))
     _report(scored, failed, settings, names)
-    return SOME_FAILED if any(row.error for row in rows) else 0
+    return FAILED if any(row.error for row in rows) else 0
 
 
 def _report(scored: Sequence[Scored], failed: Sequence[Scored], settings: Settings, names: Sequence[str]) -> None:

@@ -17,9 +17,8 @@ from graysam.extras import require
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_from_dict, scheme_names
 from graysam.runtime.volume import Backend, segment
-from graysam.terminal import one_line, progress
+from graysam.terminal import BAD_INPUT, FAILED, one_line, progress
 
-FAILED, BAD_INPUT = 1, 2
 TORCH_PRECISIONS = ("fp32", "bf16")
 
 

@@ -7,6 +7,9 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+FAILED = 1  # exit code of a command that could not do all it was asked
+BAD_INPUT = 2  # exit code of every command for input that cannot be used
+
 Item = TypeVar("Item")
 MESSAGE_LENGTH = 2000  # longer ones fill the screen and bury what is said first
 PLAIN_SECONDS = 10.0  # between two lines of plain text

@@ -34,6 +34,7 @@ from graysam.models.weights import (  # noqa: E402
     read_weights,
     resolve,
 )
+from graysam.terminal import one_line  # noqa: E402
 from graysam.training.module import SamModule  # noqa: E402
 from graysam.training.run_directory import RunDirectory  # noqa: E402
 from graysam.training.scores import MACRO, comparison_table, score_filled_boxes  # noqa: E402
@@ -139,7 +140,7 @@ def prepare_trainer(config: dict[str, Any]) -> lightning.Trainer:
             config["trainer"], default_root_dir=config["run_dir"], callbacks=callbacks, logger=loggers or False
         )
     except MisconfigurationException as error:
-        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+        raise ValueError(f"trainer: {one_line(error)}") from error
 
 
 def filled_boxes(data: ShardDataModule) -> dict[str, dict[str, float]]:

@@ -98,6 +98,10 @@ class ShardDataModule(lightning.LightningDataModule):
             raise RuntimeError("setup() left no reader")
         return self.reader
 
+    def _rank_of_ranks(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
     def sampler(self, rank: int = 0, ranks: int = 1) -> BalancedSampler:
         """Return the balanced sampler of one rank."""
         index = self._reader().index
@@ -127,8 +131,6 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return balanced batches; the sampler's epoch is set by Lightning."""
-        trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         dataset = TrainingSlices(
             self._reader(),
             scheme=self.scheme,
@@ -137,7 +139,7 @@ class ShardDataModule(lightning.LightningDataModule):
             augmentations=self.augmentations,
             boxes_per_image=self.boxes_per_image,
         )
-        return self._loader(dataset, sampler=self.sampler(rank, ranks), batch_size=self.batch_size)
+        return self._loader(dataset, sampler=self.sampler(*self._rank_of_ranks()), batch_size=self.batch_size)
 
     def validation_set(self, rank: int = 0, ranks: int = 1) -> FixedSlices:
         """Return one rank's share of all held-out slices."""
@@ -149,8 +151,7 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Return the fixed validation batches."""
-        trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        rank, ranks = self._rank_of_ranks()
         held_out = len(self._reader().index.rows(split="val"))
         if held_out < ranks:
             raise ValueError(f"{self.shards_dir} holds {held_out} validation samples for {ranks} ranks; use fewer")

