@@ -8,7 +8,7 @@ from graysam.extras import require
 
 require("train")
 
-from graysam.config import entry_point  # noqa: E402
+from graysam.config.command import entry_point  # noqa: E402
 from graysam.data.packing import PackOptions, pack_folder  # noqa: E402
 
 

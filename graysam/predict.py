@@ -72,7 +72,7 @@ def open_torch(arguments: argparse.Namespace) -> tuple[Backend, Scheme, int]:
     require("train")
     import torch
 
-    from graysam.config import load_group
+    from graysam.config.composing import load_group
     from graysam.models.build import build_sam
     from graysam.models.pretrained import model_name
     from graysam.models.weights import load_parts, read_weights

@@ -20,7 +20,8 @@ import torch  # noqa: E402
 from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from lightning.pytorch.callbacks import LearningRateMonitor  # noqa: E402
 
-from graysam.config import build, build_all, entry_point  # noqa: E402
+from graysam.config.building import build, build_all  # noqa: E402
+from graysam.config.command import entry_point  # noqa: E402
 from graysam.data.datamodule import ShardDataModule  # noqa: E402
 from graysam.imaging.presets import scheme_to_dict  # noqa: E402
 from graysam.models.build import check_grid  # noqa: E402

@@ -59,7 +59,7 @@ def save_tiny_model(path: Path, channels: str = "replicate") -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from graysam.config import compose_plain
+    from graysam.config.composing import compose_plain
     from graysam.imaging.presets import load_scheme, scheme_to_dict
     from graysam.models.build import build_sam
     from graysam.models.weights import METADATA_KEY

@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from graysam.config import compose_plain
+from graysam.config.composing import compose_plain
 from graysam.train import prepare_data
 
 

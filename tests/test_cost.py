@@ -2,7 +2,7 @@
 
 import pytest
 
-from graysam.config import load_group
+from graysam.config.composing import load_group
 from graysam.models.build import build_sam
 from graysam.models.cost import measure_cost
 

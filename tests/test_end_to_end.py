@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.config import load_group
+from graysam.config.composing import load_group
 from graysam.imaging.presets import load_scheme
 from graysam.models.build import build_sam
 from graysam.models.weights import load_parts

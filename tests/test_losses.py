@@ -62,7 +62,7 @@ def test_dice_of_a_hand_computed_case() -> None:
 
 @pytest.mark.parametrize("term", ["bce_weight", "dice_weight", "iou_weight"])
 def test_each_term_alone_reaches_its_head(term: str) -> None:
-    from graysam.config import load_group
+    from graysam.config.composing import load_group
 
     torch.manual_seed(0)
     model = build_sam(**load_group("model", "efficientvit_sam_l0"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.config import load_group
+from graysam.config.composing import load_group
 from graysam.imaging.canvas import Canvas, mask_to_native
 from graysam.models.build import build_sam
 from graysam.models.sam import Sam

@@ -118,12 +118,12 @@ def test_dev_brings_every_extra() -> None:
 
 def test_every_experiment_composes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = """
-import graysam.config, graysam.resources
+import graysam.config.composing, graysam.resources
 from graysam.imaging.presets import load_scheme, scheme_names
 assert graysam.resources.conf_dir() == graysam.resources.Path(sys.path[0]).resolve() / "graysam" / "conf"
 for path in sorted((graysam.resources.conf_dir() / "experiment").glob("*.yaml")):
-    print(path.stem, graysam.config.compose_plain("train", [f"experiment={path.stem}"])["name"])
-graysam.config.compose_plain("pack")
+    print(path.stem, graysam.config.composing.compose_plain("train", [f"experiment={path.stem}"])["name"])
+graysam.config.composing.compose_plain("pack")
 for name in scheme_names():
     load_scheme(name)
     print(name)

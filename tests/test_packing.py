@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graysam.config import compose_plain
+from graysam.config.composing import compose_plain
 from graysam.data.packing import PackOptions, Subject, encode_labelled_image, hold_out, in_order, pack_folder
 from graysam.data.shard_writing import ShardWriter, building, encode_sample
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, VERSION, ShardError, ShardIndex, ShardReader, load_manifest

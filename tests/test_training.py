@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from graysam import train
-from graysam.config import compose_plain
+from graysam.config.composing import compose_plain
 from graysam.data.dataset import Batch
 from graysam.models.weights import METADATA_KEY, read_weights
 from graysam.resources import conf_dir

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from graysam.config import load_group
+from graysam.config.composing import load_group
 from graysam.files import sha256_of
 from graysam.models.build import build_sam
 from graysam.models.downloads import DOWNLOADS, Download, fetch
