@@ -1,6 +1,7 @@
 """The LightningDataModule over packed shards."""
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,28 @@ from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
 from graysam.data.sampling import BalancedSampler
 from graysam.data.shards import ShardIndex, ShardReader
 from graysam.imaging.channels import Scheme
+
+
+class ResumableLoader(DataLoader[Item]):
+    """Training batches that can begin within an epoch: Lightning stores its state in a checkpoint and gives it back."""
+
+    sampler: BalancedSampler
+    batch_size: int
+    given = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what iter() needs, and no more
+        self.given = self.sampler.begin_at // self.batch_size
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many draws of the epoch have been given; an epoch that is through counts as not begun."""
+        return {"draws": self.given * self.batch_size if self.given < len(self) else 0}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out what has been given in the epoch that comes next."""
+        self.sampler.begin_at = state["draws"]
 
 
 class ShardDataModule(lightning.LightningDataModule):
@@ -116,16 +139,16 @@ class ShardDataModule(lightning.LightningDataModule):
             ranks=ranks,
         )
 
-    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
+    def _loader(self, kind: type[DataLoader[Item]], dataset: Any, **kwargs: Any) -> DataLoader[Item]:
         if self.num_workers > 0:
             cv2.setNumThreads(1)  # a forked process hangs when it shrinks a pool that its parent has started
-        return DataLoader(
+        return kind(
             dataset,
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_reading,
             **kwargs,
         )
 
@@ -139,7 +162,8 @@ class ShardDataModule(lightning.LightningDataModule):
             augmentations=self.augmentations,
             boxes_per_image=self.boxes_per_image,
         )
-        return self._loader(dataset, sampler=self.sampler(*self._rank_of_ranks()), batch_size=self.batch_size)
+        sampler = self.sampler(*self._rank_of_ranks())
+        return self._loader(ResumableLoader, dataset, sampler=sampler, batch_size=self.batch_size)
 
     def validation_set(self, rank: int = 0, ranks: int = 1) -> FixedSlices:
         """Return one rank's share of all held-out slices."""
@@ -155,10 +179,14 @@ class ShardDataModule(lightning.LightningDataModule):
         held_out = len(self._reader().index.rows(split="val"))
         if held_out < ranks:
             raise ValueError(f"{self.shards_dir} holds {held_out} validation samples for {ranks} ranks; use fewer")
-        return self._loader(self.validation_set(rank, ranks), batch_size=self.val_batch_size, shuffle=False)
+        return self._loader(DataLoader, self.validation_set(rank, ranks), batch_size=self.val_batch_size, shuffle=False)
 
 
-def _one_thread(_: int) -> None:
-    """Keep a reading process to one thread: the model's threads need the cores."""
+def _begin_reading(_: int) -> None:
+    """Keep a reading process to one thread: the model's threads need the cores.
+
+    Ctrl-C reaches the whole group of processes; the main one decides when reading ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

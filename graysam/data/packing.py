@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -23,6 +23,11 @@ from graysam.data.shard_writing import EncodedSample, ShardWriter, building, che
 from graysam.imaging.canvas import resize_longest_side, to_uint8
 from graysam.terminal import progress
 
+SplitBy = Literal["patient", "slice"]
+SPLIT_BY: dict[SplitBy, str] = {
+    "patient": "dataset and patient (3D) or image (2D)",
+    "slice": "slice (3D) or image (2D): a patient's slices are on both sides",
+}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -46,19 +51,23 @@ class PackOptions:
 
     size is the longest side in pixels; patient_pattern is a regular expression with one group that finds the
     patient in the case part of a file's name (None: the whole part), for datasets with several volumes a
-    patient.
+    patient. split_by says what the split keeps together: a patient, or only a slice, as the released code does,
+    which then validates on patients that it was trained with.
     """
 
     size: int
     spacing_order: SpacingOrder
     patient_pattern: str | None
     val_fraction: float
+    split_by: SplitBy
     seed: int
     samples_per_shard: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction is {self.val_fraction}; required: 0 (hold nothing out) to below 1")
+        if self.split_by not in SPLIT_BY:
+            raise ValueError(f"split_by is {self.split_by!r}; required: {' or '.join(SPLIT_BY)}")
         if not 16 <= self.size <= 4096:
             raise ValueError(f"size is {self.size}; required: 16 to 4096 pixels (the network's is 256)")
         if self.spacing_order not in ("zyx", "xyz"):
@@ -268,6 +277,7 @@ def pack_folder(
     bad: dict[str, str] = {}
     left_out: Counter[str] = Counter()
     subjects: list[Subject] = []  # by sample written
+    units: list[Subject] = []  # what the split keeps together, by sample written
     groups: dict[str, set[Subject]] = {}
     with (
         building(output_dir, replace_existing=overwrite) as folder,
@@ -281,22 +291,28 @@ def pack_folder(
             left_out += case.left_out
             for sample in case.samples:
                 writer.write(sample)
+                by_slice = options.split_by == "slice"
+                unit = Subject(case.subject.dataset, sample.key) if by_slice else case.subject
                 subjects.append(case.subject)
-                groups.setdefault(sample.group, set()).add(case.subject)
+                units.append(unit)
+                groups.setdefault(sample.group, set()).add(unit)
         if not subjects:
             first = next((f"; the first of {len(bad)} bad files: {name}: {why}" for name, why in bad.items()), "")
             raise ValueError(f"{input_dir}: none of {len(files)} NPZ files gave a sample{first}")
         held_out = hold_out(groups, options.val_fraction, options.seed)
+        sides = {(subject, unit in held_out) for subject, unit in zip(subjects, units, strict=True)}
         manifest = writer.finish(
-            ["val" if subject in held_out else "train" for subject in subjects],
+            ["val" if unit in held_out else "train" for unit in units],
             {
                 "source": "npz",
                 "split": {
-                    "by": "dataset and patient (3D) or image (2D)",
+                    "split_by": options.split_by,
+                    "by": SPLIT_BY[options.split_by],
                     "val_fraction": options.val_fraction,
                     "seed": options.seed,
                     "val_subjects": {g: sorted(map(str, groups[g] & held_out)) for g in sorted(groups)},
                     "subjects": {g: len(groups[g]) for g in sorted(groups)},
+                    "patients_on_both_sides": len(sides) - len(set(subjects)),
                     "groups_without_val": [g for g in sorted(groups) if not groups[g] & held_out],
                 },
                 "packing": {

@@ -95,7 +95,8 @@ class BalancedSampler(Sampler[Draw]):
     """Yields one rank's draws of the current epoch; Lightning calls `set_epoch`.
 
     Rank r takes positions r, r + ranks, ...: batch b over all ranks holds the same draws as batch b of one process
-    with a batch `ranks` times as large.
+    with a batch `ranks` times as large. `begin_at` leaves out so many draws of the next iteration, and of no other: a
+    run that goes on within an epoch has seen them.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class BalancedSampler(Sampler[Draw]):
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self.with_replacement = with_replacement
         self.epoch = 0
+        self.begin_at = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
@@ -125,4 +127,5 @@ class BalancedSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         plan = plan_epoch(self.groups, self.counts, self.seed, self.epoch, with_replacement=self.with_replacement)
-        return iter(plan[self.rank :: self.ranks])
+        begin_at, self.begin_at = self.begin_at, 0
+        return iter(plan[self.rank :: self.ranks][begin_at:])

@@ -1,14 +1,25 @@
 """A run's directory: its stored config, the guard against mixing two runs, and the checkpoint to go on from."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from graysam.files import replacing
+from graysam.training.checkpoints import BEST, LAST, PREVIOUS, damage
+
+log = logging.getLogger(__name__)
 
 # Settings that change how a run is carried out and not what it computes; they may differ when a run goes on.
-FREE_KEYS = ("threads", "data.num_workers", "data.pin_memory", "trainer.max_time", "callbacks.progress.plain_seconds")
+FREE_KEYS = (
+    "threads",
+    "data.num_workers",
+    "data.pin_memory",
+    "trainer.max_time",
+    "callbacks.progress",
+    "callbacks.resume",
+)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -31,8 +42,20 @@ def differing_keys(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in FREE_KEYS
+        if before.get(key) != after.get(key) and not _is_free(key)
     ]
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run; raises ValueError, saying what to do, when it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {path.parent} to run again") from None
 
 
 class RunDirectory:
@@ -50,9 +73,10 @@ class RunDirectory:
         self.path = path
         self.config = json.loads(json.dumps(config))  # as the file will hold it
         self._config_file = path / "config.json"
+        self._run_file = path / "run.json"
         self._summary_file = path / "summary.json"
         if self._config_file.is_file():
-            differing = differing_keys(json.loads(self._config_file.read_text()), self.config)
+            differing = differing_keys(read_json(self._config_file), self.config)
             if differing:
                 raise ValueError(
                     f"{path} holds a run of another config ({'; '.join(differing)}); "
@@ -61,27 +85,47 @@ class RunDirectory:
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path} exists, but is no run of graysam; give another name=... or run_dir=...")
 
-    def claim(self) -> None:
-        """Make the folder and store the config; call it when everything the run needs has been built."""
+    def claim(self, origin: Mapping[str, Any], start: Mapping[str, Any]) -> None:
+        """Make the folder and store the config and the run's origin; call it when everything has been built.
+
+        Args:
+            origin: `provenance()` of a run that begins; one that goes on keeps its own.
+            start: `start()` of this process; a run lists all of them.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        known = read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
+        known["starts"].append(dict(start))
+        write_json(self._run_file, known)
         if not self._config_file.is_file():
             write_json(self._config_file, self.config)
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, or None for a fresh start."""
-        path = self.path / "checkpoints" / "last.ckpt"
-        return path if path.is_file() else None
+        """The newest checkpoint to go on from whose bytes are whole, or None for a fresh start.
+
+        Raises:
+            ValueError: there are checkpoints, but all are damaged.
+        """
+        folder = self.path / "checkpoints"
+        candidates = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+        for path in candidates:
+            wrong = damage(path)
+            if wrong is None:
+                return path
+            log.warning("%s is damaged (%s), so the run goes on from the one before it", path, wrong)
+        if candidates:
+            raise ValueError(f"no checkpoint in {folder} is whole; delete {self.path} to begin again")
+        return None
 
     @property
     def best_checkpoint(self) -> Path | None:
         """The checkpoint with the best monitored value so far, or None."""
-        path = self.path / "checkpoints" / "best.ckpt"
+        path = self.path / "checkpoints" / BEST
         return path if path.is_file() else None
 
     def read_summary(self) -> dict[str, Any]:
         """Return what the run has found out so far; empty for a fresh start."""
-        return json.loads(self._summary_file.read_text()) if self._summary_file.is_file() else {}
+        return read_json(self._summary_file) if self._summary_file.is_file() else {}
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Store what the run has found out."""

@@ -15,13 +15,18 @@ MACRO = "macro"
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object's DSC and NSD in [0,1], slice-wise at 256 pixels, and its loss (NaN where there is none)."""
+    """One object's DSC and NSD in [0,1], slice-wise at 256 pixels, and its loss (NaN where there is none).
+
+    `key` names the slice in its shard, `prompt` is the number of the object's box on that slice, from 0.
+    """
 
     group: str
     modality: str
     dsc: float
     nsd: float
     loss: float
+    key: str = ""
+    prompt: int = 0
 
 
 class Means(NamedTuple):
@@ -46,10 +51,14 @@ class Scores:
         mask: NDArray[np.bool_],
         predicted: NDArray[np.bool_],
         loss: float = float("nan"),
-    ) -> None:
+        key: str = "",
+        prompt: int = 0,
+    ) -> ObjectScore:
         """Score one object: bool (256,256) ground truth and prediction."""
         dsc, nsd = binary_metrics(mask, predicted)
-        self.objects.append(ObjectScore(group, modality, dsc, nsd, loss))
+        score = ObjectScore(group, modality, dsc, nsd, loss, key, prompt)
+        self.objects.append(score)
+        return score
 
     def by(self, attribute: str) -> dict[str, Means]:
         """Return the means by `group` or `modality`, sorted by name."""

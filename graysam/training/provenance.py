@@ -1,0 +1,88 @@
+"""Where a run's numbers come from: code, packages, weights, shards, machine."""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graysam.files import sha256_of
+from graysam.resources import conf_dir
+
+PACKAGES = ("graysam", "torch", "torchvision", "timm", "lightning", "hydra-core", "numpy", "opencv-python-headless")
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return a checkout's commit, whether its tracked files differ from it, and the difference; None without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        difference = git("diff", "HEAD")
+        untracked = git("ls-files", "--others", "--exclude-standard", "--full-name").split()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(difference or untracked), "untracked": untracked, "diff": difference}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, its cores, torch's threads, and the GPUs."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": processor_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "system": platform.platform(),
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def start() -> dict[str, str]:
+    """Return the command of this process and the time, UTC."""
+    return {"command": shlex.join(sys.orig_argv), "time": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def provenance(*, name: str, seed: int, weights: Sequence[dict[str, Any]], shards_dir: Path) -> dict[str, Any]:
+    """Return all of it as plain containers, with a random id of eight hexadecimal digits for the run."""
+    manifest = shards_dir / "manifest.json"
+    return {
+        "id": secrets.token_hex(4),
+        "name": name,
+        "seed": seed,
+        "git": git_state(conf_dir().parent),
+        "versions": versions(),
+        "weights": list(weights),
+        "shards": {"path": str(shards_dir), "manifest_sha256": sha256_of(manifest)},
+        "machine": machine(),
+    }
