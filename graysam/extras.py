@@ -15,6 +15,7 @@ MODULES = {
         "safetensors",
     ),
     "demo": ("nibabel", "nilearn"),
+    "dashboards": ("wandb", "wandb_workspaces"),
 }
 
 

@@ -20,6 +20,8 @@ OVERRIDES = [
     "data.batch_size=4",
     "data.num_workers=0",
     "optimizer.lr=1e-3",
+    "quantize=none",
+    "callbacks.validation_report.pictures_every_n_epochs=100",
 ]
 
 

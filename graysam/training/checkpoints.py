@@ -218,7 +218,7 @@ class ResumePoints(Checkpoint):
         incoming = self.directory / f"incoming-{LAST}"
         self._within_validation = within_validation
         try:
-            trainer.save_checkpoint(incoming, weights_only=False)
+            trainer.save_checkpoint(incoming, False)  # not the weights alone
         finally:
             self._within_validation = False
         if trainer.is_global_zero:

@@ -218,17 +218,15 @@ class SamModule(lightning.LightningModule):
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.scores.objects)
             self.scores = Scores([score for part in gathered for score in part])
-        for name, mean in self._means(self.val_sums).items():
-            self.log(metric_name("val", name), mean, prog_bar=name == "total")
-        for kind in ("group", "modality"):
-            for name, means in self.scores.by(kind).items():
-                self.log(f"val/loss_slice256/{kind}/{name}", means.loss)
-                self.log(f"val/dsc_slice256/{kind}/{name}", means.dsc)
-                self.log(f"val/nsd_slice256/{kind}/{name}", means.nsd)
-        macro = self.scores.macro()
-        self.log("val/loss_slice256/macro", macro.loss)
-        self.log("val/dsc_slice256/macro", macro.dsc, prog_bar=True)
-        self.log("val/nsd_slice256/macro", macro.nsd)
+        values = {metric_name("val", name): mean for name, mean in self._means(self.val_sums).items()}
+        rows = [f"{kind}/{name}" for kind in ("group", "modality") for name in self.scores.by(kind)]
+        means = [*self.scores.by("group").values(), *self.scores.by("modality").values(), self.scores.macro()]
+        for row, mean in zip([*rows, "macro"], means, strict=True):
+            for figure in ("loss", "dsc", "nsd"):
+                values[f"val/{figure}_slice256/{row}"] = getattr(mean, figure)
+        curves = self.trainer.state.fn == TrainerFn.FITTING  # a validation before or after training is no point of them
+        for name, value in values.items():
+            self.log(name, value, logger=curves, prog_bar=name in ("val/loss", "val/dsc_slice256/macro"))
 
     # ------------------------------------------------------------------ optimizer and checkpoint
     def configure_optimizers(self) -> Any:

@@ -1,5 +1,6 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere; and none of Lightning's advertisements."""
 
+import logging
 import sys
 import time
 from typing import Any
@@ -67,3 +68,13 @@ class PlainProgress(ProgressBar):
 def progress_bar(*, plain_seconds: float) -> Callback:
     """Return a tqdm bar when the standard error is a terminal, else plain lines every `plain_seconds`."""
     return TQDMProgressBar() if sys.stderr.isatty() else PlainProgress(plain_seconds)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return "litlogger" not in text and "litmodels" not in text
+
+
+def hide_advertisements() -> None:
+    """Keep Lightning's hints at further products out of its log; adding the same filter twice changes nothing."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)

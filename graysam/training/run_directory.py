@@ -17,8 +17,12 @@ FREE_KEYS = (
     "data.num_workers",
     "data.pin_memory",
     "trainer.max_time",
+    "logger",
+    "quantize",
+    "callbacks.benchmark",
     "callbacks.progress",
     "callbacks.resume",
+    "callbacks.validation_report",
 )
 
 

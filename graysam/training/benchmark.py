@@ -1,0 +1,154 @@
+"""One checkpoint in several kinds of numbers: accuracy, speed, size, and what was really quantized."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from graysam.data.dataset import FixedSlices, Item
+from graysam.files import sha256_of
+from graysam.runtime.quantize import KINDS, Prepared, check_kinds, restore
+from graysam.runtime.quantize_accounting import account_for
+from graysam.runtime.quantize_timing import BOX_BATCH, time_kinds
+from graysam.terminal import progress
+from graysam.training.provenance import machine
+from graysam.training.scores import Scores
+
+FORMAT = 1  # of benchmark.json
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is compared, and how.
+
+    kinds: names of `graysam.runtime.quantize.KINDS`; threads: of the CPU, for the times; repeats: timed rounds;
+    warmup: rounds before them; timing_images: images they go over; max_images: most images that are scored, groups in
+    turn, None for all.
+
+    Raises:
+        ValueError: an unknown or repeated kind, or a count out of range.
+    """
+
+    kinds: tuple[str, ...]
+    threads: int
+    repeats: int
+    warmup: int
+    timing_images: int
+    max_images: int | None
+
+    def __post_init__(self) -> None:
+        check_kinds(self.kinds)
+        least = {"threads": 1, "repeats": 1, "warmup": 0, "timing_images": 1, "max_images": 1}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise ValueError(f"quantize.{name} is {value}; required: at least {smallest}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain containers, as JSON gives them back."""
+        return {**asdict(self), "kinds": list(self.kinds)}
+
+
+def choose(groups: NDArray[np.str_], count: int | None) -> list[int]:
+    """Return at most `count` positions, in order: every group in turn, evenly spread within each; None takes all."""
+    if count is None or count >= len(groups):
+        return list(range(len(groups)))
+    places = {str(name): np.flatnonzero(groups == name) for name in np.unique(groups)}
+    quota = dict.fromkeys(places, 0)
+    while sum(quota.values()) < count:
+        for name in places:
+            if quota[name] < len(places[name]) and sum(quota.values()) < count:
+                quota[name] += 1
+    chosen = [places[name][np.linspace(0, len(places[name]) - 1, n).round().astype(int)] for name, n in quota.items()]
+    return sorted(int(place) for part in chosen for place in part)
+
+
+def score(prepared: Mapping[str, Prepared], item: Item, scores: Mapping[str, Scores]) -> None:
+    """Add every kind's scores of one image with the same boxes."""
+    image, boxes, masks = item.image.numpy()[None], item.boxes.numpy(), item.masks.numpy()
+    for kind, network in prepared.items():
+        embedding = network.backend.encode(image)[0]
+        for first in range(0, len(boxes), BOX_BATCH):
+            logits, _ = network.backend.decode(embedding, boxes[first : first + BOX_BATCH])
+            for prompt, predicted in enumerate(logits > 0, start=first):
+                scores[kind].add(item.group, item.modality, masks[prompt], predicted, key=item.key, prompt=prompt)
+
+
+def reasons(kinds: Sequence[str]) -> dict[str, str | None]:
+    """Return why each kind cannot run here, None where it can."""
+    return {name: KINDS[name].why_unavailable() for name in kinds}
+
+
+def is_current(report: Mapping[str, Any], settings: Settings, checkpoint_sha256: str) -> bool:
+    """Say whether a stored report is of these weights and settings, and nothing has become available since."""
+    stored = {name: kind["available"] for name, kind in report.get("kinds", {}).items()}
+    return (
+        report.get("format") == FORMAT
+        and report.get("checkpoint_sha256") == checkpoint_sha256
+        and report.get("settings") == settings.to_dict()
+        and stored == {name: reason is None for name, reason in reasons(settings.kinds).items()}
+    )
+
+
+def benchmark(checkpoint: Path, items: FixedSlices, settings: Settings) -> dict[str, Any]:
+    """Compare the kinds on one checkpoint's weights, without retraining.
+
+    Args:
+        checkpoint: one of graysam, which describes its model.
+        items: held-out slices with their boxes.
+        settings: kinds and counts.
+
+    Returns:
+        Plain containers, as benchmark.json holds them: `kinds` has for each `available`, and either `reason` or
+        `scores`, `encoder_ms`, `decoder_ms`, `image_ms`, `size_mb` and `quantized`.
+
+    Raises:
+        ValueError: the checkpoint cannot be used. ChildProcessError: the timing process died.
+    """
+    model, size = restore(checkpoint)
+    unavailable = reasons(settings.kinds)
+    prepared = {name: KINDS[name].prepare(model) for name, reason in unavailable.items() if reason is None}
+    account = account_for(model, size)
+    groups = items.reader.index.groups[items.rows]
+    chosen = choose(groups, settings.max_images) if prepared else []
+    scores = {name: Scores() for name in prepared}
+    objects = 0
+    for i in progress(chosen, "scoring every kind"):
+        item = items[i]
+        objects += len(item.boxes)
+        score(prepared, item, scores)
+    timed = [items[i] for i in choose(groups, settings.timing_images)]
+    times = time_kinds(
+        checkpoint,
+        list(prepared),
+        [(item.image.numpy(), item.boxes.numpy()) for item in timed],
+        threads=settings.threads,
+        repeats=settings.repeats,
+        warmup=settings.warmup,
+    )
+    kinds: dict[str, dict[str, Any]] = {name: {"available": False, "reason": why} for name, why in unavailable.items()}
+    for name, network in prepared.items():
+        kinds[name] = {
+            "available": True,
+            "scores": scores[name].summary(),
+            **times.by_kind[name],
+            "size_mb": network.saved_bytes / MEGABYTE,
+            "quantized": account.of(network.quantized_layers),
+        }
+    return {
+        "format": FORMAT,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": sha256_of(checkpoint),
+        "settings": settings.to_dict(),
+        "threads": times.threads,
+        "images": len(chosen),
+        "objects": objects,
+        "boxes_of_timed_images": [len(item.boxes) for item in timed],
+        "machine": {**machine(), "threads": times.threads, "torch": str(torch.__version__)},
+        "kinds": kinds,
+    }

@@ -1,0 +1,187 @@
+"""What a validation shows: a table per modality, and pictures of its best and worst objects."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
+
+from graysam.data.dataset import Batch
+from graysam.data.shards import ShardReader
+from graysam.overlay import draw_overlay
+from graysam.training.dashboards import log_images, log_table
+from graysam.training.module import SamModule, ValidationOutput
+from graysam.training.scores import MACRO, ObjectScore
+
+COLUMNS = ("modality", "objects", "DSC", "NSD", "loss")
+SURROUNDINGS = 0.5  # of the longer side of what is shown, added all around
+MIN_SIDE = 96  # px of a picture's detail, so that a small object keeps something around it
+
+
+@dataclass(frozen=True)
+class SeenObject:
+    """One validated object: its score, box_xyxy (4,) on the grid, and both masks as packed bits of (size,size)."""
+
+    score: ObjectScore
+    box_xyxy: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    size: int
+
+    @property
+    def rank(self) -> tuple[float, float, str, int]:
+        """Worst first; the name decides between equals, so that the number of processes changes nothing."""
+        return self.score.dsc, self.score.nsd, self.score.key, self.score.prompt
+
+
+class ValidationReport(Callback):
+    """Gives the run's loggers a table of every validation and pictures of its best and worst objects by modality.
+
+    Within training the table is `validation`; a validation before training is called `untrained`, one after it
+    `trained`, and the scores of these two are also logged as `untrained/dsc_slice256/<modality>` and so on. Pictures
+    are `<table>/worst/<modality>` and `<table>/best/<modality>`. Of all objects, only those shown are kept in memory.
+
+    Args:
+        best, worst: objects of each modality to show, by DSC, then NSD.
+        pictures_every_n_epochs: of training; before and after it there are always pictures.
+
+    Raises:
+        ValueError: a negative count, or no epochs.
+    """
+
+    def __init__(self, *, best: int, worst: int, pictures_every_n_epochs: int) -> None:
+        if min(best, worst) < 0 or pictures_every_n_epochs < 1:
+            raise ValueError(
+                f"best {best}, worst {worst}, pictures_every_n_epochs {pictures_every_n_epochs}; "
+                "required: counts from 0 on, and at least every epoch 1"
+            )
+        self.best, self.worst, self.every = best, worst, pictures_every_n_epochs
+        self.seen: dict[str, list[SeenObject]] = {}
+        self.active = False
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Decide whether this validation is drawn, and forget the last one."""
+        due = _title(trainer) != "validation" or (trainer.current_epoch + 1) % self.every == 0
+        self.active = bool(trainer.loggers) and not trainer.sanity_checking and due
+        self.seen = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: ValidationOutput,  # type: ignore[override]
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the objects that are among the best or the worst so far."""
+        if self.active:
+            for seen in _objects(outputs, batch):
+                self.seen.setdefault(seen.score.modality, []).append(seen)
+            self.seen = {modality: extremes(found, self.worst, self.best) for modality, found in self.seen.items()}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: SamModule) -> None:  # type: ignore[override]
+        """Log the table and the pictures; every rank comes here, the first one logs."""
+        if trainer.sanity_checking or not trainer.loggers:
+            return
+        title, step = _title(trainer), trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own metrics
+        self._gather(trainer)
+        if trainer.is_global_zero:
+            rows = {**pl_module.scores.by("modality"), MACRO: pl_module.scores.macro()}
+            table = [(name, m.n, m.dsc, m.nsd, m.loss) for name, m in rows.items()]
+            log_table(trainer.loggers, title, COLUMNS, table, step)
+            if title != "validation":
+                scores = {f"{title}/dsc_slice256/{name}": m.dsc for name, m in rows.items()}
+                scores |= {f"{title}/nsd_slice256/{name}": m.nsd for name, m in rows.items()}
+                for logger in trainer.loggers:
+                    logger.log_metrics(scores, step)
+            self._draw(trainer, title, step)
+        self.seen = {}
+
+    def _gather(self, trainer: lightning.Trainer) -> None:
+        """Bring what the ranks kept to the first one."""
+        if not self.active or trainer.world_size == 1:
+            return
+        parts: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
+        torch.distributed.gather_object(self.seen, parts, dst=0)
+        whole: dict[str, list[SeenObject]] = {}
+        for part in parts or ():
+            for modality, found in part.items():
+                whole.setdefault(modality, []).extend(found)
+        self.seen = {modality: extremes(found, self.worst, self.best) for modality, found in whole.items()}
+
+    def _draw(self, trainer: lightning.Trainer, title: str, step: int) -> None:
+        for modality, found in sorted(self.seen.items()):
+            ends = {"worst": found[: self.worst], "best": found[::-1][: self.best]}
+            for end, chosen in ends.items():
+                reader = trainer.datamodule.reader  # type: ignore[attr-defined]
+                pictures = [draw_object(seen, reader) for seen in chosen]
+                log_images(trainer.loggers, f"{title}/{end}/{modality}", pictures, [caption(s) for s in chosen], step)
+
+
+def extremes(found: Iterable[SeenObject], worst: int, best: int) -> list[SeenObject]:
+    """Return the worst and the best objects, worst first, none twice; all where there are not more."""
+    ordered = sorted(found, key=lambda seen: seen.rank)
+    return [*ordered[:worst], *ordered[max(len(ordered) - best, worst) :]]
+
+
+def _title(trainer: lightning.Trainer) -> str:
+    if trainer.state.fn == TrainerFn.FITTING:
+        return "validation"
+    return "trained" if trainer.global_step else "untrained"
+
+
+def _objects(outputs: ValidationOutput, batch: Batch) -> list[SeenObject]:
+    places = batch.valid.nonzero().tolist()
+    boxes, masks, predicted = (x.cpu().numpy() for x in (batch.boxes, batch.masks, outputs.predicted))
+    return [
+        SeenObject(score, boxes[i, n], np.packbits(masks[i, n]), np.packbits(predicted[i, n]), masks.shape[-1])
+        for (i, n), score in zip(places, outputs.scores, strict=True)
+    ]
+
+
+def caption(seen: SeenObject) -> str:
+    """Return modality, scores in per cent, the slice's key and the number of its prompt."""
+    score = seen.score
+    return f"{score.modality}  DSC {100 * score.dsc:.1f}  NSD {100 * score.nsd:.1f}  {score.key} box {score.prompt}"
+
+
+def draw_object(seen: SeenObject, reader: ShardReader) -> NDArray[np.uint8]:
+    """Draw an object on its slice: box on the left; prediction in colour, ground truth dashed on the right.
+
+    Shown is the part of the slice that holds the box and both masks, with some of their surroundings.
+    """
+    (row,) = np.flatnonzero(reader.index.keys == seen.score.key)
+    image = reader.read(int(row)).image
+    shape = seen.size, seen.size
+    height, width = image.shape[:2]
+    mask, predicted = (np.unpackbits(bits).reshape(shape)[:height, :width] for bits in (seen.mask, seen.predicted))
+    top, bottom, left, right = window(seen.box_xyxy, mask | predicted)
+    shown = slice(top, bottom), slice(left, right)
+    box = seen.box_xyxy - np.array([left, top, left, top])
+    text = f"{caption(seen)}   (prediction: line, truth: dashes)"
+    return draw_overlay(image[shown], predicted[shown], box[None], mask[shown], caption=text)
+
+
+def window(box_xyxy: NDArray[np.float32], mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Return top, bottom, left, right (ends exclusive) of the part of (H,W) to show: a box, a mask, surroundings."""
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    x_min, x_max = min([box_xyxy[0], *columns]), max([box_xyxy[2] + 1, *columns + 1])
+    y_min, y_max = min([box_xyxy[1], *rows]), max([box_xyxy[3] + 1, *rows + 1])
+    longer = max(x_max - x_min, y_max - y_min)
+    side = min(max(longer * (1 + 2 * SURROUNDINGS), MIN_SIDE), max(height, width))
+    return *_span((y_min + y_max) / 2, side, height), *_span((x_min + x_max) / 2, side, width)
+
+
+def _span(middle: float, side: float, length: int) -> tuple[int, int]:
+    """Return start and end of `side` pixels around a middle, moved inside 0..length and no longer than it."""
+    taken = min(ceil(side), length)
+    start = min(max(round(middle - taken / 2), 0), length - taken)
+    return start, start + taken
