@@ -13,6 +13,7 @@ MODULES = {
         "webdataset",
         "pycocotools",
         "safetensors",
+        "typeguard",
     ),
     "demo": ("nibabel", "nilearn"),
     "dashboards": ("wandb", "wandb_workspaces"),

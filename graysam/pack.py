@@ -38,6 +38,7 @@ def main(cfg: dict[str, Any]) -> int:
             spacing_order=cfg["spacing_order"],
             patient_pattern=cfg["patient_pattern"],
             val_fraction=cfg["val_fraction"],
+            split_by=cfg["split_by"],
             seed=cfg["seed"],
             samples_per_shard=cfg["samples_per_shard"],
         )
@@ -58,6 +59,7 @@ def check_types(cfg: dict[str, Any]) -> None:
         **dict.fromkeys(("size", "seed", "samples_per_shard", "workers"), (int,)),
         **dict.fromkeys(("input_dir", "output_dir", "patient_pattern"), (str, type(None))),
         "val_fraction": (int, float),
+        "split_by": (str,),
         "overwrite": (bool,),
     }
     for name, allowed in kinds.items():

@@ -22,12 +22,14 @@ from lightning.pytorch.callbacks import LearningRateMonitor  # noqa: E402
 
 from graysam.config.building import build, build_all  # noqa: E402
 from graysam.config.command import entry_point  # noqa: E402
+from graysam.config.sweeping import in_sweep  # noqa: E402
 from graysam.data.datamodule import ShardDataModule  # noqa: E402
 from graysam.imaging.presets import scheme_to_dict  # noqa: E402
 from graysam.models.build import check_grid  # noqa: E402
 from graysam.models.sam import Sam  # noqa: E402
 from graysam.models.weights import (  # noqa: E402
     FORMAT,
+    METADATA_KEY,
     WeightSource,
     load_embedding_norm,
     load_heads,
@@ -35,8 +37,13 @@ from graysam.models.weights import (  # noqa: E402
     read_weights,
     resolve,
 )
-from graysam.terminal import one_line  # noqa: E402
+from graysam.terminal import FAILED, one_line  # noqa: E402
+from graysam.training.checkpoints import BEST, CheckpointNotWritten, WholeFileIO  # noqa: E402
+from graysam.training.dashboards import finish_loggers  # noqa: E402
+from graysam.training.interrupts import Interrupted  # noqa: E402
 from graysam.training.module import SamModule  # noqa: E402
+from graysam.training.progress import hide_advertisements  # noqa: E402
+from graysam.training.provenance import provenance, start  # noqa: E402
 from graysam.training.run_directory import RunDirectory  # noqa: E402
 from graysam.training.scores import MACRO, comparison_table, score_filled_boxes  # noqa: E402
 
@@ -123,9 +130,10 @@ def prepare_module(config: dict[str, Any], data: ShardDataModule) -> SamModule:
         loss=build(config["loss"]),
         optimizer=build(config["optimizer"]),
         scheduler=build(config["scheduler"]) if config["scheduler"] else None,
-        monitor=config["monitor"],
+        monitor=config["scheduler_monitor"],
         frozen=[*config["unused"], *config["frozen"]],
         channels_last=config["channels_last"],
+        sync_batchnorm=config["sync_batchnorm"],
         description=description,
     )
 
@@ -138,7 +146,11 @@ def prepare_trainer(config: dict[str, Any]) -> lightning.Trainer:
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     try:
         return build(
-            config["trainer"], default_root_dir=config["run_dir"], callbacks=callbacks, logger=loggers or False
+            config["trainer"],
+            default_root_dir=config["run_dir"],
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[WholeFileIO()],
         )
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {one_line(error)}") from error
@@ -186,6 +198,51 @@ def print_summary(summary: dict[str, Any], config: dict[str, Any]) -> int:
     return 0
 
 
+def fit(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule, directory: RunDirectory) -> Path:
+    """Train from the last checkpoint, if there is one, and return the best one's path."""
+    resume = directory.last_checkpoint
+    if resume is not None:
+        log.info("going on from %s", resume)
+    elif trainer.max_epochs == 0 and trainer.is_global_zero:  # nothing is trained: the start is the best there is
+        content = {"state_dict": module.state_dict(), METADATA_KEY: module.description}
+        WholeFileIO().save_checkpoint(content, directory.path / "checkpoints" / BEST)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {one_line(error)}") from error
+    return load_best(directory, module)
+
+
+def carry_out(
+    config: dict[str, Any],
+    directory: RunDirectory,
+    trainer: lightning.Trainer,
+    module: SamModule,
+    data: ShardDataModule,
+) -> int:
+    """Score the untrained model where that is wanted, train, score, and return the exit code."""
+    summary = directory.read_summary()
+    if trainer.is_global_zero:
+        origin = provenance(
+            name=config["name"],
+            seed=config["seed"],
+            weights=module.description["weights"],
+            shards_dir=data.shards_dir,
+        )
+        directory.claim(origin, start())
+    if config["compare"] and "untrained" not in summary:
+        log.info("scoring the untrained model and filled boxes")
+        summary = {"untrained": validate(trainer, module, data), "fill the box": filled_boxes(data)}
+        if trainer.is_global_zero:
+            directory.write_summary(summary)
+    best = fit(trainer, module, data, directory)
+    summary |= {"trained": validate(trainer, module, data), "best_checkpoint": str(best)}
+    if not trainer.is_global_zero:
+        return 0
+    directory.write_summary(summary)
+    return print_summary(summary, config)
+
+
 def run(config: dict[str, Any]) -> int:
     """Carry out one run, or go on with it, and return its exit code."""
     check_inputs(config)
@@ -200,22 +257,46 @@ def run(config: dict[str, Any]) -> int:
     data = prepare_data(config)
     module = prepare_module(config, data)
     trainer = prepare_trainer(config)
-    directory.claim()
-    if config["compare"] and "untrained" not in summary:
-        log.info("scoring the untrained model and filled boxes")
-        summary = {"untrained": validate(trainer, module, data), "fill the box": filled_boxes(data)}
+    refuse_ranks_in_a_sweep(trainer)
+    code = FAILED
+    try:
+        code = carry_out(config, directory, trainer, module, data)
+    except Interrupted as stop:
+        # a rank that ends with another code than 0 makes Lightning kill the first one while it tidies up
+        code = stop.exit_code if trainer.is_global_zero else 0
         if trainer.is_global_zero:
-            directory.write_summary(summary)
-    resume = directory.last_checkpoint
-    if resume is not None:
-        log.info("going on from %s", resume)
-    trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
-    best = load_best(directory, module)
-    summary |= {"trained": validate(trainer, module, data), "best_checkpoint": str(best)}
-    if not trainer.is_global_zero:
-        return 0
-    directory.write_summary(summary)
-    return print_summary(summary, config)
+            print(stop, file=sys.stderr)
+    except (OSError, RuntimeError) as error:
+        print(f"error: {lasting_failure(error)}", file=sys.stderr)
+    finally:
+        finish_loggers(trainer.loggers, failed=code != 0)
+    return code
+
+
+def refuse_ranks_in_a_sweep(trainer: lightning.Trainer) -> None:
+    """Raise ValueError for a sweep's job that would start ranks by itself: each would run the whole command line."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    launched = environment is not None and environment.creates_processes_externally
+    if trainer.world_size > 1 and in_sweep() and not launched:
+        raise ValueError(
+            f"a sweep's job cannot use {trainer.world_size} devices: Lightning would start the other ranks by giving "
+            "the whole sweep's command line once more; use trainer.devices=1, or one run at a time, or SLURM or torchrun"
+        )
+
+
+def lasting_failure(error: OSError | RuntimeError) -> str:
+    """Return one line for what the machine, and not the input, did to a run; any other error is raised again."""
+    after = "what was stored before is kept, and the same command goes on from there"
+    text = one_line(error)
+    if isinstance(error, CheckpointNotWritten):
+        return text
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the device has too little memory ({text[:200]}); lower data.batch_size under another name; {after}"
+    if "DataLoader worker" in text:
+        return f"a reading process died ({text[:200]}): mostly for want of memory; lower data.num_workers; {after}"
+    if isinstance(error, OSError):
+        return f"{text}; {after}"
+    raise error
 
 
 @entry_point("train")
@@ -226,8 +307,10 @@ def main(config: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    hide_advertisements()
     # The parts that box prompts never reach are frozen on purpose, and so in evaluation mode.
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run that goes on
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning asks torch's pytree in a deprecated way
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log")  # what is logged is over all ranks
     sys.exit(main())

@@ -5,6 +5,7 @@ commands have to say it. Exit code 1 is for a bad case among others, 2 for input
 """
 
 import io
+import logging
 import pickle
 import re
 import shutil
@@ -272,6 +273,9 @@ def test_pack_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *more: str) -> int:
     given = overrides(tmp_path / "shards", tmp_path / "run", *more)
+    for name in (None, "lightning", "lightning.pytorch", "lightning.fabric"):
+        # Handlers that Hydra and Lightning set keep the standard error of an earlier test, which is closed by now.
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     return hydra_command(monkeypatch, graysam.train.main, *given)
 
 

@@ -60,7 +60,7 @@ def raw(tmp_path: Path) -> Path:
 
 DEFAULTS = {
     key: compose_plain("pack")[key]
-    for key in ("size", "spacing_order", "patient_pattern", "val_fraction", "seed", "samples_per_shard")
+    for key in ("size", "spacing_order", "patient_pattern", "val_fraction", "split_by", "seed", "samples_per_shard")
 }
 
 
@@ -214,6 +214,38 @@ def test_no_patient_is_on_both_sides_in_any_modality(raw: Path, tmp_path: Path) 
         patients = load_manifest(tmp_path / str(seed))["split"]["val_subjects"]
         assert len(patients["PET_STS"]) == 1
         assert patients["CT_STS"] == patients["MR_STS"]
+
+
+@pytest.mark.parametrize(("split_by", "leaks"), [("patient", False), ("slice", True)])
+def test_a_split_by_slice_leaks_patients_and_one_by_patient_does_not(
+    raw: Path, tmp_path: Path, split_by: str, leaks: bool
+) -> None:
+    """The leak is measured on what is written, and the manifest tells the same."""
+    pack(raw, tmp_path / "out", split_by=split_by, val_fraction=0.25)
+    index = ShardIndex.load(tmp_path / "out")
+    reader = ShardReader(tmp_path / "out", index)
+    sides: dict[tuple[str, str], set[str]] = {}
+    for row in range(len(reader)):
+        meta = reader.read(row).meta
+        sides.setdefault((meta["dataset"], meta["subject_id"]), set()).add(str(index.splits[row]))
+    on_both = sum(len(side) == 2 for side in sides.values())
+    assert (on_both > 0) == leaks
+    assert len(index.rows("val", "CT_STS")) == 4, "a quarter of 16 slices, or of 8 patients with two slices each"
+    split = load_manifest(tmp_path / "out")["split"]
+    assert split["split_by"] == split_by
+    assert split["patients_on_both_sides"] == on_both
+    held_out = split["val_subjects"]["CT_STS"]
+    assert len(held_out) == (4 if leaks else 2)
+    assert all(("_z" in name) == leaks for name in held_out)
+
+
+def test_another_way_to_split_changes_the_split_and_not_the_shards(raw: Path, tmp_path: Path) -> None:
+    for way in ("patient", "slice"):
+        pack(raw, tmp_path / way, split_by=way, val_fraction=0.25)
+    one, other = contents(tmp_path / "patient"), contents(tmp_path / "slice")
+    assert {name for name in one if one[name] != other[name]} == {INDEX_NAME, MANIFEST_NAME}
+    with pytest.raises(ValueError, match="split_by is 'volume'; required: patient or slice"):
+        pack(raw, tmp_path / "out", split_by="volume")
 
 
 @settings(max_examples=200, deadline=None)

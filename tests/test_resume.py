@@ -7,6 +7,7 @@ import resource
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ COMMON = (
     "callbacks.resume.every_steps=2",
     "callbacks.progress=null",
 )
+slow = partial(pytest.param, marks=pytest.mark.slow)
 PLATEAU = ("scheduler.patience=0", "scheduler.factor=0.5")
 
 
@@ -124,17 +126,17 @@ def never_stopped(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.parametrize(
     ("hook", "count"),
     [
-        ("on_train_batch_start", 1),
-        ("on_train_batch_end", 2),
+        slow("on_train_batch_start", 1),
+        slow("on_train_batch_end", 2),
         ("on_train_batch_end", 3),
-        ("on_before_zero_grad", 8),
-        ("on_train_batch_end", 10),
-        ("on_validation_start", 2),
+        slow("on_before_zero_grad", 8),
+        slow("on_train_batch_end", 10),
+        slow("on_validation_start", 2),
         ("on_validation_batch_end", 1),
         ("on_validation_end", 2),
         ("on_train_epoch_end", 1),
-        ("on_train_epoch_end", 3),
-        ("on_train_epoch_start", 2),
+        slow("on_train_epoch_end", 3),
+        slow("on_train_epoch_start", 2),
         ("on_train_end", 1),
     ],
 )
@@ -151,17 +153,17 @@ def test_killed_anywhere(
     ("changes", "hook", "count"),
     [
         (("scheduler_monitor=train/loss_epoch",), "on_train_batch_end", 8),
-        (("scheduler=cosine",), "on_train_batch_end", 9),
-        (("data.num_workers=2", "scheduler=none"), "on_train_batch_end", 8),
-        (("trainer.accumulate_grad_batches=2",), "on_train_batch_end", 8),
+        slow(("scheduler=cosine",), "on_train_batch_end", 9),
+        slow(("data.num_workers=2", "scheduler=none"), "on_train_batch_end", 8),
+        slow(("trainer.accumulate_grad_batches=2",), "on_train_batch_end", 8),
         (("trainer.val_check_interval=0.4",), "on_train_batch_end", 9),
-        (("trainer.val_check_interval=0.4",), "on_validation_batch_end", 6),
-        (("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"), "on_train_batch_end", 18),
-        (("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"), "on_train_epoch_start", 2),
-        (("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_train_batch_end", 12),
+        slow(("trainer.val_check_interval=0.4",), "on_validation_batch_end", 6),
+        slow(("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"), "on_train_batch_end", 18),
+        slow(("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"), "on_train_epoch_start", 2),
+        slow(("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_train_batch_end", 12),
         (("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_train_epoch_start", 3),
-        (("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_validation_batch_end", 2),
-        (
+        slow(("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_validation_batch_end", 2),
+        slow(
             ("data.boxes_per_image=2", "data.with_replacement=true", "frozen=[image_encoder.backbone]"),
             "on_train_batch_end",
             8,

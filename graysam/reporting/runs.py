@@ -1,0 +1,178 @@
+"""Reading run directories: what each run is, how far it came, and what it found out."""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MACRO = "macro"
+UNTRAINED, FILLED, TRAINED = "untrained", "fill the box", "trained"
+CONFIG, SUMMARY, BENCHMARK = "config.json", "summary.json", "benchmark.json"
+EPOCH_LOSS = "train/loss_epoch"  # the column of metrics.csv that is written when an epoch ends
+TIMES = ("encoder_ms", "decoder_ms", "image_ms")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+
+
+class Score(NamedTuple):
+    """DSC and NSD in [0,1], means over n objects."""
+
+    dsc: float
+    nsd: float
+    n: int
+
+
+Scores = Mapping[str, Score]  # modality or MACRO -> score
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of numbers (a quantization, or none) that a run's weights were benchmarked in.
+
+    times_ms are medians. Where the kind could not run, `reason` says why and the rest is empty.
+    """
+
+    scores: Scores = field(default_factory=dict)
+    times_ms: Mapping[str, float] = field(default_factory=dict)
+    size_mb: float = math.nan
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory holds.
+
+    scores: by title (UNTRAINED, FILLED, TRAINED), of the validation slices at 256 px. epochs: those that ended, None
+    where no CSV logger wrote them down. problem: "" for a finished run, else what it lacks, in one line.
+    """
+
+    path: Path
+    name: str
+    seed: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    epochs: int | None = None
+    problem: str = ""
+
+    @property
+    def state(self) -> str:
+        """Return `finished`, `unfinished` or `damaged`."""
+        return self.problem.partition(":")[0] or "finished"
+
+
+def natural_key(text: str) -> list[Any]:
+    """Return a key that sorts numbers within names by their value: seed2 before seed10, 5e-05 before 0.0001."""
+    parts = _NUMBER.split(text)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """Return the run directories in or below folders, in natural order, each once; a run is not searched itself.
+
+    Raises:
+        ValueError: a folder that is none, or that holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; required: run directories, or folders that hold some")
+        runs = []
+        for place, inside, files in os.walk(folder):
+            if CONFIG in files or SUMMARY in files:
+                runs.append(Path(place))
+                inside.clear()
+            inside[:] = [name for name in inside if not name.startswith(".")]
+        if not runs:
+            raise ValueError(f"{folder} holds no run; required: folders in which graysam.train left its {CONFIG}")
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return sorted(found.values(), key=lambda path: natural_key(path.as_posix()))
+
+
+def read_run(path: Path) -> Run:
+    """Read a run directory; what is missing or damaged becomes the run's `problem`, never an exception."""
+    try:
+        config = _json(path / CONFIG)
+        name, seed = config.get("name"), config.get("seed")
+        if not isinstance(name, str) or not isinstance(seed, int):
+            raise ValueError(f"{CONFIG} is no run's: name {name!r}, seed {seed!r}")
+    except (OSError, ValueError) as error:
+        return Run(path, path.name, problem=f"damaged: {_line(error)}")
+    try:
+        epochs = _finished_epochs(path)
+        summary = _json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
+        scores = {title: _scores(summary[title], SUMMARY) for title in (UNTRAINED, FILLED, TRAINED) if title in summary}
+        benchmark = _json(path / BENCHMARK) if (path / BENCHMARK).is_file() else {"kinds": {}}
+        kinds = {name: _kind(name, part) for name, part in _part(benchmark, "kinds", BENCHMARK).items()}
+    except (OSError, ValueError) as error:
+        return Run(path, name, seed, config, problem=f"damaged: {_line(error)}")
+    problem = ""
+    if TRAINED not in scores:
+        of = f"of {_part(config, 'trainer', CONFIG).get('max_epochs')} epochs"
+        problem = f"unfinished: none {of} recorded" if epochs is None else f"unfinished: {epochs} {of}"
+    return Run(path, name, seed, config, scores, kinds, epochs, problem)
+
+
+def _line(error: OSError | ValueError) -> str:
+    return " ".join(str(error).split())
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except ValueError as error:  # no JSON, or no text at all
+        raise ValueError(f"{path.name} is no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds a {type(content).__name__}; required: an object")
+    return content
+
+
+def _part(content: Any, key: str, file: str) -> dict[str, Any]:
+    part = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(part, dict):
+        raise ValueError(f"{file} has no object {key!r} where it belongs")
+    return part
+
+
+def _number(content: Any, key: str, file: str) -> float:
+    number = content.get(key) if isinstance(content, dict) else None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError(f"{file}: {key} is {number!r}; required: a finite number")
+    return float(number)
+
+
+def _scores(content: Any, file: str) -> Scores:
+    _part(content, MACRO, file)
+    return {
+        name: Score(_number(row, "dsc", file), _number(row, "nsd", file), int(_number(row, "n", file)))
+        for name, row in content.items()
+    }
+
+
+def _kind(name: str, content: Any) -> Kind:
+    if not isinstance(content, dict) or not content.get("available"):
+        return Kind(reason=str(content.get("reason", "no reason given")) if isinstance(content, dict) else "damaged")
+    times = {key: _number(_part(content, key, BENCHMARK), "median", BENCHMARK) for key in TIMES}
+    scores = _scores(content.get("scores"), f"{BENCHMARK}: {name}")
+    return Kind(scores, times, _number(content, "size_mb", BENCHMARK))
+
+
+def _finished_epochs(path: Path) -> int | None:
+    """Count the epochs that ended, over all starts of a run; None where no CSV logger's files tell."""
+    files = sorted((path / "metrics").glob("version_*/metrics.csv"))
+    last = 0
+    try:
+        for file in files:
+            with file.open(newline="", encoding="utf-8") as stream:
+                ended = [row["epoch"] for row in csv.DictReader(stream) if row.get(EPOCH_LOSS) and row.get("epoch")]
+            last = max([last, *(int(float(epoch)) + 1 for epoch in ended)])
+    except (OSError, ValueError, csv.Error):  # cut short by a full disk, say; the scores do not come from it
+        return None
+    return last if files else None
