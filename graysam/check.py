@@ -10,7 +10,7 @@ from graysam.extras import require
 
 require("train")
 
-from graysam.config.validation import check_all  # noqa: E402
+from graysam.config.checking.validation import check_all  # noqa: E402
 from graysam.terminal import BAD_INPUT  # noqa: E402
 
 

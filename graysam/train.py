@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor  # noqa: E402
 
 from graysam.config.building import build, build_all  # noqa: E402
 from graysam.config.command import entry_point  # noqa: E402
-from graysam.config.sweeping import in_sweep  # noqa: E402
+from graysam.config.sweeps.sweeping import in_sweep  # noqa: E402
 from graysam.data.datamodule import ShardDataModule  # noqa: E402
 from graysam.imaging.presets import scheme_to_dict  # noqa: E402
 from graysam.models.build import check_grid  # noqa: E402
@@ -49,6 +49,7 @@ from graysam.training.scores import MACRO, comparison_table, score_filled_boxes 
 
 log = logging.getLogger("graysam.train")
 
+DEFAULT_THREADS = torch.get_num_threads()
 REMEDIES = {
     "weights": "give weights=PATH of EfficientViT-SAM's .pt file, or weights=efficientvit_sam_l0 to download it, "
     "or weights=null to start the encoder at random",
@@ -251,8 +252,7 @@ def run(config: dict[str, Any]) -> int:
     if "trained" in summary:
         print(f"{directory.path} is finished; delete it to run again")
         return print_summary(summary, config)
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
+    torch.set_num_threads(config["threads"] or DEFAULT_THREADS)  # another run of this process may have set its own
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
     data = prepare_data(config)
     module = prepare_module(config, data)
@@ -301,16 +301,19 @@ def lasting_failure(error: OSError | RuntimeError) -> str:
 
 @entry_point("train")
 def main(config: dict[str, Any]) -> int:
-    """Run the composed config."""
-    return run(config)
+    """Run the composed config; also what a cluster's job calls, in a process of its own."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    hide_advertisements()
+    with warnings.catch_warnings():
+        # The parts that box prompts never reach are frozen on purpose, and so in evaluation mode.
+        warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+        warnings.filterwarnings(
+            "ignore", message="Checkpoint directory .* exists and is not empty"
+        )  # a run that goes on
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning asks torch's pytree in a deprecated way
+        warnings.filterwarnings("ignore", message="It is recommended to use `self.log")  # what is logged is over ranks
+        return run(config)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    hide_advertisements()
-    # The parts that box prompts never reach are frozen on purpose, and so in evaluation mode.
-    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run that goes on
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning asks torch's pytree in a deprecated way
-    warnings.filterwarnings("ignore", message="It is recommended to use `self.log")  # what is logged is over all ranks
     sys.exit(main())

@@ -10,13 +10,13 @@ from typing import Any, Literal, Optional, get_type_hints
 import pytest
 
 from graysam import check
-from graysam.config import validation
-from graysam.config.annotations import UNKNOWN, Built, describe, fits
 from graysam.config.building import build
+from graysam.config.checking import validation
+from graysam.config.checking.annotations import UNKNOWN, Built, describe, fits
+from graysam.config.checking.settings import SETTINGS
+from graysam.config.checking.signatures import Problem, check_tree
+from graysam.config.checking.validation import check_all, check_config, check_sweep
 from graysam.config.composing import compose_plain
-from graysam.config.settings import SETTINGS
-from graysam.config.signatures import Problem, check_tree
-from graysam.config.validation import check_all, check_config, check_sweep
 from graysam.resources import conf_dir
 from tests.tiny import OVERRIDES
 

@@ -153,6 +153,7 @@ def test_released_is_the_released_code() -> None:
             "scheduler.patience": 5,
             "scheduler.mode": "min",
             "scheduler_monitor": "train/loss_epoch",
+            "scheduler_mode": "min",
             "monitor": "val/loss",
             "data.samples_per_group": 1000,
             "data.with_replacement": True,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from graysam.config.command import entry_point
-from graysam.config.labels import LONGEST, label
-from graysam.config.sweeping import in_sweep
+from graysam.config.sweeps.labels import LONGEST, label
+from graysam.config.sweeps.sweeping import in_sweep
 from tests.tiny import OVERRIDES
 
 # A folder of configs as small as can be, because every job of a sweep composes its config several times.

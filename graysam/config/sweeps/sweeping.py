@@ -24,10 +24,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from graysam.config.jobs import STOPPED, Function, Outcome, Stopped, carry_out
-from graysam.config.labels import give_name, swept_keys
 from graysam.config.messages import first_line
 from graysam.config.sources import COMPOSE_ERRORS
+from graysam.config.sweeps.jobs import STOPPED, Function, Outcome, Stopped, carry_out
+from graysam.config.sweeps.labels import give_name, swept_keys
 from graysam.reporting.runs import MACRO, TRAINED, read_run
 from graysam.reporting.tables import report
 from graysam.terminal import FAILED, one_line

@@ -18,8 +18,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from graysam.config.checking.signatures import accepted_by, locate
 from graysam.config.messages import closest, first_line, suggestion
-from graysam.config.signatures import accepted_by, locate
 from graysam.config.sources import COMPOSE_ERRORS, Groups, check_files, loader_of
 
 

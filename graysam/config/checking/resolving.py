@@ -7,9 +7,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from graysam.config.annotations import UNKNOWN
+from graysam.config.checking.annotations import UNKNOWN
+from graysam.config.checking.signatures import Problem, join
 from graysam.config.messages import first_line, meant
-from graysam.config.signatures import Problem, join
 
 _NOT_FOUND = re.compile(r"Interpolation key '(.+)' not found")
 _LINK = re.compile(r"\$\{([\w.]+)\}")

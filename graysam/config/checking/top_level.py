@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict, get_type_hints
 
+from graysam.config.checking.settings import REGISTRIES, SETTINGS
+from graysam.config.checking.signatures import Accepted, Problem, check_mapping, locate
 from graysam.config.messages import suggestion
-from graysam.config.settings import REGISTRIES, SETTINGS
-from graysam.config.signatures import Accepted, Problem, check_mapping, locate
 from graysam.config.sources import read_yaml
 
 

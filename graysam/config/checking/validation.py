@@ -9,13 +9,13 @@ from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from graysam.config.faults import mended, parse
-from graysam.config.origins import Origins
-from graysam.config.resolving import Values
-from graysam.config.settings import SUPPLIED
-from graysam.config.signatures import check_tree
+from graysam.config.checking.faults import mended, parse
+from graysam.config.checking.origins import Origins
+from graysam.config.checking.resolving import Values
+from graysam.config.checking.settings import SUPPLIED
+from graysam.config.checking.signatures import check_tree
+from graysam.config.checking.top_level import check_top, groups_of
 from graysam.config.sources import COMPOSE_ERRORS, loader_of, read_yaml
-from graysam.config.top_level import check_top, groups_of
 from graysam.resources import conf_dir
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, TypedDict
 
-from graysam.config.annotations import Built
+from graysam.config.checking.annotations import Built
 
 
 class Nothing(TypedDict):
@@ -47,6 +47,7 @@ class TrainSettings(TypedDict):
     monitor: str
     monitor_mode: Literal["min", "max"]
     scheduler_monitor: str
+    scheduler_mode: Literal["min", "max"]
     channels_last: bool
     sync_batchnorm: bool
     threads: int | None

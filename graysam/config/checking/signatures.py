@@ -8,7 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints, is_typeddict
 
-from graysam.config.annotations import UNKNOWN, Built, choices, describe, fits
+from graysam.config.checking.annotations import UNKNOWN, Built, choices, describe, fits
 from graysam.config.messages import closest, first_line, meant, shown, suggestion
 
 RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # Hydra's own keys

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from graysam.config.composing import to_plain
-from graysam.config.labels import give_name
+from graysam.config.sweeps.labels import give_name
 from graysam.terminal import BAD_INPUT, FAILED, one_line
 
 Function = Callable[[dict[str, Any]], int]  # of a command: plain containers to an exit code

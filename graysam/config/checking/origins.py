@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.types import RunMode
 
-from graysam.config.faults import parse
+from graysam.config.checking.faults import parse
 from graysam.config.sources import loader_of, read_yaml
 
 

@@ -1,0 +1,1 @@
+"""Checking configs as a whole, before anything is built or run."""
