@@ -280,7 +280,7 @@ def refuse_ranks_in_a_sweep(trainer: lightning.Trainer) -> None:
     if trainer.world_size > 1 and in_sweep() and not launched:
         raise ValueError(
             f"a sweep's job cannot use {trainer.world_size} devices: Lightning would start the other ranks by giving "
-            "the whole sweep's command line once more; use trainer.devices=1, or one run at a time, or SLURM or torchrun"
+            "the whole sweep's command line once more; use trainer.devices=1, one run at a time, SLURM or torchrun"
         )
 
 
@@ -309,7 +309,7 @@ def main(config: dict[str, Any]) -> int:
         warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
         warnings.filterwarnings(
             "ignore", message="Checkpoint directory .* exists and is not empty"
-        )  # a run that goes on
+        )  # as it goes on
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning asks torch's pytree in a deprecated way
         warnings.filterwarnings("ignore", message="It is recommended to use `self.log")  # what is logged is over ranks
         return run(config)

@@ -1,6 +1,8 @@
 """Shared fixtures; heavy libraries are imported inside the tests that need them."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,16 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.shards import make_shards
 
     return make_shards(tmp_path_factory.mktemp("toy") / "shards")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Take back what a command that a test calls in this process does to logging for the length of the process."""
+    loggers = [logging.getLogger(), logging.getLogger("lightning.pytorch.utilities.rank_zero")]
+    handlers, filters = list(loggers[0].handlers), [list(logger.filters) for logger in loggers]
+    yield
+    for handler in loggers[0].handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in handlers:
+            loggers[0].removeHandler(handler)
+    for logger, before in zip(loggers, filters, strict=True):
+        logger.filters = before

@@ -224,7 +224,8 @@ class SamModule(lightning.LightningModule):
         for row, mean in zip([*rows, "macro"], means, strict=True):
             for figure in ("loss", "dsc", "nsd"):
                 values[f"val/{figure}_slice256/{row}"] = getattr(mean, figure)
-        curves = self.trainer.state.fn == TrainerFn.FITTING  # a validation before or after training is no point of them
+        # A validation before or after training is no point of the curves; Lightning refuses to log to no logger.
+        curves = self.trainer.state.fn == TrainerFn.FITTING and bool(self.trainer.loggers)
         for name, value in values.items():
             self.log(name, value, logger=curves, prog_bar=name in ("val/loss", "val/dsc_slice256/macro"))
 
