@@ -38,9 +38,12 @@ from graysam.models.weights import (  # noqa: E402
     resolve,
 )
 from graysam.terminal import FAILED, one_line  # noqa: E402
+from graysam.training.benchmark_callback import QuantizeBenchmark  # noqa: E402
+from graysam.training.benchmark_table import text  # noqa: E402
 from graysam.training.checkpoints import BEST, CheckpointNotWritten, WholeFileIO  # noqa: E402
 from graysam.training.dashboards import finish_loggers  # noqa: E402
 from graysam.training.interrupts import Interrupted  # noqa: E402
+from graysam.training.metric_names import check_monitor  # noqa: E402
 from graysam.training.module import SamModule  # noqa: E402
 from graysam.training.progress import hide_advertisements  # noqa: E402
 from graysam.training.provenance import provenance, start  # noqa: E402
@@ -91,6 +94,12 @@ def check_inputs(config: dict[str, Any]) -> None:
         problems.append(f"no shards in {shards_dir}: {REMEDIES['shards']}")
     if config["match_embedding_scale"] and config["heads"] is None:
         problems.append("match_embedding_scale=true takes the scale from the heads' file, but heads is null")
+    problems += check_monitor("monitor", config["monitor"], "monitor_mode", config["monitor_mode"])
+    if config["scheduler"]:
+        watched, mode = config["scheduler_monitor"], config["scheduler_mode"]
+        problems += check_monitor("scheduler_monitor", watched, "scheduler_mode", mode)
+    if ".." in Path(config["name"]).parts or Path(config["name"]).is_absolute():
+        problems.append(f"name {config['name']} leads out of the runs' folder")
     if problems:
         raise ValueError(" | ".join(problems))
 
@@ -201,7 +210,7 @@ def print_summary(summary: dict[str, Any], config: dict[str, Any]) -> int:
 
 def fit(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule, directory: RunDirectory) -> Path:
     """Train from the last checkpoint, if there is one, and return the best one's path."""
-    resume = directory.last_checkpoint
+    resume = directory.find_last_checkpoint()
     if resume is not None:
         log.info("going on from %s", resume)
     elif trainer.max_epochs == 0 and trainer.is_global_zero:  # nothing is trained: the start is the best there is
@@ -251,6 +260,7 @@ def run(config: dict[str, Any]) -> int:
     summary = directory.read_summary()
     if "trained" in summary:
         print(f"{directory.path} is finished; delete it to run again")
+        compare_kinds_anew(config)
         return print_summary(summary, config)
     torch.set_num_threads(config["threads"] or DEFAULT_THREADS)  # another run of this process may have set its own
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
@@ -258,6 +268,8 @@ def run(config: dict[str, Any]) -> int:
     module = prepare_module(config, data)
     trainer = prepare_trainer(config)
     refuse_ranks_in_a_sweep(trainer)
+    if trainer.is_global_zero:
+        directory.lock()
     code = FAILED
     try:
         code = carry_out(config, directory, trainer, module, data)
@@ -270,6 +282,7 @@ def run(config: dict[str, Any]) -> int:
         print(f"error: {lasting_failure(error)}", file=sys.stderr)
     finally:
         finish_loggers(trainer.loggers, failed=code != 0)
+        directory.unlock()
     return code
 
 
@@ -282,6 +295,13 @@ def refuse_ranks_in_a_sweep(trainer: lightning.Trainer) -> None:
             f"a sweep's job cannot use {trainer.world_size} devices: Lightning would start the other ranks by giving "
             "the whole sweep's command line once more; use trainer.devices=1, one run at a time, SLURM or torchrun"
         )
+
+
+def compare_kinds_anew(config: dict[str, Any]) -> None:
+    """Quantize and measure a finished run's best checkpoint where `quantize` asks for what was not measured yet."""
+    for callback in build_all(config["callbacks"]):
+        if isinstance(callback, QuantizeBenchmark) and not callback.is_current():
+            print(text(callback.report(prepare_data(config).validation_set())))
 
 
 def lasting_failure(error: OSError | RuntimeError) -> str:
@@ -307,9 +327,7 @@ def main(config: dict[str, Any]) -> int:
     with warnings.catch_warnings():
         # The parts that box prompts never reach are frozen on purpose, and so in evaluation mode.
         warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
-        warnings.filterwarnings(
-            "ignore", message="Checkpoint directory .* exists and is not empty"
-        )  # as it goes on
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # as it goes on
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning asks torch's pytree in a deprecated way
         warnings.filterwarnings("ignore", message="It is recommended to use `self.log")  # what is logged is over ranks
         return run(config)

@@ -57,7 +57,13 @@ def test_every_file_of_the_configs_is_valid(
 
 def test_overrides_as_people_write_them_are_valid() -> None:
     given = [*OVERRIDES, "data.shards_dir=/some/where", "run_dir=x", "scheduler=none", "callbacks.progress=null"]
-    given += ["+optimizer.betas=[0.9,0.99]", "+trainer.limit_train_batches=2", "trainer.devices=[0]", "optimizer.lr=1"]
+    given += [
+        "+optimizer.betas=[0.9,0.99]",
+        "trainer.limit_train_batches=2",
+        "+trainer.limit_test_batches=2",
+        "trainer.devices=[0]",
+        "optimizer.lr=1",
+    ]
     given += [
         "++seed=3",
         "~callbacks.checkpoint",

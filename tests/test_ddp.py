@@ -69,7 +69,7 @@ def test_batch_norm_over_one_rank_is_pytorchs(one_rank: None, momentum: float | 
     torch.nn.init.normal_(plain.weight)
     ours = torch.nn.Sequential(torch.nn.BatchNorm2d(5, eps=1e-3, momentum=momentum))
     ours[0].load_state_dict(plain.state_dict())
-    synchronise(ours)
+    synchronise(ours, gpu=False)
     assert type(ours[0]) is CrossRankBatchNorm2d
     for training in (True, True, False):
         plain.train(training)
@@ -89,7 +89,7 @@ def test_batch_norm_over_one_rank_is_pytorchs(one_rank: None, momentum: float | 
 def test_synchronising_keeps_parameters_their_names_and_modes() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Sequential(torch.nn.BatchNorm2d(2).eval()))
     before = dict(model.named_parameters())
-    synchronise(model)
+    synchronise(model, gpu=False)
     assert type(model[1][0]) is CrossRankBatchNorm2d
     assert not model[1][0].training
     after = dict(model.named_parameters())

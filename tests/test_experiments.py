@@ -32,7 +32,8 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "ablation_lr": ("optimizer.lr",),
     "ablation_model": ("model", "weights"),  # each size has its own weights
     "ablation_precision": ("trainer.precision",),
-    "ablation_sampling": ("data.with_replacement", "data.cap_small_groups"),
+    "ablation_sampling": ("data.with_replacement",),
+    "ablation_small_groups": ("data.cap_small_groups",),
     "ablation_schedule": ("scheduler",),
 }
 ARMS = {
@@ -48,7 +49,8 @@ ARMS = {
     "ablation_lr": 4,
     "ablation_model": 3,
     "ablation_precision": 2,
-    "ablation_sampling": 4,
+    "ablation_sampling": 2,
+    "ablation_small_groups": 2,
     "ablation_schedule": 3,
 }
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -258,7 +259,7 @@ def test_damage_is_told_apart_and_nothing_whole_is_refused(
         run(given)
     (folder / "last.ckpt").unlink()
     (folder / "previous.ckpt").write_bytes(whole)  # a process killed between two renames leaves this
-    assert RunDirectory(tmp_path / "run", given).last_checkpoint == folder / "previous.ckpt"
+    assert RunDirectory(tmp_path / "run", given).find_last_checkpoint() == folder / "previous.ckpt"
 
 
 def test_killed_while_a_checkpoint_is_written(
@@ -386,3 +387,65 @@ def test_sigkill_of_the_real_command(toy_shards: Path, tmp_path: Path) -> None:
     assert len(kills) == 5
     for kill in kills:
         assert (kill.loss_before, kill.loss_after) == pytest.approx(kill.expected, rel=0, abs=0, nan_ok=True)
+
+
+def test_two_processes_do_not_share_a_run(toy_shards: Path, tmp_path: Path) -> None:
+    given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=1")
+    other = RunDirectory(tmp_path / "run", given)
+    other.lock()
+    with pytest.raises(ValueError, match=r"another process is at work in .*run; wait for it"):
+        run(given)
+    other.unlock()
+    assert run(given) == 0
+
+
+def test_a_run_does_not_go_on_with_other_shards(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(toy_shards, shards)
+    given = config(shards, tmp_path / "run", "trainer.max_epochs=1")
+    run_and_kill(given, monkeypatch, "on_train_batch_end", 3)
+    manifest = shards / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(ValueError, match="was begun with other shards"):
+        run(given)
+
+
+def test_what_a_kill_left_before_the_config_was_stored_is_no_foreign_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".config.json.0123.tmp"):
+        (tmp_path / "run" / name).touch()
+    RunDirectory(tmp_path / "run", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("monitor=val/dsc_slice256/macro",), "monitor val/dsc_slice256/macro needs monitor_mode=max; it is min"),
+        (("scheduler_monitor=train/loss",), "scheduler_monitor train/loss is not logged; logged are val/loss"),
+        (("monitor=val/los",), "monitor val/los is not logged"),
+        (("name=a/../../b",), "leads out of the runs' folder"),
+    ],
+)
+def test_what_is_watched_exists_and_has_a_direction(
+    toy_shards: Path, tmp_path: Path, changes: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(config(toy_shards, tmp_path / "run", *changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_measures_kinds_that_are_asked_for_later(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=0")
+    assert run(given) == 0
+    assert not (tmp_path / "run" / "benchmark.json").exists()
+    later = config(
+        toy_shards, tmp_path / "run", "trainer.max_epochs=0", "quantize=default", "quantize.kinds=[none]",
+        "quantize.repeats=1", "quantize.warmup=0", "quantize.timing_images=1",
+    )  # fmt: skip
+    assert run(later) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "run" / "benchmark.json").read_text())["kinds"]) == {"none"}

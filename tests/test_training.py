@@ -7,10 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from graysam import train
 from graysam.config.composing import compose_plain
@@ -232,7 +230,7 @@ def test_guard_lists_what_differs_and_ignores_how_a_run_is_carried_out(tmp_path:
     directory = RunDirectory(tmp_path / "r", first)
     assert not (tmp_path / "r").exists()
     directory.claim({}, {})
-    assert RunDirectory(tmp_path / "r", {**first, "threads": 4}).last_checkpoint is None
+    assert RunDirectory(tmp_path / "r", {**first, "threads": 4}).find_last_checkpoint() is None
     assert differing_keys(first, {"a": {"b": 2}, "data": {"size": 256}, "new": []}) == [
         "a.b: 1 -> 2",
         "new: absent -> []",
@@ -337,41 +335,6 @@ def test_null_and_none_mean_none(toy_shards: Path, tmp_path: Path) -> None:
     trainer = prepare_trainer(given)
     assert trainer.loggers == []
     assert "PlainProgress" not in {type(callback).__name__ for callback in trainer.callbacks}
-
-
-def test_an_interrupted_run_goes_on_with_the_same_losses(toy_shards: Path, tmp_path: Path) -> None:
-    """Stopped after an epoch and begun again with the same command, it ends with the weights of a run never stopped."""
-    whole = config(toy_shards, tmp_path / "a", "trainer.max_epochs=3")
-    assert run(whole) == 0
-    broken = config(toy_shards, tmp_path / "b", "trainer.max_epochs=3")
-    directory = RunDirectory(Path(broken["run_dir"]), broken)
-    data = prepare_data(broken)
-    torch.manual_seed(0)
-    lightning.seed_everything(broken["seed"], verbose=False)
-    module = prepare_module(broken, data)
-    directory.claim({}, {})
-    with pytest.raises(KeyboardInterrupt):
-        trainer = prepare_trainer(broken)
-        trainer.callbacks.append(StopAfter(1))
-        trainer.fit(module, datamodule=data)
-        raise KeyboardInterrupt
-    assert directory.last_checkpoint is not None
-    assert run(broken) == 0
-    finals = [
-        torch.load(tmp_path / x / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for x in "ab"
-    ]
-    for key, value in finals[0].items():
-        torch.testing.assert_close(value, finals[1][key], rtol=1e-4, atol=1e-5)
-
-
-class StopAfter(Callback):
-    """Ends a fit early, as a kill between two epochs would."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
 
 
 def test_proposed_is_the_papers_text() -> None:

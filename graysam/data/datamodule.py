@@ -90,6 +90,8 @@ class ShardDataModule(lightning.LightningDataModule):
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"data.{name} is {value}; required: at least 1")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers is {num_workers}; required: 0 (no further process) or more")
         self.shards_dir, self.prepare = Path(shards_dir), prepare
         self.scheme, self.size, self.jitter, self.augmentations = scheme, size, jitter, tuple(augmentations)
         self.seed, self.samples_per_group, self.cap_small_groups = seed, samples_per_group, cap_small_groups

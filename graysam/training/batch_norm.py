@@ -34,7 +34,7 @@ class CrossRankBatchNorm2d(nn.BatchNorm2d):
         wide = images.float()
         count = wide.new_tensor([images.numel() / images.shape[1]])
         sums = _SumOverRanks.apply(torch.cat([wide.sum((0, 2, 3)), count]))
-        total = float(sums[-1].detach())
+        total = sums[-1].detach()
         mean = sums[:-1] / total
         centred = wide - mean[:, None, None]
         variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / total
@@ -52,16 +52,21 @@ class CrossRankBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased_variance, share)
 
 
-def synchronise(model: nn.Module) -> None:
-    """Replace every BatchNorm2d inside a model by one over all ranks; parameters, buffers and their names stay."""
+def synchronise(model: nn.Module, *, gpu: bool) -> None:
+    """Replace every BatchNorm2d inside a model by one over all ranks; parameters, buffers and their names stay.
+
+    Args:
+        model: where it is at present does not matter.
+        gpu: whether it is going to run on a GPU, by torch's own SyncBatchNorm.
+    """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, _over_ranks(child))
+                setattr(parent, name, _over_ranks(child, gpu))
 
 
-def _over_ranks(norm: nn.BatchNorm2d) -> nn.Module:
-    if norm.running_mean is not None and norm.running_mean.is_cuda:
+def _over_ranks(norm: nn.BatchNorm2d, gpu: bool) -> nn.Module:
+    if gpu:
         return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
     twin = CrossRankBatchNorm2d(norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
     for name, parameter in norm.named_parameters():

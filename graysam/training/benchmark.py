@@ -14,7 +14,7 @@ from graysam.files import sha256_of
 from graysam.runtime.quantize import KINDS, Prepared, check_kinds, restore
 from graysam.runtime.quantize_accounting import account_for
 from graysam.runtime.quantize_timing import BOX_BATCH, time_kinds
-from graysam.terminal import progress
+from graysam.terminal import one_line, progress
 from graysam.training.provenance import machine
 from graysam.training.scores import Scores
 
@@ -112,7 +112,12 @@ def benchmark(checkpoint: Path, items: FixedSlices, settings: Settings) -> dict[
     """
     model, size = restore(checkpoint)
     unavailable = reasons(settings.kinds)
-    prepared = {name: KINDS[name].prepare(model) for name, reason in unavailable.items() if reason is None}
+    prepared = {}
+    for name in [name for name, reason in unavailable.items() if reason is None]:
+        try:
+            prepared[name] = KINDS[name].prepare(model)
+        except Exception as error:  # whatever it is that a library cannot do with this model: the others still count
+            unavailable[name] = f"failed on this model: {one_line(error)[:200]}"
     account = account_for(model, size)
     groups = items.reader.index.groups[items.rows]
     chosen = choose(groups, settings.max_images) if prepared else []

@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from graysam.data.dataset import FixedSlices
 from graysam.files import sha256_of
 from graysam.training.benchmark import Settings, benchmark, is_current
 from graysam.training.benchmark_table import LOGGED, rows, scalars, text
@@ -57,28 +58,44 @@ class QuantizeBenchmark(Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare the kinds; the model in training is left alone."""
-        checkpoint = self.run_dir / "checkpoints" / BEST
+        checkpoint = self._checkpoint
         if not self.settings.kinds or not trainer.is_global_zero:
             return
         if not checkpoint.is_file():
             log.warning("no benchmark: %s does not exist, because no validation has finished", checkpoint)
             return
-        report = self._report(trainer, checkpoint)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        report = self.report(data.validation_set())
         print(f"\n{text(report)}", flush=True)
         for logger in trainer.loggers:
             logger.log_metrics(scalars(report), step=trainer.global_step)
         log_table(trainer.loggers, "benchmark", list(LOGGED), rows(report), trainer.global_step)
 
-    def _report(self, trainer: lightning.Trainer, checkpoint: Path) -> dict[str, Any]:
-        path = self.run_dir / "benchmark.json"
+    @property
+    def _file(self) -> Path:
+        return self.run_dir / "benchmark.json"
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.run_dir / "checkpoints" / BEST
+
+    def _stored(self) -> dict[str, Any]:
         try:
-            stored = json.loads(path.read_text())
+            return json.loads(self._file.read_text())
         except (OSError, ValueError):  # there is none, or a damaged one
-            stored = {}
-        if is_current(stored, self.settings, sha256_of(checkpoint)):
-            return stored
-        log.info("scoring and timing %s as %s", checkpoint, ", ".join(self.settings.kinds))
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        report = benchmark(checkpoint, data.validation_set(), self.settings)
-        write_json(path, report)
+            return {}
+
+    def is_current(self) -> bool:
+        """Say whether the stored report is of the best checkpoint and these settings; so it is where no kind is."""
+        if not self.settings.kinds or not self._checkpoint.is_file():
+            return True
+        return is_current(self._stored(), self.settings, sha256_of(self._checkpoint))
+
+    def report(self, items: FixedSlices) -> dict[str, Any]:
+        """Return the stored report where it is current, else measure on held-out slices and store it."""
+        if self.is_current():
+            return self._stored()
+        log.info("scoring and timing %s as %s", self._checkpoint, ", ".join(self.settings.kinds))
+        report = benchmark(self._checkpoint, items, self.settings)
+        write_json(self._file, report)
         return report

@@ -15,9 +15,9 @@ from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
 from graysam.training.losses import LossTerms, SegmentationLoss
+from graysam.training.metric_names import TERMS, metric_name
 from graysam.training.scores import ObjectScore, Scores
 
-TERMS = ("total", "bce", "dice", "iou")
 EPOCH_KEY = "graysam_epoch"
 
 
@@ -27,11 +27,6 @@ class ValidationOutput:
 
     predicted: Tensor
     scores: list[ObjectScore]
-
-
-def metric_name(stage: str, term: str) -> str:
-    """Return the name under which a loss term is logged."""
-    return f"{stage}/loss" if term == "total" else f"{stage}/loss_{term}"
 
 
 class SamModule(lightning.LightningModule):
@@ -102,7 +97,7 @@ class SamModule(lightning.LightningModule):
     def configure_model(self) -> None:
         """Let batch norm look at all ranks; Lightning calls it before it hands the model to the ranks."""
         if self.sync_batchnorm and self.trainer.world_size > 1:
-            synchronise(self.model)
+            synchronise(self.model, gpu=self.trainer.strategy.root_device.type == "cuda")
             self.frozen_modules = self._freeze()
 
     def on_fit_start(self) -> None:

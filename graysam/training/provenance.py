@@ -28,9 +28,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout
 
     try:
+        git("ls-files", "--error-unmatch", str(Path(__file__)))  # an installation inside some other repository is none
         commit = git("rev-parse", "HEAD").strip()
         difference = git("diff", "HEAD")
-        untracked = git("ls-files", "--others", "--exclude-standard", "--full-name").split()
+        untracked = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z").split("\0")[:-1]
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "dirty": bool(difference or untracked), "untracked": untracked, "diff": difference}

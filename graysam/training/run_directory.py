@@ -2,13 +2,15 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from graysam.files import replacing
 from graysam.training.checkpoints import BEST, LAST, PREVIOUS, damage
 
+LOCK = ".lock"
 log = logging.getLogger(__name__)
 
 # Settings that change how a run is carried out and not what it computes; they may differ when a run goes on.
@@ -16,7 +18,6 @@ FREE_KEYS = (
     "threads",
     "data.num_workers",
     "data.pin_memory",
-    "trainer.max_time",
     "logger",
     "quantize",
     "callbacks.benchmark",
@@ -50,6 +51,11 @@ def differing_keys(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[
     ]
 
 
+def _is_ours(path: Path) -> bool:
+    """Say whether a file may be what a run left that was killed before it stored its config."""
+    return path.name == LOCK or path.name.endswith(".tmp")
+
+
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
 
@@ -79,6 +85,7 @@ class RunDirectory:
         self._config_file = path / "config.json"
         self._run_file = path / "run.json"
         self._summary_file = path / "summary.json"
+        self._lock: IO[str] | None = None
         if self._config_file.is_file():
             differing = differing_keys(read_json(self._config_file), self.config)
             if differing:
@@ -86,7 +93,7 @@ class RunDirectory:
                     f"{path} holds a run of another config ({'; '.join(differing)}); "
                     "give another name=..., or delete that directory"
                 )
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif path.exists() and (not path.is_dir() or any(not _is_ours(entry) for entry in path.iterdir())):
             raise ValueError(f"{path} exists, but is no run of graysam; give another name=... or run_dir=...")
 
     def claim(self, origin: Mapping[str, Any], start: Mapping[str, Any]) -> None:
@@ -98,25 +105,60 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         known = read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
+        before, now = (entry.get("shards", {}).get("manifest_sha256") for entry in (known, origin))
+        if before != now:
+            raise ValueError(
+                f"{self.path} was begun with other shards (manifest {str(before)[:8]}, now {str(now)[:8]}); "
+                "give another name=..., or the shards of before"
+            )
+        if not self._config_file.is_file():  # first: by it a folder is known as a run's
+            write_json(self._config_file, self.config)
         known["starts"].append(dict(start))
         write_json(self._run_file, known)
-        if not self._config_file.is_file():
-            write_json(self._config_file, self.config)
 
-    @property
-    def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint to go on from whose bytes are whole, or None for a fresh start.
+    def lock(self) -> None:
+        """Keep other processes from this run until `unlock`, or until this process ends in whatever way.
+
+        Raises:
+            ValueError: another process is at work in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / LOCK).open("w")
+        if sys.platform == "win32":  # which has no such lock
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise ValueError(f"another process is at work in {self.path}; wait for it, or give another name") from None
+
+    def unlock(self) -> None:
+        """Let others in; nothing happens where this process never locked the run."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def find_last_checkpoint(self) -> Path | None:
+        """Return the newest checkpoint to go on from whose bytes are whole, or None for a fresh start.
+
+        A damaged one is put aside, so that it does not take the place of a whole one when the next is stored.
 
         Raises:
             ValueError: there are checkpoints, but all are damaged.
         """
         folder = self.path / "checkpoints"
         candidates = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+        damaged: list[Path] = []
         for path in candidates:
             wrong = damage(path)
             if wrong is None:
+                for other in damaged:
+                    other.replace(other.with_name(f"damaged-{other.name}"))
                 return path
             log.warning("%s is damaged (%s), so the run goes on from the one before it", path, wrong)
+            damaged.append(path)
         if candidates:
             raise ValueError(f"no checkpoint in {folder} is whole; delete {self.path} to begin again")
         return None
