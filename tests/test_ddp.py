@@ -14,7 +14,7 @@ from graysam.training.batch_norm import CrossRankBatchNorm2d, synchronise
 from tests.metrics_files import logged
 from tests.tiny import overrides
 
-COLUMNS = ("train/loss", "train/loss_iou", "train/loss_epoch", "val/loss", "val/dsc_slice256/macro", "lr-AdamW")
+COLUMNS = ("train/loss", "train/loss_iou", "train/loss_epoch", "val/loss", "val/dsc_slice256/macro", "lr-SGD")
 # Slices differ in their number of objects, so that the ranks' batches do, too.
 SETTINGS = (
     "data.samples_per_group=12",

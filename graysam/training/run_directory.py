@@ -86,6 +86,7 @@ class RunDirectory:
         self._run_file = path / "run.json"
         self._summary_file = path / "summary.json"
         self._lock: IO[str] | None = None
+        self._holds = False
         if self._config_file.is_file():
             differing = differing_keys(read_json(self._config_file), self.config)
             if differing:
@@ -130,6 +131,7 @@ class RunDirectory:
 
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._holds = True
         except BlockingIOError:
             self.unlock()
             raise ValueError(f"another process is at work in {self.path}; wait for it, or give another name") from None
@@ -137,8 +139,10 @@ class RunDirectory:
     def unlock(self) -> None:
         """Let others in; nothing happens where this process never locked the run."""
         if self._lock is not None:
+            if self._holds:
+                (self.path / LOCK).unlink(missing_ok=True)
             self._lock.close()
-            self._lock = None
+            self._lock, self._holds = None, False
 
     def find_last_checkpoint(self) -> Path | None:
         """Return the newest checkpoint to go on from whose bytes are whole, or None for a fresh start.
