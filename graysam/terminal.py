@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
-
 FAILED = 1  # exit code of a command that could not do all it was asked
 BAD_INPUT = 2  # exit code of every command for input that cannot be used
 
@@ -25,6 +23,8 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
     """
     count = len(items) if total is None else total  # type: ignore[arg-type]
     if sys.stderr.isatty():
+        from tqdm import tqdm  # only here: what nobody sees should not cost a command's start
+
         yield from tqdm(items, total=count, desc=title, unit="case")
         return
     last = time.monotonic()

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from graysam.imaging import canvas
 from graysam.imaging.canvas import (
     Canvas,
-    box_from_mask,
     boxes_to_grid,
-    mask_to_native,
-    masks_to_native,
     normalize,
     pad,
     prepare_image,
@@ -18,6 +17,7 @@ from graysam.imaging.canvas import (
     resize_longest_side,
     to_uint8,
 )
+from graysam.imaging.masks import box_from_mask, mask_to_native
 from graysam.imaging.presets import load_scheme, scheme_names
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -61,6 +61,46 @@ def test_released_preparation_matches_goldens(golden, case):
     np.testing.assert_allclose(stats, golden[f"{case}__merged_norm_stats"], atol=1e-6)
 
 
+@pytest.fixture
+def opencv_threads():
+    """Let OpenCV use four threads for one test."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    yield
+    cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [
+        ((756, 1008, 3), 4),
+        ((1008, 756), 4),
+        ((511, 1010), 2),
+        ((640, 480, 3), 4),
+        ((100, 1001), 1),
+        ((600, 600), 4),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_large_images_are_resized_in_parts_with_the_same_result(monkeypatch, opencv_threads, shape, parts, dtype):
+    image = np.random.default_rng(6).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    sides = Canvas(*shape[:2], 256).resized_width, Canvas(*shape[:2], 256).resized_height
+    monkeypatch.setattr(canvas, "_WORTH_A_THREAD", 1)
+    assert canvas._parts(max(shape[:2]), 256, 4) == parts
+    np.testing.assert_array_equal(
+        resize_longest_side(image, 256), cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
+    )
+
+
+def test_sides_whose_factor_is_rounded_stay_whole():
+    inexact = [native for native in range(300, 6000, 2) if 1 / (256 / native) != native / 256]
+    assert inexact
+    assert all(canvas._parts(native, 256, 8) == 1 for native in inexact)
+    assert canvas._parts(4032, 256, 8) == 8
+    assert canvas._parts(4032, 200, 8) == 1
+    assert canvas._parts(4032, 256, 0) == 1
+
+
 def test_boxes_to_grid_matches_goldens(golden):
     for *box, height, width, x0, y0, x1, y1 in golden["resize_box__x0y0x1y1_H_W_out4"]:
         np.testing.assert_array_equal(boxes_to_grid([box], height, width, 256), [[x0, y0, x1, y1]])
@@ -78,23 +118,6 @@ def test_boxes_to_grid_rounds_as_the_reference_does():
     # The reference multiplies by the factor 256 / side: half of 322 pixels falls just below 128.
     assert 161 * (256 / 322) < 128 == 161 * 256 / 322
     np.testing.assert_array_equal(boxes_to_grid([[161, 0, 161, 0]], 290, 322, 256), [[127, 0, 127, 0]])
-
-
-@pytest.mark.parametrize("name", ["corner", "br", "mid", "pix"])
-@pytest.mark.parametrize("margin", [0, 3])
-def test_box_from_mask_matches_goldens(golden, name, margin):
-    y0, y1, x0, x1 = golden[f"bbox256_{name}__rect_y0y1x0x1"]
-    mask = np.zeros((256, 256), bool)
-    mask[y0:y1, x0:x1] = True
-    expected = golden[f"bbox256_{name}__out_shift{margin}"]
-    np.testing.assert_array_equal(box_from_mask(mask, margin, limit=256), expected)
-
-
-def test_box_from_mask_clips_to_the_mask_and_says_when_it_is_empty():
-    mask = np.zeros((100, 50), bool)
-    assert box_from_mask(mask, 3) is None
-    mask[1, 48] = True
-    np.testing.assert_array_equal(box_from_mask(mask, 3), [45, 0, 49, 4])
 
 
 @pytest.mark.parametrize("size", ["97x131", "400x300"])
@@ -117,15 +140,15 @@ def test_label_masks_through_area_interpolation_match_goldens(golden, size, labe
 @pytest.mark.parametrize("training", [False, True])
 def test_no_image_side_vanishes(shape, scheme, training):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    canvas = Canvas(*shape[:2], 256)
+    grid = Canvas(*shape[:2], 256)
     prepared = prepare_image(image, load_scheme(scheme), 256, training=training)
     assert prepared.shape == (3, 256, 256) and np.isfinite(prepared).all()
-    assert 1 <= canvas.resized_height <= 256 and 1 <= canvas.resized_width <= 256
+    assert 1 <= grid.resized_height <= 256 and 1 <= grid.resized_width <= 256
     assert prepared.min() >= 0 and prepared.max() <= 1
     if load_scheme(scheme).stage(training) != "padded":  # whose wrap-around carries grey into the padding
-        assert not prepared[:, canvas.resized_height :].any() and not prepared[:, :, canvas.resized_width :].any()
-    assert resize_longest_side(image, 256).shape[:2] == (canvas.resized_height, canvas.resized_width)
-    assert mask_to_native(np.ones((256, 256), np.float32), canvas).shape == shape[:2]
+        assert not prepared[:, grid.resized_height :].any() and not prepared[:, :, grid.resized_width :].any()
+    assert resize_longest_side(image, 256).shape[:2] == (grid.resized_height, grid.resized_width)
+    assert mask_to_native(np.ones((256, 256), np.float32), grid).shape == shape[:2]
 
 
 @pytest.mark.parametrize("scheme", scheme_names())
@@ -192,6 +215,19 @@ def test_to_uint8_scales_other_dtypes(image):
     assert to_uint8(image).tolist() == [[0, 128, 255]] and to_uint8(image).dtype == np.uint8
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64, np.float16, np.float32, np.float64, bool])
+@pytest.mark.parametrize("shape", [(7, 30, 20), (40, 50, 3), (3, 1), (1, 90)])
+def test_to_uint8_in_slabs_is_to_uint8_as_a_whole(monkeypatch, dtype, shape):
+    image = (np.random.default_rng(7).standard_normal(shape) * 300).astype(dtype)
+    monkeypatch.setattr(canvas, "_SLAB_VALUES", 700)
+    scaled = image.astype(np.result_type(dtype, np.float32))
+    scaled -= scaled.min()
+    if scaled.max() > 0:
+        scaled /= scaled.max()
+    np.testing.assert_array_equal(to_uint8(image), np.rint(scaled * 255).astype(np.uint8))
+    np.testing.assert_array_equal(to_uint8(image.T), to_uint8(image).T)
+
+
 def test_to_uint8_edge_cases():
     passing = np.array([[3, 4]], np.uint8)
     assert to_uint8(passing) is passing
@@ -212,28 +248,6 @@ def test_prepare_image_refuses_other_shapes(shape):
 def test_resize_refuses_dtypes_opencv_wraps():
     with pytest.raises(ValueError, match="int64"):
         resize_longest_side(np.zeros((4, 4), np.int64), 256)
-
-
-@pytest.mark.parametrize("height, width", [(512, 512), (300, 200), (57, 83), (1, 500), (700, 20)])
-def test_masks_back_follow_half_pixel_bilinear(height, width):
-    canvas = Canvas(height, width, 256)
-    logits = np.random.default_rng(5).standard_normal((2, 256, 256)).astype(np.float32)
-
-    def weights(native: int, covered: int) -> np.ndarray:
-        """(native, covered) matrix of linear interpolation at pixel centres, edges replicated."""
-        position = ((np.arange(native) + 0.5) * covered / native - 0.5).clip(0, covered - 1)
-        return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(covered)))
-
-    rows, columns = weights(height, canvas.resized_height), weights(width, canvas.resized_width)
-    for mask, mask_logits in zip(masks_to_native(logits, canvas), logits, strict=True):
-        expected = rows @ mask_logits[: canvas.resized_height, : canvas.resized_width].astype(float) @ columns.T
-        sure = np.abs(expected) > 1e-4
-        assert mask.shape == (height, width) and mask.dtype == bool
-        np.testing.assert_array_equal(mask[sure], expected[sure] > 0)
-
-
-def test_no_mask_gives_no_mask():
-    assert masks_to_native(np.zeros((0, 256, 256), np.float32), Canvas(30, 20, 256)).shape == (0, 30, 20)
 
 
 def test_pad_refuses_an_image_that_does_not_fit():

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from graysam.imaging import channels
 from graysam.imaging.channels import (
     Paper,
     PeronaMalik,
@@ -56,6 +57,25 @@ def test_paper_equalizes_the_diffused_image(golden):
 def test_wrapped_diffusion_is_bit_exact(golden, iterations, kappa, gamma):
     diffused = diffuse_wrapped(golden["aniso__input"], iterations=iterations, kappa=kappa, gamma=gamma)
     np.testing.assert_array_equal(diffused, golden[f"aniso__iter{iterations}_kappa{kappa}_gamma{gamma}"])
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("shape", [(97, 31), (5, 40), (1, 9), (300, 2)])
+def test_strips_of_rows_diffuse_as_the_whole_image(monkeypatch, iterations, shape):
+    grey = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    whole = channels._diffuse_strip(grey, iterations, 0.1, 0.2)
+    monkeypatch.setattr(channels, "_CACHED_PIXELS", 200)
+    strips = diffuse_wrapped(grey, iterations=iterations, kappa=0.1, gamma=0.2)
+    np.testing.assert_array_equal(strips, whole)
+
+
+@pytest.mark.parametrize("row", [0, 150, 299])
+@pytest.mark.parametrize("channel", range(3))
+def test_one_coloured_pixel_is_colour(row, channel):
+    image = np.full((300, 400, 3), 90, np.uint8)
+    assert not channels._is_coloured(image)
+    image[row, 7, channel] += 1
+    assert channels._is_coloured(image)
 
 
 def test_equalization_goldens(golden):

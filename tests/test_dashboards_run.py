@@ -19,17 +19,11 @@ from graysam.config.composing import compose_plain
 from graysam.data.dataset import Batch
 from graysam.train import run
 from graysam.training.module import SamModule
+from tests.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER, OWN_CHECKPOINTS
 from tests.tiny import overrides
 from tests.wandb_files import WandbFile, read, wandb_files, without_account
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*litlogger.*:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS, LITLOGGER)
 OVERRIDES = (
     "compare=true",
     "trainer.max_epochs=2",

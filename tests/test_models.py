@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from graysam.config.composing import load_group
-from graysam.imaging.canvas import Canvas, mask_to_native
+from graysam.imaging.canvas import Canvas
+from graysam.imaging.masks import mask_to_native
 from graysam.models.build import build_sam
 from graysam.models.sam import Sam
 from graysam.models.weights import load_parts

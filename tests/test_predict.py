@@ -1,24 +1,18 @@
-"""`python -m graysam.predict`: a folder of cases in, a folder of masks out."""
+"""`python -m graysam.predict`: a folder of cases in, a folder of masks out; all of it without torch."""
 
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import graysam.predict
-from graysam.imaging.channels import Paper, Scheme
 from graysam.imaging.presets import load_scheme
-from graysam.predict import main, open_torch, parse
-from graysam.runtime.volume import segment
-from tests.commands import BOXES_2D, image_2d, save_tiny_model, write_case
-from tests.fill import official_state
+from graysam.predict import Model, main, parse
+from tests.bundles import write_tiny_bundle
+from tests.commands import write_case
 
 
 class FilledBoxes:
@@ -27,7 +21,7 @@ class FilledBoxes:
     def encode(self, images: np.ndarray) -> np.ndarray:
         return np.zeros((len(images), 256, 64, 64), np.float32)
 
-    def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, embedding: np.ndarray, boxes: np.ndarray, covered: object = None) -> tuple[np.ndarray, np.ndarray]:
         logits = np.full((len(boxes), 256, 256), -8, np.float32)
         for plane, (x_min, y_min, x_max, y_max) in zip(logits, boxes.astype(int), strict=True):
             plane[y_min : y_max + 1, x_min : x_max + 1] = 8
@@ -37,22 +31,20 @@ class FilledBoxes:
 @pytest.fixture
 def filling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let predict run `FilledBoxes` instead of a network."""
-    monkeypatch.setattr(graysam.predict, "open_torch", lambda _: (FilledBoxes(), load_scheme("replicate"), 256))
+    model = Model(FilledBoxes(), load_scheme("replicate"), 256)
+    monkeypatch.setattr(graysam.predict, "open_model", lambda *_: model)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny checkpoint of graysam, trained on nothing, that carries the scheme `paper`."""
-    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "best.ckpt", "paper")
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Give the process its numbers of threads back."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    yield
-    torch.set_num_threads(before[0])
-    cv2.setNumThreads(before[1])
+    """Return a bundle that segments what is bright in a box."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
 
 
 def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> int:
@@ -72,121 +64,73 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-# ------------------------------------------------------------------------------------------------ real weights
+# --------------------------------------------------------------------------------------------------- bundles
+def write_bright_cases(folder: Path) -> None:
+    image = np.zeros((128, 128), np.uint8)
+    image[40:80, 40:120] = 200
+    write_case(folder, "2DBox_US_1", imgs=np.dstack([image] * 3), boxes=np.array([[20, 20, 99, 119]]))
+    box = [20, 20, 0, 127, 119, 1]
+    write_case(folder, "3DBox_CT_1", imgs=np.stack([image] * 3), boxes=np.array([box]), spacing=np.ones(3))
 
 
-def test_lite_medsam_segments_an_image_and_a_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = image_2d()
-    write_case(tmp_path / "in", "2DBox_US_1", imgs=np.dstack([image] * 3), boxes=BOXES_2D)
-    box = [20, 30, 0, 80, 90, 1]
-    write_case(tmp_path / "in", "3DBox_CT_1", imgs=np.stack([image] * 2), boxes=np.array([box]), spacing=np.ones(3))
-    assert predict(tmp_path, "--overlay", str(tmp_path / "pictures")) == 0
-    captured = capsys.readouterr()
-    assert "verified as LiteMedSAM" in captured.out
-    assert "2 of 2 cases in " in captured.out
-    assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
-    assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
-    assert cv2.imread(str(tmp_path / "pictures" / "2DBox_US_1.png")).shape[0] >= 256
-    flat, deep = segs(tmp_path, "2DBox_US_1"), segs(tmp_path, "3DBox_CT_1")
-    assert flat.shape == image.shape
-    assert deep.shape == (2, *image.shape)
-    rows, columns = np.ogrid[:128, :160]
-    first = (rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2
-    second = (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2
-    for found, truth in ((flat == 1, first), (flat == 2, second), (deep[0] == 1, first), (deep[1] == 1, first)):
-        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
-
-
-def test_an_official_efficientvit_file_needs_channels(
-    goldens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_bundle_segments_images_and_volumes(
+    tmp_path: Path, tiny: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "l0.pt"
-    torch.save({"model": official_state(goldens, "efficientvit_sam_l0")}, path)
-    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=np.zeros((0, 4)))
-    assert predict(tmp_path, model=path) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert f"{path} does not say which channels" in error
-    assert "--channels paper|perona_malik|released|replicate" in error
-    assert names(tmp_path / "out") == []
-    assert predict(tmp_path, "--channels", "released", model=path) == 0
-    assert "unverified" in capsys.readouterr().out
-    assert not segs(tmp_path, "2DBox_US_1").any()
+    write_bright_cases(tmp_path / "in")
+    wanted = np.zeros((4, 128, 128), np.uint16)
+    wanted[0, 40:80, 40:100] = wanted[1:3, 40:80, 40:120] = 1
+    for options in ((), ("--precision", "fp32", "--runtime", "openvino", "--threads", "1", "--device", "cpu")):
+        assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny) == 0
+        captured = capsys.readouterr()
+        assert f"tiny fp32 from {tiny}\n2 of 2 cases in " in captured.out
+        assert captured.err == "predicting: 2 of 2 cases\n"
+        assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
+        assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
+        assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted[0])
+        assert np.array_equal(segs(tmp_path, "3DBox_CT_1"), wanted[1:])
+    assert len(names(cache / "compiled")) == 8  # four graphs, for two numbers of threads
 
 
-# -------------------------------------------------------------------------------------------- graysam's own files
+def test_no_cache_leaves_no_trace(tmp_path: Path, tiny: Path, cache: Path) -> None:
+    write_bright_cases(tmp_path / "in")
+    assert predict(tmp_path, "--no-cache", model=tiny) == 0
+    assert not cache.exists()
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_our_files_carry_model_and_channels(tmp_path: Path, suffix: str) -> None:
-    model = save_tiny_model(tmp_path / f"m{suffix}", "paper")
-    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
-    assert predict(tmp_path, model=model) == 0
-    backend, scheme, size = open_torch(parse(["-i", "x", "-o", "y", "--model", str(model)]))
-    assert isinstance(scheme, Paper)
-    wanted = segment(image_2d(), BOXES_2D, backend, scheme, size=size)
-    assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted)
-
-
-def test_channels_on_the_command_line_win(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[Scheme] = []
-
-    def spy(image: Any, boxes: Any, backend: Any, scheme: Scheme, **options: Any) -> np.ndarray:
-        used.append(scheme)
-        return segment(image, boxes, backend, scheme, **options)
-
-    monkeypatch.setattr(graysam.predict, "segment", spy)
-    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
-    assert predict(tmp_path, model=tiny) == 0
-    assert predict(tmp_path, "--channels", "replicate", model=tiny) == 0
-    assert used == [load_scheme("paper"), load_scheme("replicate")]
+def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
+    """The scheme `released` puts the equalized image, in which half of all pixels are bright, into a channel."""
+    tiny = write_tiny_bundle(tmp_path / "tiny", level=0.25).path
+    image = np.tile(np.arange(128, dtype=np.uint8) // 8, (128, 1))
+    image[0, 0] = 255
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image, boxes=np.array([[0, 0, 127, 127]]))
+    bright = []
+    for options in ((), ("--channels", "released")):
+        assert predict(tmp_path, *options, model=tiny) == 0
+        bright.append(segs(tmp_path, "2DBox_US_1").mean())
+    assert bright[0] < 0.01
+    assert bright[1] > 0.2
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "runtime"),
     [
-        ("--propagation", "own"),
-        ("--propagation", "litemedsam"),
-        ("--precision", "bf16"),
-        ("--z-max", "exclusive"),
+        (("--model", "BUNDLE"), "openvino"),
+        (("--model", "shipped_one"), "openvino"),
+        (("--model", "shipped_one", "--precision", "int8"), "openvino"),
+        (("--model", "shipped_one", "--precision", "bf16"), "torch"),
+        (("--model", "shipped_one", "--device", "cuda"), "torch"),
+        (("--model", "weights.pth"), "torch"),
+        (("--model", "weights.pth", "--precision", "int8"), "openvino"),
+        (("--model", "weights.pth", "--runtime", "openvino"), "openvino"),
+        (("--model", "BUNDLE", "--runtime", "torch"), "torch"),
     ],
 )
-def test_options_run_on_a_volume(tmp_path: Path, tiny: Path, options: tuple[str, str]) -> None:
-    boxes = np.array([[20, 30, 0, 80, 90, 2], [100, 50, 1, 140, 90, 3]])
-    write_case(tmp_path / "in", "3DBox_CT_1", imgs=np.stack([image_2d()] * 4), boxes=boxes)
-    assert predict(tmp_path, *options, model=tiny) == 0
-    found = segs(tmp_path, "3DBox_CT_1")
-    assert found.shape == (4, 128, 160)
-    assert set(np.unique(found)) <= {0, 1, 2}
-
-
-def test_threads_bound_network_and_images(tmp_path: Path, tiny: Path, threads: None) -> None:
-    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
-    assert predict(tmp_path, "--threads", "1", model=tiny) == 0
-    assert torch.get_num_threads() == cv2.getNumThreads() == 1
-
-
-@pytest.mark.parametrize(
-    "description",
-    [
-        {},
-        [],
-        {"format": 9},
-        {"format": 1},
-        {"format": 1, "model": 3},
-        {"format": 1, "model": {}, "size": 256},
-    ],
-)
-def test_a_damaged_description_is_one_line(
-    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], description: Any
+def test_the_runtime_that_is_taken(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], runtime: str
 ) -> None:
-    content = torch.load(tiny, weights_only=True)
-    torch.save({**content, "graysam": description}, tmp_path / "damaged.ckpt")
-    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
-    assert predict(tmp_path, model=tmp_path / "damaged.ckpt") == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert re.search(r"damaged\.ckpt(: the description graysam stored in it is damaged| is of format)", error)
+    monkeypatch.setattr(graysam.predict, "shipped_models", lambda: {"shipped_one": ["int8"]})
+    given = [option.replace("BUNDLE", str(tiny)) for option in options]
+    assert parse(["-i", "in", "-o", "out", *given]).runtime == runtime
 
 
 # ------------------------------------------------------------------------------------------- what is written
@@ -283,6 +227,13 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
     assert "memory" in lines[0] or "space" in lines[0]
 
 
+def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    monkeypatch.setattr(graysam.predict, "write_segs", lambda path: None)
+    with pytest.raises(TypeError):
+        predict(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -291,12 +242,15 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
         (("-o", "in"), "-o in is the input folder, whose cases would be overwritten"),
         (("-o", "in/a.npz"), "-o in/a.npz is a file"),
         (("--overlay", "in/a.npz"), "--overlay in/a.npz is a file"),
-        (("--runtime", "openvino"), "--runtime openvino is not part of this version"),
-        (("--precision", "int8"), "--precision int8 needs --runtime openvino"),
-        (("--model", "graysam_l0"), "graysam has no weights of its own yet"),
-        (("--model", "absent.pth"), "weight file absent.pth does not exist"),
-        (("--device", "tpu"), "--device tpu cannot be used"),
-        (("--device", "cuda:99"), "--device cuda:99 cannot be used"),
+        (("--precision", "int8"), "TINY is a bundle of kind fp32, but int8 is asked for"),
+        (("--precision", "bf16", "--runtime", "openvino"), "TINY is a bundle of kind fp32, but bf16 is asked for"),
+        (("--runtime", "torch"), "TINY is a folder, and bundles need --runtime openvino"),
+        (("--runtime", "torch", "--precision", "int8"), "--precision int8 needs --runtime openvino"),
+        (("--runtime", "openvino", "--device", "cuda"), "--device cuda needs --runtime torch"),
+        (("--model", "graysam_l0"), "graysam has no weights of its own"),
+        (("--model", "graysam_l0", "--runtime", "openvino"), "graysam has no weights of its own yet"),
+        (("--model", "absent.pth", "--runtime", "openvino"), "absent.pth does not exist; give a bundle's folder"),
+        (("--model", "in"), "in/bundle.json is missing, so its folder is no bundle; export the bundle again"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
@@ -315,7 +269,7 @@ def test_unusable_input_is_one_line_and_exit_code_2(
     assert main(["-i", "in", "-o", "out", "--model", str(tiny), *options]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert captured.err.startswith(f"error: {reason}")
+    assert captured.err.startswith(f"error: {reason.replace('TINY', str(tiny))}")
     assert names(tmp_path) == ["empty", "in"]
     assert case.read_bytes() == before
 
@@ -340,14 +294,14 @@ def test_unknown_choices_are_refused(capsys: pytest.CaptureFixture[str], option:
     assert f"{option} is {value}" in line or f"{option}: invalid" in line
 
 
-def test_bad_arguments_are_reported_before_torch_is_loaded(tmp_path: Path) -> None:
+def test_bad_arguments_are_reported_before_a_runtime_is_loaded(tmp_path: Path) -> None:
     write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
     code = (
         "import sys; from graysam.predict import main\n"
-        "for more in (['-i', 'absent'], ['-o', 'in'], ['--runtime', 'openvino'], ['--precision', 'int8'],\n"
-        "             ['--model', 'graysam_l0']):\n"
+        "for more in (['-i', 'absent'], ['-o', 'in'], ['--runtime', 'torch', '--precision', 'int8'],\n"
+        "             ['--model', 'graysam_l0'], ['--runtime', 'torch', '--model', 'in']):\n"
         "    assert main(['-i', 'in', '-o', 'out', '--model', 'lite_medsam', *more]) == 2\n"
-        "print([name for name in ('torch', 'hydra') if name in sys.modules])"
+        "print([name for name in ('torch', 'hydra', 'openvino') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"

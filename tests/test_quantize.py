@@ -23,10 +23,12 @@ from graysam.metrics import binary_metrics
 from graysam.models.build import build_sam
 from graysam.models.sam import Sam
 from graysam.models.weights import load_whole, read_weights
-from graysam.runtime import quantize, quantize_timing
-from graysam.runtime.quantize import KINDS, Kind, Prepared, private_copy, restore
+from graysam.runtime import quantize
+from graysam.runtime.quantize import KINDS, restore
 from graysam.runtime.quantize_accounting import account_for
+from graysam.runtime.quantize_kind import Kind, Prepared, Workplace, private_copy
 from graysam.runtime.quantize_timing import time_kinds
+from graysam.runtime.volume import BOX_BATCH
 from graysam.train import prepare_data, prepare_module, prepare_trainer
 from graysam.training import benchmark_callback
 from graysam.training.benchmark import Settings, benchmark, choose, score
@@ -34,6 +36,7 @@ from graysam.training.benchmark_callback import QuantizeBenchmark
 from graysam.training.benchmark_table import LOGGED, rows, scalars, text
 from graysam.training.scores import Scores
 from tests.commands import image_2d, save_tiny_model
+from tests.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.shards import disc
 from tests.tiny import overrides
 
@@ -46,6 +49,8 @@ TINY_VIT = {
     "window_sizes": [7, 7, 14, 7],
     "embedding_dim": 32,
 }
+OF_TORCH = ("none", "dynamic_qint8", "torchao_int8")  # they store nothing; for the others see test_quantize_engines
+NOWHERE = Workplace(Path("nowhere"), 256, load_scheme("replicate"), lambda: pytest.fail("nothing to calibrate"))
 BOX = np.array([[60, 60, 140, 140]], np.float32)
 
 
@@ -55,7 +60,14 @@ def tiny_vit() -> Sam:
 
 
 def settings(*kinds: str, **changes: Any) -> Settings:
-    numbers: dict[str, Any] = {"threads": 1, "repeats": 2, "warmup": 1, "timing_images": 1, "max_images": None}
+    numbers: dict[str, Any] = {
+        "threads": 1,
+        "repeats": 2,
+        "warmup": 1,
+        "timing_images": 1,
+        "max_images": None,
+        "calibration_images": 2,
+    }
     return Settings(kinds=kinds, **(numbers | changes))
 
 
@@ -81,7 +93,7 @@ def test_dynamic_quantization_reaches_linear_layers_alone(
     """None of L0's encoder, 40 layers of TinyViT's, 47 of the heads; MACs held against torch's own counter."""
     model = build_sam(**load_group("model", name)).eval().requires_grad_(False)
     account = account_for(model, 256)
-    report = account.of(KINDS["dynamic_qint8"].prepare(model).quantized_layers)
+    report = account.of(KINDS["dynamic_qint8"].prepare(model, NOWHERE).quantized_layers)
     assert report["layers"] == {"image_encoder": encoder_layers, "heads": [47, 52]}
     assert report["parameters"]["image_encoder"][0] == encoder_weights
     assert report["parameters"]["heads"] == [3_965_952, 4_064_560]
@@ -102,11 +114,11 @@ def test_torchao_reaches_the_same_layers(capfd: pytest.CaptureFixture[str]) -> N
     pytest.importorskip("torchao", reason="an optional package")
     model = tiny_vit()
     assert KINDS["torchao_int8"].why_unavailable() is None
-    torchao, dynamic = (KINDS[name].prepare(model) for name in ("torchao_int8", "dynamic_qint8"))
+    torchao, dynamic = (KINDS[name].prepare(model, NOWHERE) for name in ("torchao_int8", "dynamic_qint8"))
     assert torchao.quantized_layers == dynamic.quantized_layers
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert dynamic.quantized_layers == linear
-    assert max(torchao.saved_bytes, dynamic.saved_bytes) < KINDS["none"].prepare(model).saved_bytes
+    assert max(torchao.saved_bytes, dynamic.saved_bytes) < KINDS["none"].prepare(model, NOWHERE).saved_bytes
 
 
 def test_a_name_that_is_no_layer_is_no_quantized_layer() -> None:
@@ -122,9 +134,9 @@ def test_every_kind_gives_lite_medsams_masks() -> None:
     image[:, :128, :160] = image_2d() / 255
     boxes = np.array([[20, 30, 80, 90], [100, 50, 140, 90]], np.float32)
     masks = {}
-    for name, kind in KINDS.items():
-        if kind.why_unavailable() is None:
-            backend = kind.prepare(model).backend
+    for name in OF_TORCH:
+        if KINDS[name].why_unavailable() is None:
+            backend = KINDS[name].prepare(model, NOWHERE).backend
             masks[name] = backend.decode(backend.encode(image[None])[0], boxes)[0] > 0
     assert {"none", "dynamic_qint8"} <= masks.keys()
     for truth, mask in zip((disc(256, 60, 50, 30), disc(256, 70, 120, 20)), masks["none"], strict=True):
@@ -135,7 +147,7 @@ def test_every_kind_gives_lite_medsams_masks() -> None:
     assert (masks["none"] != masks["dynamic_qint8"]).any(), "nothing was quantized"
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OF_TORCH)
 def test_the_given_model_stays_as_it_is(name: str) -> None:
     if KINDS[name].why_unavailable() is not None:
         pytest.skip("cannot run here")
@@ -149,7 +161,7 @@ def test_the_given_model_stays_as_it_is(name: str) -> None:
     modes = [module.training for module in model.modules()]
     kinds_of_layer = [type(module) for module in model.modules()]
     gradients = [parameter.requires_grad for parameter in model.parameters()]
-    backend = KINDS[name].prepare(model).backend
+    backend = KINDS[name].prepare(model, NOWHERE).backend
     backend.decode(backend.encode(image.numpy())[0], BOX)
     after = model.state_dict()
     assert before.keys() == after.keys()
@@ -168,7 +180,7 @@ def test_attention_biases_are_not_older_than_the_weights() -> None:
         for parameter_name, parameter in model.named_parameters():
             if "attention_biases" in parameter_name:
                 parameter.add_(torch.randn_like(parameter))
-    backend = KINDS["none"].prepare(model).backend
+    backend = KINDS["none"].prepare(model, NOWHERE).backend
     fresh = tiny_vit()
     fresh.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -199,11 +211,12 @@ def test_a_quantized_layer_that_does_not_run_is_noticed(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("kinds", "changes", "message"),
     [
-        (["none", "int4"], {}, "unknown int4; valid are none, dynamic_qint8, torchao_int8"),
+        (["none", "int4"], {}, "unknown int4; valid are none, dynamic_qint8, torchao_int8, openvino_bf16"),
         (["none", "none"], {}, "repeated none"),
         (["none"], {"threads": 0}, r"quantize\.threads is 0; required: at least 1"),
         (["none"], {"warmup": -1}, r"quantize\.warmup is -1; required: at least 0"),
         (["none"], {"max_images": 0}, r"quantize\.max_images is 0; required: at least 1"),
+        (["none"], {"calibration_images": 0}, r"quantize\.calibration_images is 0; required: at least 1"),
     ],
 )
 def test_bad_settings_are_refused(kinds: Sequence[str], changes: dict[str, Any], message: str) -> None:
@@ -228,13 +241,15 @@ class Recorder:
     def encode(self, images: np.ndarray) -> np.ndarray:
         return np.zeros((len(images), 4, 2, 2), np.float32)
 
-    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self, embedding: np.ndarray, boxes_256: np.ndarray, covered: object = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.boxes.append(boxes_256.copy())
         return np.full((len(boxes_256), 256, 256), -1, np.float32), np.zeros(len(boxes_256), np.float32)
 
 
 def test_every_kind_gets_the_same_boxes_and_every_box_is_scored() -> None:
-    count = 2 * quantize_timing.BOX_BATCH + 1
+    count = 2 * BOX_BATCH + 1
     boxes = torch.arange(4 * count).reshape(count, 4).float()
     masks = torch.zeros(count, 256, 256, dtype=torch.bool)
     item = Item("key", "CT_a", "CT", torch.zeros(3, 256, 256), boxes, masks)
@@ -260,7 +275,7 @@ def test_the_fresh_process_has_the_threads_that_were_asked_for(tmp_path: Path, m
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
     prompts = [(np.zeros((3, 256, 256), np.float32), np.tile(BOX, (n, 1))) for n in (1, 3)]
-    times = time_kinds(checkpoint, ["none", "dynamic_qint8"], prompts, threads=2, repeats=1, warmup=1)
+    times = time_kinds(checkpoint, ["none", "dynamic_qint8"], prompts, stored=tmp_path, threads=2, repeats=1, warmup=1)
     assert times.threads == 2
     assert list(times.by_kind) == ["none", "dynamic_qint8"]
     for measures in times.by_kind.values():
@@ -274,7 +289,7 @@ def test_the_fresh_process_has_the_threads_that_were_asked_for(tmp_path: Path, m
 def test_a_timing_process_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
     prompts = [(np.zeros((3, 256, 256), np.float32), BOX)]
     with pytest.raises(ChildProcessError) as caught:
-        time_kinds(tmp_path / "absent.ckpt", ["none"], prompts, threads=1, repeats=1, warmup=0)
+        time_kinds(tmp_path / "absent.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
     assert "absent.ckpt does not exist" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -286,18 +301,19 @@ def test_a_killed_timing_process_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "executable", str(python))
     prompts = [(np.zeros((3, 256, 256), np.float32), BOX)]
     with pytest.raises(ChildProcessError, match=f"killed by {signal.SIGKILL.name}; is there memory"):
-        time_kinds(tmp_path / "any.ckpt", ["none"], prompts, threads=1, repeats=1, warmup=0)
+        time_kinds(tmp_path / "any.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
 
 
 # ------------------------------------------------------------------ the callback
-NOT_HERE = Kind("torchao_int8", lambda: "torchao is not installed: pip install '.[quantize]'", lambda model: 1 / 0)
+NOT_HERE = Kind(
+    "torchao_int8",
+    lambda: "torchao is not installed: pip install '.[quantize]'",
+    lambda model, place: 1 / 0,
+    lambda model, folder, threads: 1 / 0,
+)
 
 
-@pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-@pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*litlogger.*:UserWarning")
+@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
 def test_a_run_ends_with_its_best_checkpoint_in_every_kind(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

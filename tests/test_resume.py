@@ -23,17 +23,13 @@ from graysam.train import prepare_trainer, run
 from graysam.training.checkpoints import BestCheckpoint, ResumePoints, damage
 from graysam.training.run_directory import RunDirectory
 from tests.kill_moments import main as kill_at_five_moments
+from tests.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.metrics_files import logged, logged_in
 from tests.tiny import overrides
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning"),  # Lightning 2.6 on torch 2.14
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode:UserWarning"),  # frozen on purpose
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
-    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings(
+    *LIGHTNING_WARNINGS, OWN_CHECKPOINTS, "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
 
 # Five steps an epoch, three epochs; the rate falls after every validation that is not a best one.
 COMMON = (

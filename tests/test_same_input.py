@@ -23,7 +23,9 @@ class Spy:
         self.images += list(images)
         return np.zeros((len(images), 1, 64, 64), np.float32)
 
-    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self, embedding: np.ndarray, boxes_256: np.ndarray, covered: object = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.boxes += list(boxes_256)
         return np.full((len(boxes_256), 256, 256), -1, np.float32), np.zeros(len(boxes_256), np.float32)
 

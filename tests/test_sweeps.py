@@ -16,6 +16,7 @@ import pytest
 from graysam.config.command import entry_point
 from graysam.config.sweeps.labels import LONGEST, label
 from graysam.config.sweeps.sweeping import in_sweep
+from tests.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.tiny import OVERRIDES
 
 # A folder of configs as small as can be, because every job of a sweep composes its config several times.
@@ -368,11 +369,7 @@ def check_one_good_one_bad(cwd: Path, out: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (cwd / good).rglob("*")}
 
 
-@pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning")  # Lightning 2.6 and torch 2.14's pytree
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-@pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*litlogger.*:UserWarning")
+@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
 def test_a_sweep_trains_reports_and_does_not_train_twice(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

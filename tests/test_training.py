@@ -18,18 +18,10 @@ from graysam.resources import conf_dir
 from graysam.train import check_inputs, prepare_data, prepare_module, prepare_trainer, run
 from graysam.training.module import SamModule
 from graysam.training.run_directory import RunDirectory, differing_keys
+from tests.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.tiny import overrides
 
-# Lightning 2.6 asks torch 2.14's pytree in a deprecated way.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    # The unused parts of the heads are frozen on purpose and stand in evaluation mode.
-    pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode:UserWarning"),
-    # A run that goes on finds its own checkpoints.
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS)
 
 
 def config(shards: Path, tmp_path: Path, *more: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from graysam.imaging.canvas import Canvas, boxes_to_grid
 from graysam.imaging.presets import load_scheme
-from graysam.runtime.volume import segment
+from graysam.runtime.volume import BOX_BATCH, decode_all, segment
 
 GOLDENS = Path(__file__).parent / "goldens" / "e2e"
 E2E_FILES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
@@ -25,7 +25,7 @@ class StubBackend:
         self.encode_batches.append(len(images))
         return images
 
-    def decode(self, embedding, boxes_256):
+    def decode(self, embedding, boxes_256, covered=None):
         self.decode_batches.append(len(boxes_256))
         inside_logits = (16 * (embedding.mean(axis=0, dtype=np.float64) - 0.40)).astype(np.float32)
         y, x = np.mgrid[: embedding.shape[1], : embedding.shape[2]]
@@ -37,14 +37,14 @@ class StubBackend:
 class FullBoxBackend(StubBackend):
     """Every box is full of object."""
 
-    def decode(self, embedding, boxes_256):
+    def decode(self, embedding, boxes_256, covered=None):
         return super().decode(np.ones_like(embedding), boxes_256)
 
 
 class EmptyBackend(StubBackend):
     """No box holds anything."""
 
-    def decode(self, embedding, boxes_256):
+    def decode(self, embedding, boxes_256, covered=None):
         return super().decode(np.zeros_like(embedding), boxes_256)
 
 
@@ -169,6 +169,66 @@ def test_every_slice_is_encoded_once(embedding_bytes, encode_batch):
     assert max(backend.encode_batches) <= encode_batch and max(backend.decode_batches) <= 3
     assert sum(backend.decode_batches) == 7 + 4 + 6 + 4
     np.testing.assert_array_equal(segs, segment(volume, boxes, StubBackend(), REPLICATE))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_embeddings_are_kept_as_the_backend_gave_them(dtype):
+    class Narrow(StubBackend):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def encode(self, images):
+            return super().encode(images).astype(dtype)
+
+        def decode(self, embedding, boxes_256, covered=None):
+            self.seen.append((embedding.dtype, float(embedding.astype(float).sum())))
+            return super().decode(embedding, boxes_256)
+
+    volume, backend = bright_volume(), Narrow()
+    two_slices = 2 * 3 * 256 * 256 * np.dtype(dtype).itemsize
+    boxes = [[5, 15, 0, 60, 45, 4], [10, 15, 2, 70, 45, 8]]  # upwards 2 to 8, downwards 0, 1, 2, 3, 4
+    segment(volume, boxes, backend, REPLICATE, embedding_bytes=two_slices)
+    assert sum(backend.encode_batches) == 9 + 3 - 2
+    up, down = backend.seen[:7], backend.seen[7:]
+    assert {kind for kind, _ in backend.seen} == {np.dtype(dtype)}
+    assert [total for _, total in down[:3]] == [total for _, total in up[2::-1]]
+
+
+def test_objects_that_share_a_slice_are_decoded_together_in_both_sweeps():
+    backend = StubBackend()
+    boxes = [[5, 15, 0, 60, 45, 8], [10, 15, 0, 70, 45, 8], [10, 15, 0, 70, 45, 8], [10, 15, 4, 70, 45, 4]]
+    segment(bright_volume(), boxes, backend, REPLICATE)
+    assert backend.decode_batches == [4] + [3] * 8
+    assert backend.encode_batches == [1] * 9
+
+
+def test_decoding_all_boxes_gives_each_its_own_logits():
+    backend = StubBackend()
+    embedding = np.ones((3, 256, 256), np.float32)
+    boxes = np.array([[x, 5, x + 9, 30] for x in range(0, 210, 5)], np.float32)
+    for logits, box in zip(decode_all(backend, embedding, boxes), boxes, strict=True):
+        np.testing.assert_array_equal(logits, backend.decode(embedding, box[None])[0][0])
+    full, rest = divmod(len(boxes), BOX_BATCH)
+    assert full > 1 and rest > 1
+    assert [n for n in backend.decode_batches if n > 1] == [BOX_BATCH] * full + [rest]
+    assert list(decode_all(backend, embedding, boxes[:0])) == []
+
+
+def test_a_backend_may_leave_out_what_the_image_does_not_cover():
+    asked = set()
+
+    class Frugal(StubBackend):
+        def decode(self, embedding, boxes_256, covered=None):
+            logits, iou = super().decode(embedding, boxes_256)
+            asked.add(covered)
+            return logits[:, : covered[0], : covered[1]].copy(), iou
+
+    image = np.zeros((60, 90), np.uint8)
+    image[20:50, 30:70] = 200
+    expected = segment(image, [[25, 15, 80, 55]], StubBackend(), REPLICATE)
+    np.testing.assert_array_equal(segment(image, [[25, 15, 80, 55]], Frugal(), REPLICATE), expected)
+    assert expected.any() and asked == {(171, 256)}
 
 
 def test_a_backend_may_reuse_its_buffer():

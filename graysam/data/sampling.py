@@ -129,3 +129,17 @@ class BalancedSampler(Sampler[Draw]):
         plan = plan_epoch(self.groups, self.counts, self.seed, self.epoch, with_replacement=self.with_replacement)
         begin_at, self.begin_at = self.begin_at, 0
         return iter(plan[self.rank :: self.ranks][begin_at:])
+
+
+def choose(groups: NDArray[np.str_], count: int | None) -> list[int]:
+    """Return at most `count` positions, in order: every group in turn, evenly spread within each; None takes all."""
+    if count is None or count >= len(groups):
+        return list(range(len(groups)))
+    places = {str(name): np.flatnonzero(groups == name) for name in np.unique(groups)}
+    quota = dict.fromkeys(places, 0)
+    while sum(quota.values()) < count:
+        for name in places:
+            if quota[name] < len(places[name]) and sum(quota.values()) < count:
+                quota[name] += 1
+    chosen = [places[name][np.linspace(0, len(places[name]) - 1, n).round().astype(int)] for name, n in quota.items()]
+    return sorted(int(place) for part in chosen for place in part)

@@ -1,4 +1,4 @@
-"""The network's square canvas: images and boxes onto it, masks back from it.
+"""The network's square canvas: images and boxes onto it. The way back is `graysam.imaging.masks`.
 
 The rules are LiteMedSAM's, with which its weights were trained: longest side to `size` by area interpolation,
 min-max normalization of the whole resized image, zeros to the bottom and right.
@@ -14,9 +14,11 @@ import numpy.typing as npt
 from graysam.imaging.channels import Scheme
 
 AnyArray = npt.NDArray[Any]
-BoolArray = npt.NDArray[np.bool_]
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
+
+_SLAB_VALUES = 1 << 18  # turned into floats at a time
+_WORTH_A_THREAD = 1 << 22  # values of an image, which take some milliseconds to resize
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,34 @@ def resize_longest_side(image: AnyArray, size: int) -> AnyArray:
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"got an image of dtype {image.dtype}; uint8 or uint16 is required")
     canvas = Canvas(image.shape[0], image.shape[1], size)
-    resized_shape = canvas.resized_width, canvas.resized_height
-    return np.asarray(cv2.resize(image, resized_shape, interpolation=cv2.INTER_AREA))
+    sides = [canvas.resized_height, canvas.resized_width]
+    longest = int(canvas.width > canvas.height)
+    parts = _parts(image.shape[longest], size, min(cv2.getNumThreads(), image.size // _WORTH_A_THREAD))
+    if parts == 1:
+        return np.asarray(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA))
+    from concurrent.futures import ThreadPoolExecutor  # most starts do without
+
+    sides[longest] //= parts
+    with ThreadPoolExecutor(parts) as pool:
+        resized = pool.map(
+            lambda part: cv2.resize(part, sides[::-1], interpolation=cv2.INTER_AREA),
+            np.split(image, parts, axis=longest),
+        )
+        return np.concatenate(list(resized), axis=longest)
+
+
+def _parts(native: int, size: int, most: int) -> int:
+    """Return in how many parts, at most `most`, a side can be resized apart with the same result, bit for bit.
+
+    OpenCV uses one thread for results as small as the grid. Equal parts see the same factor. Grid pixels begin at
+    multiples of native / size; with a power of two below, none of these is rounded, so they lie in every part as in the
+    whole.
+    """
+    parts = 1
+    if size & (size - 1) == 0 and 1 / (size / native) == native / size:  # the first is OpenCV's factor
+        while 2 * parts <= most and native % (2 * parts) == 0 and size % (2 * parts) == 0:
+            parts *= 2
+    return parts
 
 
 def normalize(image: UInt8Array, out: Float32Array | None = None) -> Float32Array:
@@ -96,18 +124,23 @@ def to_uint8(image: AnyArray) -> UInt8Array:
         raise ValueError(f"got an image of dtype {image.dtype}; real numbers are required")
     if not image.size:
         return np.zeros(image.shape, np.uint8)
-    # float32 holds 16-bit integers exactly and halves the memory of a volume.
-    scaled = image.astype(np.result_type(image.dtype, np.float32))
-    low = scaled.min()
+    # float32 holds 16-bit integers exactly and halves the memory.
+    kind = np.result_type(image.dtype, np.float32).type
+    low = kind(image.min())
     with np.errstate(over="ignore", invalid="ignore"):
-        value_range = scaled.max() - low
+        value_range = kind(image.max()) - low
     if not np.isfinite(value_range):
         raise ValueError("the image holds NaN, infinite or immense values; ordinary numbers are required")
-    scaled -= low
-    if value_range > 0:
-        scaled /= value_range
-    scaled *= 255
-    return np.asarray(np.rint(scaled, out=scaled), np.uint8)
+    result = np.empty(image.shape, np.uint8)
+    rows = max(_SLAB_VALUES * len(image) // image.size, 1)
+    for top in range(0, len(image), rows):  # never the whole volume once more in floats
+        scaled = image[top : top + rows].astype(kind)
+        scaled -= low
+        if value_range > 0:
+            scaled /= value_range
+        scaled *= 255
+        result[top : top + rows] = np.rint(scaled, out=scaled)
+    return result
 
 
 def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool = False) -> Float32Array:
@@ -160,46 +193,6 @@ def boxes_to_grid(boxes_xyxy: npt.ArrayLike, height: int, width: int, size: int)
         raise ValueError(f"got boxes of shape {boxes.shape}; (N, 4) is required")
     # One factor, then one product, as the reference does: dividing last can truncate to another integer.
     return np.trunc(boxes * Canvas(height, width, size).scale).astype(np.float32)
-
-
-def mask_to_native(logits: Float32Array, canvas: Canvas) -> BoolArray:
-    """Bring one low-resolution logit map back to the image.
-
-    logits: float32 (size, size). Returns bool (H, W): the image's part of the grid, resized once bilinearly
-    (pixel centres, align_corners False) and thresholded at 0, which is probability 0.5.
-    """
-    covered = logits[: canvas.resized_height, : canvas.resized_width]
-    native_shape = canvas.width, canvas.height
-    return np.asarray(cv2.resize(covered, native_shape, interpolation=cv2.INTER_LINEAR) > 0, np.bool_)
-
-
-def masks_to_native(logits: Float32Array, canvas: Canvas) -> BoolArray:
-    """Bring logits (N, size, size) back as bool (N, H, W); call `mask_to_native` for many large masks."""
-    masks = np.zeros((len(logits), canvas.height, canvas.width), np.bool_)
-    for mask, mask_logits in zip(masks, logits, strict=True):
-        mask[:] = mask_to_native(mask_logits, canvas)
-    return masks
-
-
-def box_from_mask(mask: AnyArray, margin: int, limit: int | None = None) -> Float32Array | None:
-    """Return a mask's bounding box, grown by `margin` pixels a side and clipped, or None for an empty mask.
-
-    mask: (H, W), non-zero inside. limit: the largest coordinate; None clips to the mask's last column and
-    row, the reference (LiteMedSAM's get_bbox256) takes the canvas size, one pixel further. Returns float32
-    (4,) x_min, y_min, x_max, y_max as inclusive pixel indices of the mask's grid.
-    """
-    columns = np.flatnonzero(mask.any(axis=0))
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not columns.size:
-        return None
-    x_limit, y_limit = (mask.shape[1] - 1, mask.shape[0] - 1) if limit is None else (limit, limit)
-    return np.array(
-        [
-            max(columns[0] - margin, 0), max(rows[0] - margin, 0),
-            min(columns[-1] + margin, x_limit), min(rows[-1] + margin, y_limit),
-        ],
-        np.float32,
-    )  # fmt: skip
 
 
 def _grey_or_rgb(image: AnyArray) -> AnyArray:

@@ -20,6 +20,8 @@ Float32Array = npt.NDArray[np.float32]
 # The released code's grey conversion; unlike OpenCV's 0.299, 0.587, 0.114 these sum to 0.9999.
 _RELEASED_GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 
+_CACHED_PIXELS = 1 << 16  # whose floats stay in a core's cache while an image goes by in strips of rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
@@ -222,6 +224,17 @@ def diffuse_wrapped(grey: UInt8Array, *, iterations: int, kappa: float, gamma: f
     grey: uint8 (H, W). kappa: on the [0, 1] scale. Returns uint8 (H, W).
     Source: Ninebell/GraysAnatomySAM, module/preprocess.py (the formula; bit-exact on the goldens).
     """
+    diffused = np.empty_like(grey)
+    rows = max(_CACHED_PIXELS // grey.shape[1], 4 * iterations)
+    for top in range(0, len(grey), rows):
+        bottom = min(top + rows, len(grey))
+        # An iteration reaches one row further, so what goes wrong at a strip's own ends stays outside of top..bottom.
+        strip = grey.take(range(top - iterations, bottom + iterations), axis=0, mode="wrap")
+        diffused[top:bottom] = _diffuse_strip(strip, iterations, kappa, gamma)[iterations : iterations + bottom - top]
+    return diffused
+
+
+def _diffuse_strip(grey: UInt8Array, iterations: int, kappa: float, gamma: float) -> UInt8Array:
     image: Float32Array = grey.astype(np.float32)
     image /= 255
     for _ in range(iterations):
@@ -266,8 +279,12 @@ def difference_percentile(grey: UInt8Array, percentile: float) -> float:
 
 
 def _is_coloured(image: UInt8Array) -> bool:
-    red, green, blue = cv2.split(image)
-    return not (np.array_equal(red, green) and np.array_equal(green, blue))
+    rows = max(_CACHED_PIXELS // image.shape[1], 1)
+    for top in range(0, len(image), rows):  # colour mostly shows at once
+        red, green, blue = cv2.split(image[top : top + rows])
+        if not (np.array_equal(red, green) and np.array_equal(green, blue)):
+            return True
+    return False
 
 
 def _min_max_levels(image: UInt8Array) -> npt.NDArray[np.float64]:

@@ -1,9 +1,17 @@
-"""Tell from a weight file which model it holds."""
+"""Open a trained model from whatever file holds it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from graysam.models.weights import WeightFile
+from graysam.imaging.channels import Scheme
+from graysam.imaging.presets import load_scheme, scheme_from_dict
+from graysam.models.build import build_sam
+from graysam.models.sam import Sam
+from graysam.models.weights import WeightFile, WeightSource, load_parts, read_weights
+
+OFFICIAL_SIZE = 256  # of LiteMedSAM's and the released code's square input, in pixels
 
 # Blocks of the last stage -> name in conf/model. A file of EfficientViT-SAM does not say which size it is.
 _EFFICIENTVIT_SIZES: Mapping[int, str] = {
@@ -12,6 +20,60 @@ _EFFICIENTVIT_SIZES: Mapping[int, str] = {
     9: "efficientvit_sam_l2",
 }
 _LAST_STAGE = re.compile(r"^image_encoder\.backbone\.stages\.3\.blocks\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model and what its file says of it.
+
+    model: in evaluation mode, float32, on the CPU; numbers: what `build_sam` made it of; size: side of its square
+    input in pixels; scheme: the channels it was trained on, None where the file does not say; source: where its
+    weights came from.
+    """
+
+    model: Sam
+    numbers: Mapping[str, Any]
+    size: int
+    scheme: Scheme | None
+    source: WeightSource
+
+
+def open_pretrained(
+    name_or_path: str, official_numbers: Callable[[str], Mapping[str, Any]] | None = None
+) -> Pretrained:
+    """Build the model that a file holds, with its weights.
+
+    Args:
+        name_or_path: whatever `read_weights` takes: `lite_medsam`, graysam's own checkpoints and `.safetensors`, which
+            describe their model, and official files, which are recognised by their keys.
+        official_numbers: gives `build_sam`'s numbers of an official model by its name in `conf/model`; None takes
+            graysam's own files alone.
+
+    Raises:
+        ValueError: the file cannot be read, is no model that can be run, carries a damaged description, or holds other
+            weights than it says.
+    """
+    file = read_weights(name_or_path)
+    scheme: Scheme | None
+    if file.metadata is not None:
+        try:
+            numbers, size = dict(file.metadata["model"]), int(file.metadata["size"])
+            scheme = scheme_from_dict(file.metadata["channels"])
+            model = build_sam(**numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{name_or_path}: the description graysam stored in it is damaged ({reason}); give an intact checkpoint"
+            ) from None
+    elif official_numbers is None:
+        raise ValueError(f"{name_or_path} does not describe its model; give a checkpoint of graysam")
+    else:
+        name = model_name(file)
+        numbers, size = dict(official_numbers(name)), OFFICIAL_SIZE
+        scheme = load_scheme("replicate") if name == "lite_medsam" else None
+        model = build_sam(**numbers)
+    source = load_parts(model, file)
+    return Pretrained(model.eval(), numbers, size, scheme, source)
 
 
 def model_name(file: WeightFile) -> str:

@@ -4,7 +4,6 @@ A kind takes a float32 Sam and prepares a network of its own behind the volume e
 float32 weights stay what is stored and shipped: no kind changes the model it is given.
 """
 
-import copy
 import importlib
 import importlib.util
 import io
@@ -13,55 +12,17 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from graysam.models.build import build_sam
+from graysam.models.pretrained import Pretrained, open_pretrained
 from graysam.models.sam import Sam
-from graysam.models.weights import load_parts, read_weights
+from graysam.runtime import quantize_engines as engines
+from graysam.runtime.quantize_kind import Kind, Prepared, private_copy
 from graysam.runtime.torch_backend import TorchBackend
-from graysam.runtime.volume import Backend
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A network ready to run.
-
-    backend: its `encode` and `decode`; quantized_layers: names, in the given Sam, of the layers that really compute in
-    lower precision; saved_bytes: what its weights take as a file.
-    """
-
-    backend: Backend
-    quantized_layers: frozenset[str]
-    saved_bytes: int
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A way to run a Sam.
-
-    why_unavailable: gives the reason in one line why this kind cannot run here, None where it can; prepare: takes a
-    Sam on the CPU in float32 and leaves it as it is.
-    """
-
-    name: str
-    why_unavailable: Callable[[], str | None]
-    prepare: Callable[[Sam], Prepared]
-
-
-def private_copy(model: Sam) -> Sam:
-    """Return a copy in evaluation mode, on the CPU, without gradients.
-
-    TinyViT keeps attention biases from its first evaluation. They are left out of the copy: they may be older than the
-    weights, and where they carry a gradient they cannot be copied.
-    """
-    caches = [getattr(module, "attention_bias_cache", None) for module in model.modules()]
-    fresh: dict[int, Any] = {id(cache): {} for cache in caches if cache is not None}
-    return copy.deepcopy(model, fresh).cpu().eval().requires_grad_(False)
 
 
 def _saved_bytes(model: nn.Module) -> int:
@@ -165,12 +126,30 @@ def _prepare_torchao_int8(model: Sam) -> Prepared:
 
 
 # ------------------------------------------------------------------ registry
+def _of_torch(name: str, why_unavailable: Callable[[], str | None], prepare: Callable[[Sam], Prepared]) -> Kind:
+    """Return a kind that stores nothing: a Sam is prepared in it within a second."""
+    return Kind(
+        name,
+        why_unavailable,
+        lambda model, place: prepare(model),
+        lambda model, folder, threads: prepare(model).backend,
+    )
+
+
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("none", lambda: None, _prepare_none),
-        Kind("dynamic_qint8", _no_dynamic_qint8, _prepare_dynamic_qint8),
-        Kind("torchao_int8", _no_torchao_int8, _prepare_torchao_int8),
+        _of_torch("none", lambda: None, _prepare_none),
+        _of_torch("dynamic_qint8", _no_dynamic_qint8, _prepare_dynamic_qint8),
+        _of_torch("torchao_int8", _no_torchao_int8, _prepare_torchao_int8),
+        Kind("openvino_bf16", engines.no_openvino_bf16, engines.prepare_openvino_bf16, engines.reopen_openvino),
+        Kind("openvino_int8", engines.no_openvino_int8, engines.prepare_openvino_int8, engines.reopen_openvino),
+        Kind(
+            "onnxruntime_dynamic",
+            engines.no_onnxruntime,
+            engines.prepare_onnxruntime_dynamic,
+            engines.reopen_onnxruntime,
+        ),
     )
 }
 
@@ -185,18 +164,10 @@ def check_kinds(names: Sequence[str]) -> None:
         raise ValueError(f"quantize.kinds: {'; '.join(problems)}; valid are {', '.join(KINDS)}")
 
 
-def restore(checkpoint: Path) -> tuple[Sam, int]:
-    """Build the model that a checkpoint of graysam describes, with its weights; return it and its input size in pixels.
+def restore(checkpoint: Path) -> Pretrained:
+    """Build the model that a checkpoint of graysam describes, with its weights.
 
     Raises:
         ValueError: the file cannot be read, does not describe its model, or holds other weights than it says.
     """
-    file = read_weights(str(checkpoint))
-    description = file.metadata or {}
-    try:
-        numbers, size = dict(description["model"]), int(description["size"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{checkpoint} does not describe its model; give a checkpoint of graysam") from None
-    model = build_sam(**numbers)
-    load_parts(model, file)
-    return model.eval(), size
+    return open_pretrained(str(checkpoint))

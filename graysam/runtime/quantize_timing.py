@@ -2,7 +2,7 @@
 
 A process that has trained holds large pools of memory and threads, and torch's number of threads is best set before its
 first work. So `time_kinds` starts `python -m graysam.runtime.quantize_timing request.json`, which rebuilds the model
-from its checkpoint, prepares every kind and prints JSON, one object a line: first its threads, then each measurement.
+from its checkpoint, opens every kind and prints JSON, one object a line: first its threads, then each measurement.
 The kinds take turns on every image, so that whatever else the machine does falls on all of them alike.
 """
 
@@ -24,11 +24,10 @@ import torch
 from numpy.typing import NDArray
 
 from graysam.runtime.quantize import KINDS, restore
-from graysam.runtime.volume import Backend
+from graysam.runtime.volume import Backend, decode_all
 from graysam.terminal import BAD_INPUT, one_line, progress
 
 Float32 = NDArray[np.float32]
-BOX_BATCH = 16  # boxes decoded in one call, as the volume engine does it
 MEASURES = ("encoder_ms", "decoder_ms", "image_ms")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -46,6 +45,7 @@ def time_kinds(
     kinds: Sequence[str],
     prompts: Sequence[tuple[Float32, Float32]],
     *,
+    stored: Path,
     threads: int,
     repeats: int,
     warmup: int,
@@ -56,13 +56,14 @@ def time_kinds(
         checkpoint: one of graysam.
         kinds: names of KINDS that can run here; without any, no process is started.
         prompts: images (3,S,S) and their boxes (N,4), N at least 1, on the S grid.
+        stored: folder in which each kind that stores something has one of its name, as `prepare` left it.
         threads: of the CPU.
         repeats: rounds over all images that count; warmup: rounds before them that do not.
 
     Returns:
         The threads that torch really had, and every kind's times: `encoder_ms` to encode one image, `decoder_ms` to
-        decode one box, `image_ms` to encode one image and decode all its boxes, 16 in one call; each from arrays in
-        memory to arrays in memory.
+        decode one box, `image_ms` to encode one image and decode all its boxes as the volume engine does; each from
+        arrays in memory to arrays in memory.
 
     Raises:
         ChildProcessError: the process ended before its time, with its last words.
@@ -78,6 +79,7 @@ def time_kinds(
         content = {
             "checkpoint": str(checkpoint.resolve()),
             "kinds": list(kinds),
+            "stored": str(stored.resolve()),
             "prompts": str(Path(folder) / "prompts.npz"),
             "threads": threads,
             "rounds": warmup + repeats,
@@ -128,8 +130,8 @@ def _measure(backend: Backend, image: Float32, boxes: Float32) -> dict[str, floa
     start = time.perf_counter()
     embedding = backend.encode(image[None])[0]
     encoded = time.perf_counter()
-    for first in range(0, len(boxes), BOX_BATCH):
-        backend.decode(embedding, boxes[first : first + BOX_BATCH])
+    for _ in decode_all(backend, embedding, boxes):
+        pass
     segmented = time.perf_counter()
     backend.decode(embedding, boxes[:1])
     decoded = time.perf_counter()
@@ -139,8 +141,8 @@ def _measure(backend: Backend, image: Float32, boxes: Float32) -> dict[str, floa
 
 def _measurements(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(request["threads"])
-    model, _ = restore(Path(request["checkpoint"]))
-    backends = [(name, KINDS[name].prepare(model).backend) for name in request["kinds"]]
+    model, stored = restore(Path(request["checkpoint"])).model, Path(request["stored"])
+    backends = [(name, KINDS[name].reopen(model, stored / name, request["threads"])) for name in request["kinds"]]
     with np.load(request["prompts"], allow_pickle=False) as arrays:
         count = len(arrays.files) // 2
         prompts = [(arrays[f"image_{i}"], arrays[f"boxes_{i}"]) for i in range(count)]

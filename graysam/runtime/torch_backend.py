@@ -39,7 +39,9 @@ class TorchBackend:
         return embedding.float().cpu().numpy()
 
     @torch.inference_mode()
-    def decode(self, embedding: Float32, boxes_256: Float32) -> tuple[Float32, Float32]:
+    def decode(
+        self, embedding: Float32, boxes_256: Float32, covered: tuple[int, int] | None = None
+    ) -> tuple[Float32, Float32]:
         """Segment one embedded image: (256,64,64) and boxes (N,4) -> logits (N,256,256), predicted IoU (N,)."""
         with self._mode():
             logits, iou = self.model.decode(

@@ -13,25 +13,20 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from graysam.imaging.canvas import (
-    Canvas,
-    box_from_mask,
-    boxes_to_grid,
-    mask_to_native,
-    prepare_image,
-    resize_longest_side,
-    to_uint8,
-)
+from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, resize_longest_side, to_uint8
 from graysam.imaging.channels import Scheme
+from graysam.imaging.masks import Bounds, box_from_mask, grow_bounds, mask_to_native, native_blocks, positive_bounds
 
 AnyArray = npt.NDArray[Any]
-BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 UInt8Array = npt.NDArray[np.uint8]
 UInt16Array = npt.NDArray[np.uint16]
 Propagation = Literal["own", "litemedsam"]
 
+BOX_BATCH = 8  # boxes decoded in one call; more at once leave the cache
+EMBEDDING_BYTES = 512 << 20  # kept at most: 128 slices in float32, 256 in float16
 BOX_MARGIN = 3  # grid pixels a side around the previous slice's mask, as LiteMedSAM
 LARGEST_LABEL = 65535
 
@@ -39,11 +34,40 @@ LARGEST_LABEL = 65535
 class Backend(Protocol):
     """A segmentation network; `size` below is the side of its square input."""
 
-    def encode(self, images: Float32Array) -> Float32Array:
-        """Embed images: float32 (B, 3, size, size) in [0, 1] -> float32 (B, 256, size/4, size/4)."""
+    def encode(self, images: Float32Array) -> FloatArray:
+        """Embed images: float32 (B, 3, size, size) in [0, 1] -> (B, ...) of any float dtype.
 
-    def decode(self, embedding: Float32Array, boxes_256: Float32Array) -> tuple[Float32Array, Float32Array]:
-        """Segment one image: its embedding, boxes (N, 4) on the grid -> logits (N, size, size), iou (N,)."""
+        An embedding's shape is the backend's own affair. What is returned may be overwritten by the next call.
+        """
+
+    def decode(
+        self, embedding: FloatArray, boxes_256: Float32Array, covered: tuple[int, int] | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Segment one image: its embedding, boxes (N, 4) on the grid -> logits (N, size, size), iou (N,).
+
+        covered: rows and columns of the grid that the image covers, None for all. Logits beyond them are not looked at
+        and may be left out, which is all that a backend may make of it.
+
+        The embedding is one that `encode` gave, or a copy of it, and the same array for all boxes of a slice. What is
+        returned may be overwritten by the next call.
+        """
+
+
+def decode_all(
+    backend: Backend,
+    embedding: FloatArray,
+    boxes_256: Float32Array,
+    box_batch: int = BOX_BATCH,
+    covered: tuple[int, int] | None = None,
+) -> Iterator[Float32Array]:
+    """Yield every box's logits (size, size) in order, decoding at most `box_batch` boxes in one call.
+
+    embedding: of one image; boxes_256: (N, 4) on the grid, none yield nothing; covered: see `Backend`. Logits are good
+    until the next ones are asked for: a backend may use its buffer again.
+    """
+    for start in range(0, len(boxes_256), box_batch):
+        logits, _ = backend.decode(embedding, boxes_256[start : start + box_batch], covered)
+        yield from logits
 
 
 def segment(
@@ -55,9 +79,9 @@ def segment(
     propagation: Propagation = "own",
     z_max_inclusive: bool = True,
     size: int = 256,
-    box_batch: int = 16,
+    box_batch: int = BOX_BATCH,
     encode_batch: int = 1,
-    embedding_bytes: int = 2 << 30,
+    embedding_bytes: int = EMBEDDING_BYTES,
     on_prompt: Callable[[int, int, Float32Array], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> UInt16Array:
@@ -79,10 +103,10 @@ def segment(
       LiteMedSAM's script does it; the box depends on the label's number. Kept to reproduce the published
       baseline.
 
-    Every slice is encoded once however many objects share it: one sweep goes up through all objects, one
-    down. A slice both sweeps need keeps its embedding, up to `embedding_bytes` in all (4 MiB a slice at size
-    256); past that it is encoded again. encode_batch: slices encoded in one call. box_batch: boxes decoded in
-    one call.
+    Every slice is encoded once however many objects share it: one sweep goes up through all objects, one down. A slice
+    both sweeps need keeps its embedding, as the backend gave it, up to `embedding_bytes` in all; past that it is
+    encoded again. Which ones are kept makes no difference: the second sweep comes back the way the first went, so all
+    of them would be kept when it turns. encode_batch: slices encoded in one call. box_batch: boxes decoded in one call.
     on_prompt(label, z, box) sees every prompt, z = 0 for an image, box float32 (4,) on the grid.
     progress(done, total) counts slices visited, over both sweeps.
 
@@ -106,24 +130,21 @@ def segment(
     down = _by_slice((z, item) for item in objects for z in range(item.z_min, item.z_mid))
     shared = up.keys() & down.keys()
     encoder = _SliceEncoder(slices, backend, scheme, size, encode_batch, embedding_bytes, shared)
-    next_box = _own_box if propagation == "own" else _litemedsam_box
     done, total = 0, len(up) + len(down)
 
+    covered = canvas.resized_height, canvas.resized_width
     for present, order in ((up, sorted(up)), (down, sorted(down, reverse=True))):
         for z, embedding in encoder.embeddings(order):
-            for start in range(0, len(present[z]), box_batch):
-                batch = present[z][start : start + box_batch]
-                prompts = np.stack([item.prompt(z) for item in batch])
-                all_logits, _ = backend.decode(embedding, prompts)
-                for item, prompt, logits in zip(batch, prompts, all_logits, strict=True):
-                    if on_prompt is not None:
-                        on_prompt(item.label, z, prompt)
-                    mask = mask_to_native(logits, canvas)
-                    # Later boxes overwrite earlier ones, so a pixel's label is the largest one, in whatever
-                    # order the sweeps come by: no mask has to be kept.
-                    np.maximum(segs[z], np.uint16(item.label), out=segs[z], where=mask)
-                    if item.z_min < item.z_max:
-                        item.remember(z, next_box(item.label, logits, mask, canvas))
+            prompts = np.stack([item.prompt(z) for item in present[z]])
+            all_logits = decode_all(backend, embedding, prompts, box_batch, covered)
+            for item, prompt, logits in zip(present[z], prompts, all_logits, strict=True):
+                if on_prompt is not None:
+                    on_prompt(item.label, z, prompt)
+                bounds = positive_bounds(logits, canvas)
+                _paint(segs[z], item.label, logits, canvas, bounds)
+                if item.z_min < item.z_max:
+                    own = propagation == "own"
+                    item.remember(z, _own_box(bounds, canvas) if own else _litemedsam_box(item.label, logits, canvas))
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -172,14 +193,14 @@ class _SliceEncoder:
         self.slices, self.backend, self.scheme, self.size = slices, backend, scheme, size
         self.batch, self.budget_bytes = batch, budget_bytes
         self.shared = shared
-        self.kept: dict[int, Float32Array] = {}
+        self.kept: dict[int, FloatArray] = {}
 
-    def embeddings(self, order: list[int]) -> Iterator[tuple[int, Float32Array]]:
+    def embeddings(self, order: list[int]) -> Iterator[tuple[int, FloatArray]]:
         """Yield (z, embedding) in the given order."""
         for start in range(0, len(order), self.batch):
             group = order[start : start + self.batch]
             missing = [z for z in group if z not in self.kept]
-            fresh: dict[int, Float32Array] = {}
+            fresh: dict[int, FloatArray] = {}
             if missing:
                 images = np.stack([prepare_image(self.slices[z], self.scheme, self.size) for z in missing])
                 fresh = dict(zip(missing, self.backend.encode(images), strict=True))
@@ -194,15 +215,28 @@ class _SliceEncoder:
                 yield z, fresh[z]
 
 
-def _own_box(label: int, logits: Float32Array, mask: BoolArray, canvas: Canvas) -> Float32Array | None:
+def _paint(segs: UInt16Array, label: int, logits: Float32Array, canvas: Canvas, bounds: Bounds | None) -> None:
+    """Write an object's label into its slice of segs (H, W), wherever its mask is and no larger label stands.
+
+    Later boxes overwrite earlier ones, so a pixel's label is the largest one, in whatever order the sweeps come by: no
+    mask has to be kept.
+    """
+    for rows, columns, mask in native_blocks(logits, canvas, bounds):
+        labels = segs[rows, columns]
+        np.maximum(labels, mask * np.uint16(label), out=labels)
+
+
+def _own_box(bounds: Bounds | None, canvas: Canvas) -> Float32Array | None:
     """Return the box around the object's low-resolution mask."""
-    return box_from_mask(logits[: canvas.resized_height, : canvas.resized_width] > 0, BOX_MARGIN)
+    if bounds is None:
+        return None
+    return grow_bounds(bounds, BOX_MARGIN, canvas.resized_width - 1, canvas.resized_height - 1)
 
 
-def _litemedsam_box(label: int, logits: Float32Array, mask: BoolArray, canvas: Canvas) -> Float32Array | None:
+def _litemedsam_box(label: int, logits: Float32Array, canvas: Canvas) -> Float32Array | None:
     """Return the box around the native mask, filled with its label and resized by area."""
     # The original's 8-bit map overflows past 255 objects; those get 16 bits.
-    filled = mask.astype(np.uint8 if label < 256 else np.uint16) * label
+    filled = mask_to_native(logits, canvas).astype(np.uint8 if label < 256 else np.uint16) * label
     resized = resize_longest_side(filled, canvas.size)
     return box_from_mask(resized, BOX_MARGIN, limit=canvas.size)
 

@@ -1,7 +1,9 @@
 """One checkpoint in several kinds of numbers: accuracy, speed, size, and what was really quantized."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from graysam.data.dataset import FixedSlices, Item
+from graysam.data.sampling import choose
 from graysam.files import sha256_of
-from graysam.runtime.quantize import KINDS, Prepared, check_kinds, restore
+from graysam.models.sam import Sam
+from graysam.runtime.quantize import KINDS, check_kinds, restore
 from graysam.runtime.quantize_accounting import account_for
-from graysam.runtime.quantize_timing import BOX_BATCH, time_kinds
+from graysam.runtime.quantize_kind import Prepared, Workplace
+from graysam.runtime.quantize_timing import time_kinds
+from graysam.runtime.volume import decode_all
 from graysam.terminal import one_line, progress
 from graysam.training.provenance import machine
 from graysam.training.scores import Scores
@@ -28,7 +34,7 @@ class Settings:
 
     kinds: names of `graysam.runtime.quantize.KINDS`; threads: of the CPU, for the times; repeats: timed rounds;
     warmup: rounds before them; timing_images: images they go over; max_images: most images that are scored, groups in
-    turn, None for all.
+    turn, None for all; calibration_images: most training images that a kind may be calibrated on.
 
     Raises:
         ValueError: an unknown or repeated kind, or a count out of range.
@@ -40,11 +46,12 @@ class Settings:
     warmup: int
     timing_images: int
     max_images: int | None
+    calibration_images: int
 
     def __post_init__(self) -> None:
         check_kinds(self.kinds)
-        least = {"threads": 1, "repeats": 1, "warmup": 0, "timing_images": 1, "max_images": 1}
-        for name, smallest in least.items():
+        least = dict.fromkeys(("threads", "repeats", "timing_images", "max_images", "calibration_images"), 1)
+        for name, smallest in {**least, "warmup": 0}.items():
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ValueError(f"quantize.{name} is {value}; required: at least {smallest}")
@@ -54,29 +61,13 @@ class Settings:
         return {**asdict(self), "kinds": list(self.kinds)}
 
 
-def choose(groups: NDArray[np.str_], count: int | None) -> list[int]:
-    """Return at most `count` positions, in order: every group in turn, evenly spread within each; None takes all."""
-    if count is None or count >= len(groups):
-        return list(range(len(groups)))
-    places = {str(name): np.flatnonzero(groups == name) for name in np.unique(groups)}
-    quota = dict.fromkeys(places, 0)
-    while sum(quota.values()) < count:
-        for name in places:
-            if quota[name] < len(places[name]) and sum(quota.values()) < count:
-                quota[name] += 1
-    chosen = [places[name][np.linspace(0, len(places[name]) - 1, n).round().astype(int)] for name, n in quota.items()]
-    return sorted(int(place) for part in chosen for place in part)
-
-
 def score(prepared: Mapping[str, Prepared], item: Item, scores: Mapping[str, Scores]) -> None:
     """Add every kind's scores of one image with the same boxes."""
     image, boxes, masks = item.image.numpy()[None], item.boxes.numpy(), item.masks.numpy()
     for kind, network in prepared.items():
         embedding = network.backend.encode(image)[0]
-        for first in range(0, len(boxes), BOX_BATCH):
-            logits, _ = network.backend.decode(embedding, boxes[first : first + BOX_BATCH])
-            for prompt, predicted in enumerate(logits > 0, start=first):
-                scores[kind].add(item.group, item.modality, masks[prompt], predicted, key=item.key, prompt=prompt)
+        for prompt, logits in enumerate(decode_all(network.backend, embedding, boxes)):
+            scores[kind].add(item.group, item.modality, masks[prompt], logits > 0, key=item.key, prompt=prompt)
 
 
 def reasons(kinds: Sequence[str]) -> dict[str, str | None]:
@@ -95,6 +86,15 @@ def is_current(report: Mapping[str, Any], settings: Settings, checkpoint_sha256:
     )
 
 
+def _calibration_images(items: FixedSlices, count: int) -> list[NDArray[np.float32]]:
+    """Return prepared training images of the shards that held-out slices come from, groups in turn."""
+    index = items.reader.index
+    rows = index.rows(split="train")
+    rows = rows[choose(index.groups[rows], count)]
+    slices = FixedSlices(items.reader, rows, scheme=items.scheme, size=items.size, max_boxes_per_image=1)
+    return [slices[i].image.numpy() for i in progress(range(len(slices)), "reading training slices")]
+
+
 def benchmark(checkpoint: Path, items: FixedSlices, settings: Settings) -> dict[str, Any]:
     """Compare the kinds on one checkpoint's weights, without retraining.
 
@@ -110,12 +110,21 @@ def benchmark(checkpoint: Path, items: FixedSlices, settings: Settings) -> dict[
     Raises:
         ValueError: the checkpoint cannot be used. ChildProcessError: the timing process died.
     """
-    model, size = restore(checkpoint)
+    found = restore(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="graysam_kinds_") as folder:
+        return _benchmark(checkpoint, found.model, found.size, items, settings, Path(folder))
+
+
+def _benchmark(
+    checkpoint: Path, model: Sam, size: int, items: FixedSlices, settings: Settings, folder: Path
+) -> dict[str, Any]:
     unavailable = reasons(settings.kinds)
+    calibration_images = cache(partial(_calibration_images, items, settings.calibration_images))
     prepared = {}
     for name in [name for name, reason in unavailable.items() if reason is None]:
+        place = Workplace(folder / name, size, items.scheme, calibration_images)
         try:
-            prepared[name] = KINDS[name].prepare(model)
+            prepared[name] = KINDS[name].prepare(model, place)
         except Exception as error:  # whatever it is that a library cannot do with this model: the others still count
             unavailable[name] = f"failed on this model: {one_line(error)[:200]}"
     account = account_for(model, size)
@@ -132,6 +141,7 @@ def benchmark(checkpoint: Path, items: FixedSlices, settings: Settings) -> dict[
         checkpoint,
         list(prepared),
         [(item.image.numpy(), item.boxes.numpy()) for item in timed],
+        stored=folder,
         threads=settings.threads,
         repeats=settings.repeats,
         warmup=settings.warmup,

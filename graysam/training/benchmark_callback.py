@@ -29,7 +29,8 @@ class QuantizeBenchmark(Callback):
     Args:
         run_dir: the run's directory, with `checkpoints/best.ckpt`.
         kinds: names of `graysam.runtime.quantize.KINDS`; none: nothing is done.
-        threads, repeats, warmup, timing_images, max_images: see `graysam.training.benchmark.Settings`.
+        threads, repeats, warmup, timing_images, max_images, calibration_images: see
+            `graysam.training.benchmark.Settings`.
 
     Raises:
         ValueError: an unknown or repeated kind, or a count out of range.
@@ -45,6 +46,7 @@ class QuantizeBenchmark(Callback):
         warmup: int,
         timing_images: int,
         max_images: int | None,
+        calibration_images: int,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.settings = Settings(
@@ -54,6 +56,7 @@ class QuantizeBenchmark(Callback):
             warmup=warmup,
             timing_images=timing_images,
             max_images=max_images,
+            calibration_images=calibration_images,
         )
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

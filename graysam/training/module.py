@@ -161,19 +161,12 @@ class SamModule(lightning.LightningModule):
         """Return the mean loss over the objects of all ranks' batches, as this rank's share of it."""
         sums = self._loss(batch, "train")[0]
         _add(self.epoch_sums, sums)
-        ranks, count = self._ranks, sums["count"].clone()
-        if ranks > 1:  # DDP averages the ranks' gradients; their numbers of objects may differ
-            torch.distributed.all_reduce(count)
-        shares = {name: sums[name] * ranks / count for name in TERMS}
-        for name, share in shares.items():
-            self.log(
-                metric_name("train", name),
-                share.detach(),
-                on_epoch=False,
-                sync_dist=ranks > 1,
-                prog_bar=name == "total",
-            )
-        return shares["total"]
+        total = self._over_ranks({name: value.detach() for name, value in sums.items()})
+        for name in TERMS:
+            mean = total[name] / total["count"]
+            self.log(metric_name("train", name), mean, on_epoch=False, prog_bar=name == "total")
+        # DDP averages the ranks' gradients; their numbers of objects may differ.
+        return sums["total"] * self._ranks / total["count"]
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses and step the schedule, before the epoch's checkpoint is stored."""

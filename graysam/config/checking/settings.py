@@ -21,6 +21,7 @@ class QuantizeSettings(TypedDict):
     warmup: int
     timing_images: int
     max_images: int | None
+    calibration_images: int
 
 
 class TrainSettings(TypedDict):

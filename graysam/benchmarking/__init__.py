@@ -1,0 +1,1 @@
+"""The benchmark: cases, contenders in processes of their own, times taken in turns, tables and charts."""

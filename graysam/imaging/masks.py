@@ -1,0 +1,130 @@
+"""Masks back from the network's grid to native pixels, computed only where they can be.
+
+A mask is its logits, resized once bilinearly (pixel centres, align_corners False) and thresholded at 0, which is
+probability 0.5. Between values that are not positive no interpolated one is, rounding included, so what lies farther
+than one grid pixel from every positive logit is left out: the masks are the same, bit for bit, at a fraction of the
+pixels. OpenCV's resize cannot do that (a part of an image gets another phase), hence the arithmetic of our own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graysam.imaging.canvas import Canvas
+
+AnyArray = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
+Float32Array = npt.NDArray[np.float32]
+Bounds = tuple[int, int, int, int]  # x_min, y_min, x_max, y_max, inclusive pixel indices
+
+BLOCK_PIXELS = 1 << 16  # of float32, so that a block stays in a core's cache
+
+
+def mask_bounds(mask: AnyArray) -> Bounds | None:
+    """Return the smallest box around what is not zero in a mask (H, W), or None where there is nothing."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def grow_bounds(bounds: Bounds, margin: int, x_limit: int, y_limit: int) -> Float32Array:
+    """Return bounds grown by `margin` pixels a side and clipped to 0..limit, as a box float32 (4,)."""
+    x_min, y_min, x_max, y_max = bounds
+    corners = max(x_min - margin, 0), max(y_min - margin, 0), min(x_max + margin, x_limit), min(y_max + margin, y_limit)
+    return np.array(corners, np.float32)
+
+
+def box_from_mask(mask: AnyArray, margin: int, limit: int | None = None) -> Float32Array | None:
+    """Return a mask's bounding box, grown by `margin` pixels a side and clipped, or None for an empty mask.
+
+    mask: (H, W), non-zero inside. limit: the largest coordinate; None clips to the mask's last column and row, the
+    reference (LiteMedSAM's get_bbox256) takes the canvas size, one pixel further. Returns float32 (4,) x_min, y_min,
+    x_max, y_max as inclusive pixel indices of the mask's grid.
+    """
+    bounds = mask_bounds(mask)
+    if bounds is None:
+        return None
+    x_limit, y_limit = (mask.shape[1] - 1, mask.shape[0] - 1) if limit is None else (limit, limit)
+    return grow_bounds(bounds, margin, x_limit, y_limit)
+
+
+def positive_bounds(logits: Float32Array, canvas: Canvas) -> Bounds | None:
+    """Return the bounds of the positive logits where the image lies on the grid; logits: (size, size)."""
+    return mask_bounds(logits[: canvas.resized_height, : canvas.resized_width] > 0)
+
+
+def native_blocks(
+    logits: Float32Array, canvas: Canvas, bounds: Bounds | None
+) -> Iterator[tuple[slice, slice, BoolArray]]:
+    """Yield the native mask in blocks, each with its rows and columns; outside of them the mask is empty.
+
+    logits: float32 (size, size); bounds: `positive_bounds` of them, None yields nothing. Blocks do not overlap and hold
+    about BLOCK_PIXELS pixels.
+    """
+    if bounds is None:
+        return
+    x_min, y_min, x_max, y_max = bounds
+    across = _Samples.of(canvas.width, canvas.resized_width).near(x_min, x_max)
+    down = _Samples.of(canvas.height, canvas.resized_height).near(y_min, y_max)
+    if not across.lower.size or not down.lower.size:  # a lone pixel, which an image smaller than the grid can miss
+        return
+    first_row = down.lower[0]
+    grid_rows = logits[first_row : down.upper[-1] + 1]
+    values = grid_rows.take(across.lower, axis=1)
+    step = grid_rows.take(across.upper, axis=1)
+    step -= values
+    step *= across.weight
+    values += step
+    # value + weight * step > 0, without the sum: weight * step > -value.
+    np.subtract(values[1:], values[:-1], out=step[:-1])
+    step[-1] = 0
+    np.negative(values, out=values)
+    rows_a_block = max(BLOCK_PIXELS // across.lower.size, 1)
+    for top in range(0, down.lower.size, rows_a_block):
+        part = slice(top, top + rows_a_block)
+        at = down.lower[part] - first_row
+        rise = step.take(at, axis=0)
+        rise *= down.weight[part, None]
+        mask = rise > values.take(at, axis=0)
+        rows = slice(down.start + top, down.start + top + len(mask))
+        yield rows, slice(across.start, across.start + across.lower.size), mask
+
+
+def mask_to_native(logits: Float32Array, canvas: Canvas) -> BoolArray:
+    """Bring one low-resolution logit map, float32 (size, size), back to the image as a mask, bool (H, W)."""
+    mask = np.zeros((canvas.height, canvas.width), np.bool_)
+    for rows, columns, block in native_blocks(logits, canvas, positive_bounds(logits, canvas)):
+        mask[rows, columns] = block
+    return mask
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Where native pixels along one axis, from `start` on, lie between grid pixels.
+
+    lower, upper: the grid pixels before and after, equal at the image's ends; weight: float32 in [0, 1] of the latter.
+    """
+
+    start: int
+    lower: npt.NDArray[np.intp]
+    upper: npt.NDArray[np.intp]
+    weight: Float32Array
+
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def of(native: int, covered: int) -> "_Samples":
+        """Return those of an axis of `native` pixels which covers so many of the grid."""
+        position = ((np.arange(native) + 0.5) * covered / native - 0.5).clip(0, covered - 1)
+        lower = np.floor(position).astype(np.intp)
+        return _Samples(0, lower, np.minimum(lower + 1, covered - 1), (position - lower).astype(np.float32))
+
+    def near(self, first: int, last: int) -> "_Samples":
+        """Return those of the pixels to which a grid pixel of first..last contributes; they may be none."""
+        start, stop = (int(i) for i in np.searchsorted(self.lower, (first - 1, last + 1)))
+        return _Samples(start, self.lower[start:stop], self.upper[start:stop], self.weight[start:stop])

@@ -1,0 +1,335 @@
+"""The network cut and rewritten for inference: torch modules that are converted to graphs, never trained.
+
+The mask decoder's arithmetic is rearranged, not approximated (float32 masks agree with the Sam's to rounding):
+
+- What depends on the image alone - cells with the constant dense prompt and the positions, and the first block's
+  projections of them - is a graph of its own (`ImageSide`), run once an image.
+- A box brings 7 tokens to 4096 cells. Projecting the cells costs 256 x 128 products each; instead the projection is
+  multiplied into the few tokens, and scores and sums are products of the cells with 56 vectors (8 heads x 7 tokens).
+  The key's bias falls out of the softmax over cells, the value's bias passes it unchanged.
+- Only the IoU token and mask token 0 take part in the last attention; the other masks' heads are dropped.
+- A transposed convolution of stride 2 and size 2 is one matrix product a cell; pixels are put in order at the end.
+
+Source of the arithmetic: SAM (Kirillov et al. 2023) `modeling/transformer.py`, `modeling/mask_decoder.py`.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graysam.models.image_encoders import EfficientVitSamEncoder
+from graysam.models.mask_decoder import MaskDecoder
+from graysam.models.neck import SamNeck
+from graysam.models.sam import Sam
+from graysam.models.transformer import Attention, TwoWayBlock
+
+FEATURE_STRIDES = (32, 16, 8)  # of the maps that EfficientViT-SAM's neck takes, coarsest first
+
+
+class ImageEncoder(nn.Module):
+    """The image encoder with its last LayerNorm taken over cells: (1,3,S,S) -> (1,HW,256), channels last.
+
+    The decoder wants cells as rows, and so does a LayerNorm over channels: no map is transposed on the way.
+    """
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(model.image_encoder)
+        last: nn.Module = self.encoder.embedding_norm  # type: ignore[assignment]
+        owner = next(module for module in self.encoder.modules() if last in module.children())
+        name = next(name for name, child in owner.named_children() if child is last)
+        setattr(owner, name, nn.Identity())
+        self.norm: nn.LayerNorm = last  # type: ignore[assignment]
+        if isinstance(self.encoder, EfficientVitSamEncoder):
+            sides = [model.prompt_encoder.input_size // stride for stride in FEATURE_STRIDES]
+            self.encoder.neck = _NeckByProducts(self.encoder.neck, sides)  # type: ignore[assignment]
+
+    def forward(self, images: Tensor) -> Tensor:
+        norm = self.norm
+        cells = self.encoder(images).flatten(2).transpose(1, 2)
+        return F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+class _NeckByProducts(nn.Module):
+    """SamNeck with its bicubic upsampling as matrix products, which also add the three maps: same shapes, same values.
+
+    Upsampling is linear and the same along rows and columns. Every map is widened first; then one product over all
+    rows of all maps makes their heights equal and adds them.
+    """
+
+    along_columns: Tensor
+
+    def __init__(self, neck: SamNeck, sides: Sequence[int]) -> None:
+        super().__init__()
+        self.neck = neck
+        matrices = [_bicubic(side, neck.embedding_size) for side in sides]
+        # Buffers: OpenVINO would keep what is computed from constants, and all products with it, in float32.
+        self.along_rows = nn.ParameterList([nn.Parameter(matrix, requires_grad=False) for matrix in matrices])
+        self.register_buffer("along_columns", torch.cat(matrices, dim=1))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        wide = [
+            matrix @ lateral(feature).permute(0, 2, 3, 1)  # channels last, as convolutions leave them in memory
+            for matrix, lateral, feature in zip(self.along_rows, self.neck.laterals, features, strict=True)
+        ]
+        rows = torch.cat(wide, dim=1).flatten(2)
+        fused = (self.along_columns @ rows).unflatten(2, (self.neck.embedding_size, -1)).permute(0, 3, 1, 2)
+        return self.neck.head(self.neck.blocks(fused))
+
+
+def _bicubic(given: int, wanted: int) -> Tensor:
+    """Return the matrix (wanted, given) that torch's bicubic upsampling multiplies a column with."""
+    columns = torch.eye(given)[None, None]
+    return F.interpolate(columns, size=(wanted, given), mode="bicubic", align_corners=False)[0, 0]
+
+
+class BoxTokens(nn.Module):
+    """Embed boxes: (N,4) float x_min, y_min, x_max, y_max on the input grid -> (N,7,256).
+
+    A graph of its own because sines of positions need float32 where everything else takes less.
+    """
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        decoder, prompts = model.mask_decoder, model.prompt_encoder
+        self.prompts = prompts
+        self.register_buffer("fixed", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None])
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        sparse, _ = self.prompts(boxes=boxes)
+        return torch.cat([self.fixed + 0 * sparse[:, :1], sparse], dim=1)  # the sum repeats the fixed ones N times
+
+
+class _HeadFolding(nn.Module):
+    """An Attention with its cell-side projections multiplied into the token side.
+
+    With `mask` (heads, 1, inner), which keeps a head's own channels, (N,T,inner) becomes (N, heads * T, inner): one row
+    a head and token, so that all heads are one matrix product.
+    """
+
+    mask: Tensor
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+        inner, heads = attention.q_proj.out_features, attention.num_heads
+        mask = torch.eye(heads).repeat_interleave(inner // heads, dim=1)[:, None]
+        self.register_buffer("mask", mask)
+        self.scale = (inner // heads) ** -0.5
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Tell the heads apart: (N,T,inner) -> (N, heads * T, inner), zero in the other heads' channels."""
+        return (x[:, None] * self.mask).flatten(1, 2)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Take every head's own channels: (N, heads * T, inner) -> (N,T,inner)."""
+        return (x.unflatten(1, (self.attention.num_heads, -1)) * self.mask).sum(dim=1)
+
+
+class _TokensToImage(_HeadFolding):
+    """Attention from tokens to cells, values and keys either projected before or folded into the tokens."""
+
+    def projected(self, tokens: Tensor, key_cells: Tensor, value_cells: Tensor) -> Tensor:
+        """tokens (N,T,dim); key_cells (1,inner,HW) and value_cells (1,HW,inner) -> (N,T,dim)."""
+        attention = self.attention
+        rows = self.spread(attention.q_proj(tokens) * self.scale)
+        weights = torch.softmax(rows.flatten(0, 1) @ key_cells[0], dim=-1)
+        sums = (weights @ value_cells[0]).unflatten(0, (-1, rows.shape[1]))
+        return attention.out_proj(self.gather(sums))
+
+    def folded(self, tokens: Tensor, placed_cells: Tensor, cells: Tensor) -> Tensor:
+        """tokens (N,T,dim); placed_cells, cells (N,HW,dim) -> (N,T,dim)."""
+        attention = self.attention
+        rows = self.spread(attention.q_proj(tokens) * self.scale) @ attention.k_proj.weight  # (N, heads*T, dim)
+        weights = torch.softmax((placed_cells @ rows.transpose(1, 2)).transpose(1, 2), dim=-1)
+        values = (weights @ cells) @ attention.v_proj.weight.T + attention.v_proj.bias
+        return attention.out_proj(self.gather(values))
+
+
+class _ImageToTokens(_HeadFolding):
+    """Attention from cells to tokens; the output projection is folded into the tokens' values.
+
+    Scores stand tokens first, (N, heads * T, HW): a softmax over 7 neighbours in memory would cost more than the
+    products around it.
+    """
+
+    def _values(self, tokens: Tensor) -> Tensor:
+        """Return (N, heads * T, dim); as a head's weights sum to 1, every head brings its part of the bias."""
+        attention = self.attention
+        values = self.spread(attention.v_proj(tokens)) @ attention.out_proj.weight.T
+        return values + attention.out_proj.bias / attention.num_heads
+
+    def _mix(self, scores: Tensor, values: Tensor, cells: Tensor) -> Tensor:
+        """scores (N,heads*T,HW), values (N,heads*T,dim), cells (N|1,HW,dim) -> cells plus attention, (N,HW,dim)."""
+        weights = torch.softmax(scores.unflatten(1, (self.attention.num_heads, -1)), dim=2).flatten(1, 2)
+        return weights.transpose(1, 2) @ values + cells
+
+    def projected(self, query_cells: Tensor, tokens: Tensor, values: Tensor, cells: Tensor) -> Tensor:
+        """query_cells (1,inner,HW), tokens and values (N,T,dim), cells (1,HW,dim) -> (N,HW,dim)."""
+        rows = self.spread(self.attention.k_proj(tokens) * self.scale)
+        scores = (rows.flatten(0, 1) @ query_cells[0]).unflatten(0, (-1, rows.shape[1]))
+        return self._mix(scores, self._values(values), cells)
+
+    def folded(self, placed_cells: Tensor, tokens: Tensor, values: Tensor, cells: Tensor) -> Tensor:
+        """placed_cells, cells (N,HW,dim), tokens and values (N,T,dim) -> (N,HW,dim)."""
+        attention = self.attention
+        keys = self.spread(attention.k_proj(tokens) * self.scale)
+        rows = keys @ attention.q_proj.weight
+        shift = (keys * attention.q_proj.bias).sum(dim=-1, keepdim=True)
+        scores = (placed_cells @ rows.transpose(1, 2)).transpose(1, 2) + shift
+        return self._mix(scores, self._values(values), cells)
+
+
+class ImageSide(nn.Module):
+    """What all boxes of an image share.
+
+    An embedding (1,HW,256) -> cells (1,HW,256), the first block's keys (1,128,HW), values (1,HW,128) and queries
+    (1,128,HW), and the cells' positions (1,HW,256).
+    """
+
+    position: Tensor
+    dense: Tensor
+    NAMES = ("cells", "key_cells", "value_cells", "query_cells", "position")
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        block = _blocks(model.mask_decoder)[0]
+        self.to_image, self.to_tokens = block.cross_attn_token_to_image, block.cross_attn_image_to_token
+        self.register_buffer("position", _position(model))
+        self.register_buffer("dense", model.prompt_encoder.no_mask_embed.weight.detach()[None])
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        cells = embedding + self.dense
+        placed = cells + self.position
+        return (
+            cells,
+            self.to_image.k_proj(placed).transpose(1, 2),
+            self.to_image.v_proj(cells),
+            self.to_tokens.q_proj(placed).transpose(1, 2),
+            self.position + 0 * cells[:, :1],  # an output of its own, so that the bundle holds it once
+        )
+
+
+class _Block(nn.Module):
+    """A TwoWayBlock; `projected` holds the keys, values and queries of cells that all boxes share, in the first."""
+
+    def __init__(self, block: TwoWayBlock) -> None:
+        super().__init__()
+        self.block = block
+        self.to_image = _TokensToImage(block.cross_attn_token_to_image)
+        self.to_tokens = _ImageToTokens(block.cross_attn_image_to_token)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        token_position: Tensor,
+        cells: Tensor,
+        placed: Tensor,
+        projected: tuple[Tensor, Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        block = self.block
+        if block.first:
+            tokens = block.self_attn(tokens, tokens, tokens)
+        else:
+            own = tokens + token_position
+            tokens = tokens + block.self_attn(own, own, tokens)
+        tokens = block.norm1(tokens)
+        asking = tokens + token_position
+        if projected is None:
+            attended = self.to_image.folded(asking, placed, cells)
+        else:
+            attended = self.to_image.projected(asking, *projected[:2])
+        tokens = block.norm2(tokens + attended)
+        tokens = block.norm3(tokens + block.mlp(tokens))
+        answering = tokens + token_position
+        if projected is None:
+            cells = self.to_tokens.folded(placed, answering, tokens, cells)
+        else:
+            cells = self.to_tokens.projected(projected[2], answering, tokens, cells)
+        return tokens, block.norm4(cells)
+
+
+class BoxDecoder(nn.Module):
+    """Segment what N boxes of one image hold.
+
+    tokens (N,7,256) of `BoxTokens`, the outputs of `ImageSide`, and covered (2,) int64: the rows R and columns C of
+    cells that the image covers on its padded square, None for all -> logits (N,4R,4C), predicted IoU (N,). Attention
+    sees every cell; but a mask is needed only where the image is, and the upscaling works cell by cell.
+    """
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        decoder = model.mask_decoder
+        self.side: int = model.prompt_encoder.embedding_size
+        self.blocks = nn.ModuleList([_Block(block) for block in _blocks(decoder)])
+        self.last_to_image = _TokensToImage(decoder.transformer.final_attn_token_to_image)
+        self.last_norm = decoder.transformer.norm_final_attn
+        self.mask_head = decoder.output_hypernetworks_mlps[0]
+        self.iou_head = decoder.iou_prediction_head
+        self.upscaling = _CellUpscaling(decoder.output_upscaling)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cells: Tensor,
+        key_cells: Tensor,
+        value_cells: Tensor,
+        query_cells: Tensor,
+        position: Tensor,
+        covered: Tensor | tuple[int, int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        covered = (self.side, self.side) if covered is None else covered
+        token_position = tokens
+        placed = cells
+        for index, block in enumerate(self.blocks):
+            given = (key_cells, value_cells, query_cells) if index == 0 else None
+            tokens, cells = block(tokens, token_position, cells, placed, given)
+            placed = cells + position
+        chosen = (tokens + token_position)[:, :2]  # the IoU token and mask token 0
+        tokens = self.last_norm(tokens[:, :2] + self.last_to_image.folded(chosen, placed, cells))
+        wanted = cells.unflatten(1, (self.side, self.side))[:, : covered[0], : covered[1]]
+        logits = self.upscaling(wanted, self.mask_head(tokens[:, 1]), covered)
+        return logits, self.iou_head(tokens[:, 0])[:, 0]
+
+
+class _CellUpscaling(nn.Module):
+    """The mask decoder's upscaling and the mask head's weights, cell by cell: (N,R,C,256), (N,32) -> (N,4R,4C).
+
+    The LayerNorm between subtracts a mean over channels; that is linear and goes into the weights before it.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        weight, bias = _as_linear(layers[0])  # type: ignore[arg-type]
+        self.first = nn.Parameter((weight - weight.mean(dim=2, keepdim=True)).flatten(1))
+        self.first_bias = nn.Parameter((bias - bias.mean()).repeat(4))
+        self.norm = layers[1]
+        weight, bias = _as_linear(layers[3])  # type: ignore[arg-type]
+        self.second, self.second_bias = nn.Parameter(weight.flatten(1)), nn.Parameter(bias.repeat(4))
+
+    def forward(self, cells: Tensor, weights: Tensor, covered: Tensor | tuple[int, int]) -> Tensor:
+        x = (cells @ self.first + self.first_bias).unflatten(-1, (4, -1))
+        variance = (x * x).mean(dim=-1, keepdim=True)
+        x = F.gelu(x * torch.rsqrt(variance + self.norm.eps) * self.norm.weight + self.norm.bias)
+        x = F.gelu(x.flatten(1, 3) @ self.second + self.second_bias)  # (N, RC*4, 4*32)
+        x = x.unflatten(-1, (4, -1)).flatten(1, 2) @ weights[:, :, None]
+        rows, columns = covered  # not the shape of `cells`: a ShapeOf there would keep all before it in float32
+        x = x.reshape(-1, rows, columns, 2, 2, 2, 2)  # cell's row, column; first upscaling's y, x; second's y, x
+        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * rows, 4 * columns)
+
+
+def _as_linear(layer: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """Return weight (C,4,C') and bias (C') of a 2x2 transposed convolution of stride 2, whose 4 are pixels y, x."""
+    return layer.weight.detach().permute(0, 2, 3, 1).flatten(1, 2), layer.bias.detach()  # type: ignore[union-attr]
+
+
+def _blocks(decoder: MaskDecoder) -> list[TwoWayBlock]:
+    return [block for block in decoder.transformer.layers if isinstance(block, TwoWayBlock)]
+
+
+def _position(model: Sam) -> Tensor:
+    """Return the cells' position encoding as (1,HW,dim)."""
+    return model.prompt_encoder.dense_position_encoding().detach().flatten(2).transpose(1, 2).contiguous()
