@@ -18,7 +18,7 @@ from graysam.benchmarking.cases import CaseSource, choose, folder_cases
 from graysam.benchmarking.contenders import CONTENDERS, choose_contenders
 from graysam.benchmarking.paper_cases import paper_cases
 from graysam.benchmarking.preparing import prepare
-from graysam.benchmarking.processes import ContenderError
+from graysam.benchmarking.processes import ContenderError, interrupted_by_sigterm
 from graysam.benchmarking.running import Entry, Options, run
 from graysam.benchmarking.tables import failures, markdown
 from graysam.benchmarking.timing import Repeats
@@ -30,6 +30,7 @@ from graysam.terminal import BAD_INPUT, FAILED, one_line
 
 SLICES = 16  # of volumes; with it and the peer a run takes about ten minutes on two cores
 ALL_SLICES = sys.maxsize
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 COLD_CASES = ("2DBox_US_0525",)
 
 
@@ -170,7 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    document = run(sources, entries, options, say=lambda line: print(line, flush=True))
+    try:
+        with interrupted_by_sigterm():
+            document = run(sources, entries, options, say=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("error: stopped before the end; nothing is written", file=sys.stderr)
+        return INTERRUPTED
     try:
         notes = write(document, arguments.output)
     except OSError as error:

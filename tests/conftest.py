@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,10 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Take back what a command that a test calls in this process does to logging for the length of the process."""
+    if absl := sys.modules.get("absl.logging"):
+        # OpenVINO's converter imports it; its handler keeps the standard error of that moment, which is pytest's own
+        # capture, and closes it when Hydra sets logging up.
+        absl.get_absl_handler().python_handler.stream = sys.__stderr__
     loggers = [logging.getLogger(), logging.getLogger("lightning.pytorch.utilities.rank_zero")]
     handlers, filters = list(loggers[0].handlers), [list(logger.filters) for logger in loggers]
     yield

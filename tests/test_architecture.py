@@ -19,7 +19,7 @@ ALLOWED = {
     "metrics": {"surface"},
     "overlay": {"imaging", "files"},
     "data": {"imaging", "terminal", "files"},
-    "models": {"imaging", "files"},
+    "models": {"imaging", "files", "resources"},
     "training": {"resources", "data", "models", "metrics", "imaging", "overlay", "files", "runtime", "terminal"},
     "config": {"resources", "terminal", "reporting"},
     "reporting": set(),

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +178,36 @@ def test_a_worker_that_dies_says_so_and_leaves_no_process(tmp_path: Path, bundle
     assert worker.process.returncode is not None
 
 
-def test_a_worker_ends_with_its_input(tmp_path: Path, bundles: Path) -> None:
+def test_a_worker_ends_with_its_input_in_the_middle_of_its_work(tmp_path: Path, bundles: Path) -> None:
     """So that none outlives a benchmark that was killed."""
+    boxes = np.tile(np.insert(np.insert(BOXES_2D[:1], 2, 0, axis=1), 5, 99, axis=1), (400, 1))
+    volume = np.stack([image_2d()] * 100)
+    path = write_case(tmp_path, "3DBox_MR_1", imgs=volume, boxes=boxes, spacing=np.ones(3))
     with Worker("one_box", bundles / "plain", threads=1, words=tmp_path / "words.txt") as worker:
+        worker.ask("read", path=str(path))
+        assert worker.process.stdin is not None
+        worker.process.stdin.write('{"do": "segment"}\n')  # 40000 masks
         assert worker.process.stdin is not None
         worker.process.stdin.close()
         assert worker.process.wait(60) == 0
+
+
+def test_a_run_that_is_stopped_leaves_nothing_behind(tmp_path: Path, cases: Path, bundles: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    arguments = ["-o", tmp_path / "out", "--input", cases, "--bundle", f"daft={bundles / 'plain'}", "--no-peaks"]
+    arguments += ["--contenders", "daft", "--repeats", "100000", "--repeat-seconds", "1000", "--threads", "1"]
+    command = [sys.executable, "-m", "graysam.benchmark", *map(str, arguments)]
+    variables = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as process:
+        while not list((tmp_path / "temporary").glob("*/case.npz")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "error: stopped before the end; nothing is written\n"
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_cold_starts_take_turns_and_a_failing_command_is_out(tmp_path: Path) -> None:

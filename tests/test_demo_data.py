@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def template() -> tuple[np.ndarray, list[np.ndarray]]:
-    return load_template(demo._template_paths())
+    return load_template(demo.template_paths())
 
 
 def test_template_lies_as_documented(template: tuple[np.ndarray, list[np.ndarray]]) -> None:
@@ -95,7 +95,7 @@ def test_no_held_out_picture_is_in_training(built: Path) -> None:
 
 def test_second_call_builds_nothing(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (built / MANIFEST_NAME).stat()
-    monkeypatch.setattr(demo, "_template_paths", lambda: pytest.fail("built again"))
+    monkeypatch.setattr(demo, "template_paths", lambda: pytest.fail("built again"))
     build_demo(built)
     assert (built / MANIFEST_NAME).stat() == before
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.benchmarking.cases import BenchmarkCase, CaseSource
-from graysam.data.demo import _template_paths, load_template
+from graysam.data.demo import load_template, template_paths
 
 UInt8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
@@ -108,7 +108,7 @@ class _Brain:
 
 @cache
 def _brain() -> _Brain:
-    t1, maps = load_template(_template_paths())
+    t1, maps = load_template(template_paths())
     brain, white = maps[2] > 0, maps[1] > 0
     margin = 6
     inside = tuple(

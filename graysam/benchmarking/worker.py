@@ -1,16 +1,18 @@
 """A contender's process: `python -m graysam.benchmarking.worker ENGINE THREADS [BUNDLE]`.
 
 Loads the engine, says so, and then answers requests, one JSON object a line on the standard input and output; arrays
-travel through NPZ files. Ends when the input ends, as it does when the benchmark itself is gone.
+travel through NPZ files. Ends when the input ends, in the middle of its work if need be: then the benchmark is gone.
 """
 
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from queue import SimpleQueue
+from typing import Any, NoReturn, TextIO
 
 from graysam.benchmarking.engines import Engine, open_engine
 from graysam.benchmarking.memory import peak_bytes, reset_peak
@@ -58,8 +60,15 @@ class Requests:
         return {**found, "peak": "int8" if bundle.kind == "int8" else found["computed_in"]}
 
 
-def _answers(requests: Requests, lines: TextIO) -> Iterator[dict[str, Any]]:
-    for line in lines:
+def _forward(source: TextIO, lines: "SimpleQueue[str]") -> NoReturn:
+    for line in source:
+        lines.put(line)
+    os._exit(0)  # not sys.exit: that ends this thread alone
+
+
+def _answers(requests: Requests, lines: "SimpleQueue[str]") -> Iterator[dict[str, Any]]:
+    while True:
+        line = lines.get()
         request = json.loads(line)
         try:
             yield getattr(requests, request.pop("do"))(**request)
@@ -88,7 +97,9 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(one_line(error), file=sys.stderr)
         return BAD_INPUT
-    for answer in _answers(requests, sys.stdin):
+    lines: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_forward, args=(sys.stdin, lines), daemon=True).start()
+    for answer in _answers(requests, lines):
         print(json.dumps(answer), file=answers, flush=True)
     return 0
 

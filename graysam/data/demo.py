@@ -58,7 +58,7 @@ def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, over
     if present is not None and present["demo"] == settings and not overwrite:
         return present
     check_output(output_dir, overwrite or present is not None)
-    paths = _template_paths()
+    paths = template_paths()
     try:
         with building(output_dir, replace_existing=overwrite or present is not None) as folder:
             return _write(folder, paths, settings)
@@ -175,7 +175,7 @@ def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArr
     return image, [mask * np.uint8(label) for label, mask in zip(LABELS, masks, strict=True)]
 
 
-def _template_paths() -> dict[str, Path]:
+def template_paths() -> dict[str, Path]:
     """Where nilearn keeps its files; nilearn, which imports scikit-learn and pandas, is not imported."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:

@@ -1,11 +1,12 @@
 """Official weight files that a machine with internet can fetch by name."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
+
+from graysam.resources import user_cache_dir
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,8 @@ DOWNLOADS = {
 
 
 def cache_dir() -> Path:
-    """Return the folder of downloaded weights: GRAYSAM_CACHE, else graysam in the user's cache folder."""
-    fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "graysam"
-    return Path(os.environ.get("GRAYSAM_CACHE", fallback)) / "weights"
+    """Return the folder of downloaded weights, in the user's cache folder."""
+    return user_cache_dir() / "weights"
 
 
 def fetch(name: str) -> Path:

@@ -1,8 +1,8 @@
 """Post-training quantization of an image encoder to int8, by NNCF.
 
 What is quantized is convolutions and linear layers, where the time goes. What is left alone costs little time and much
-accuracy: sums of residual streams, normalization, attention's own products, and the last convolution before the
-embedding's LayerNorm.
+accuracy: sums of residual streams, normalization, attention's own products, upsampling, convolutions that give maps as
+fine as the image, and the layers of KEPT.
 """
 
 import logging
@@ -16,26 +16,38 @@ import openvino as ov
 from numpy.typing import NDArray
 
 IGNORED_TYPES = frozenset(
-    ("Add", "Concat", "Divide", "Interpolate", "MVN", "Multiply", "Pad", "Reshape", "Softmax", "Transpose")
+    (
+        "Add",
+        "Concat",
+        "Divide",
+        "Interpolate",
+        "MVN",
+        "Multiply",
+        "Pad",
+        "Reshape",
+        "ScaledDotProductAttention",
+        "Softmax",
+        "Transpose",
+    )
 )
-# The convolution before EfficientViT-SAM's last LayerNorm, where an error is an error of the embedding; and the linear
-# layers around TinyViT's attention, which cost LiteMedSAM a point of DSC in PET and gain no time.
-IGNORED_NAMES = re.compile(r"neck\.head/|\.attn\.")
-QUANTIZED_TYPES = frozenset(("Convolution", "GroupConvolution", "MatMul"))
+# Layers that stay as they are, by their path in the encoder. EfficientViT-SAM: the convolution before the last
+# LayerNorm, whose input has the neck's whole range. LiteMedSAM's TinyViT: the one that leads into the last stage.
+KEPT = re.compile(r"(^|\.)(neck\.head|stages\.3\.downsample\.conv3)(\.|$)")
+PRODUCTS = frozenset(("Convolution", "GroupConvolution", "MatMul"))
 # Friendly names of what torch traced: `__module.<path of the module>/aten::<operation>/...`
-_LAYER = re.compile(r"^__module\.encoder\.(?P<path>.+?)/aten::")
+_TRACED = re.compile(r"^__module\.(?P<path>[^/]+)/")
 
 
 def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]]) -> ov.Model:
     """Quantize an encoder graph of `graysam.runtime.conversion.convert` to int8.
 
-    encoder: left as it is. images: prepared training images, float32 (3,S,S), as many as statistics are to be taken of.
+    encoder: left as it is. images: prepared training images, float32 (3,S,S); statistics are taken of all of them.
 
     Returns:
         A graph with FakeQuantize nodes, which OpenVINO runs in int8.
 
     Raises:
-        ValueError: no images.
+        ValueError: no images. RuntimeError: NNCF quantized nothing.
     """
     if not images:
         raise ValueError("there are no images to calibrate on; at least one is required")
@@ -53,35 +65,60 @@ def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]]) -
     return quantized
 
 
+def quantized_layers(encoder: ov.Model) -> frozenset[str]:
+    """Return the paths, in the traced encoder, of the layers that a quantized graph computes in int8.
+
+    A convolution that a batch norm was folded into goes by the batch norm's path.
+    """
+    return frozenset(
+        _path(node)
+        for node in encoder.get_ordered_ops()
+        if node.get_type_name() in PRODUCTS
+        and node.input_value(0).get_node().get_type_name() == "FakeQuantize"
+        and _has_weights(node)
+    )
+
+
 def _ignored(encoder: ov.Model) -> set[str]:
+    """Return the friendly names of the nodes that stay as they are."""
     ignored = set()
     for node in encoder.get_ordered_ops():
-        name = node.get_friendly_name()
-        products_of_activations = node.get_type_name() == "MatMul" and not _has_weights(node)
-        if node.get_type_name() in IGNORED_TYPES or IGNORED_NAMES.search(name) or products_of_activations:
-            ignored.add(name)
+        kind = node.get_type_name()
+        kept = kind in PRODUCTS and (
+            not _has_weights(node) or KEPT.search(_path(node)) or _is_as_fine_as_the_image(node, encoder)
+        )
+        if kept or kind in IGNORED_TYPES:
+            ignored.add(node.get_friendly_name())
     return ignored
 
 
+def _is_as_fine_as_the_image(node: Any, encoder: ov.Model) -> bool:
+    """Say whether a convolution gives a map of the input's size.
+
+    TinyViT has such ones (EfficientViT has none): they cause most of the embedding's error, and the time they take is
+    that of moving 65536 pixels, so int8 would gain nothing.
+    """
+    if node.get_type_name() == "MatMul":
+        return False
+    return bool(list(node.get_output_shape(0))[2:] == list(encoder.input().get_shape())[2:])
+
+
+def _path(node: Any) -> str:
+    """Return a product's path in the traced module; a folded batch norm has taken the name and left its sum behind."""
+    sums = [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
+    for candidate in (node, *sums):
+        match = _TRACED.match(candidate.get_friendly_name())
+        if match is not None:
+            return match["path"]
+    return str(node.get_friendly_name())
+
+
 def _has_weights(node: Any) -> bool:
-    """Say whether one of a node's factors is a constant, perhaps behind a conversion or a FakeQuantize."""
-    for port in node.inputs():
-        source = port.get_source_output().get_node()
-        while source.get_type_name() in ("Convert", "FakeQuantize", "Multiply", "Reshape", "Transpose"):
-            source = source.input_value(0).get_node()
-        if source.get_type_name() == "Constant":
-            return True
-    return False
+    """Say whether a product's second factor is constant, perhaps behind what unpacks it.
 
-
-def quantized_layers(encoder: ov.Model) -> frozenset[str]:
-    """Return the names, in the Sam, of the layers that a quantized encoder graph computes in int8."""
-    layers = set()
-    for node in encoder.get_ordered_ops():
-        if node.get_type_name() not in QUANTIZED_TYPES:
-            continue
-        if node.input_value(0).get_node().get_type_name() == "FakeQuantize" and _has_weights(node):
-            match = _LAYER.match(node.get_friendly_name())
-            if match is not None:
-                layers.add("image_encoder." + match["path"].replace("neck.neck.", "neck."))
-    return frozenset(layers)
+    A constant first factor is no layer's: the neck's upsampling multiplies its matrices with maps.
+    """
+    source = node.input_value(1).get_node()
+    while source.get_type_name() in ("Convert", "FakeQuantize", "Multiply", "Reshape", "Transpose"):
+        source = source.input_value(0).get_node()
+    return bool(source.get_type_name() == "Constant")

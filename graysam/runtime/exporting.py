@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from graysam.config.building import build
-from graysam.config.composing import load_group
+from graysam.config.composing import compose_plain, load_group
 from graysam.data.cases import read_gts, read_input_case
 from graysam.data.dataset import FixedSlices
 from graysam.data.sampling import choose
@@ -139,7 +139,7 @@ def export_model(
 def demo_shards() -> Path:
     """Return the folder of the embedded demo's shards, built once into the user's cache."""
     folder = user_cache_dir() / "demo_shards"
-    build(load_group("data", "demo")["prepare"])(folder)
+    build(compose_plain("train", ["data=demo"])["data"]["prepare"])(folder)
     return folder
 
 

@@ -1,5 +1,6 @@
 """The OpenVINO backend of the volume engine: a bundle behind `encode` and `decode`, without torch."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +36,21 @@ class OpenVinoBackend:
         import openvino
 
         core = openvino.Core()
-        self._requests: dict[str, openvino.InferRequest] = {}
-        for name, path in bundle.graphs.items():
-            properties = _properties(core, bundle.precision, threads)
-            if name == "box_tokens":  # sines of positions
-                properties["INFERENCE_PRECISION_HINT"] = "f32"
+        properties = _properties(core, bundle.precision, threads)
+
+        def load(name: str) -> "tuple[str, openvino.InferRequest]":
+            # Sines of positions need float32.
+            own = {**properties, "INFERENCE_PRECISION_HINT": "f32"} if name == "box_tokens" else properties
             try:
-                compiled = compile_cached(core, path, properties, cache_dir, bundle.digest(name))
+                compiled = compile_cached(core, bundle.graphs[name], own, cache_dir, bundle.digest(name))
             except RuntimeError as error:
-                raise ValueError(f"OpenVINO cannot run {path}: {str(error).splitlines()[0]}") from error
-            self._requests[name] = compiled.create_infer_request()
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"OpenVINO cannot run {bundle.graphs[name]}: {reason}") from error
+            return name, compiled.create_infer_request()
+
+        with ThreadPoolExecutor() as pool:  # side by side, the longest first
+            names = sorted(bundle.graphs, key=lambda name: name != "encoder")
+            self._requests: dict[str, openvino.InferRequest] = dict(pool.map(load, names))
         self._size = bundle.size
         self._embedding: Floating | None = None  # the one whose image side lies in the box decoder's inputs
 

@@ -74,8 +74,9 @@ def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     for modality in sorted({row.modality for row in rows}):
         own = [row for row in rows if row.modality == modality]
         values = np.array([(row.same, *row.reference, *row.exported) for row in own])
-        # Two empty masks are the same ones; an object that is in neither has no DSC.
-        means = np.nanmean(np.where(np.isnan(values), [1.0, *[np.nan] * 4], values), axis=0)
+        values[:, 0] = np.nan_to_num(values[:, 0], nan=1.0)  # two empty masks are the same one
+        known = [column[~np.isnan(column)] for column in values.T]
+        means = [column.mean() if column.size else np.nan for column in known]  # an object in neither has no DSC
         summary[modality] = {"n": len(own), **_named(means)}
     if summary:
         means = np.mean([[row[name] for name in _NAMES] for row in summary.values()], axis=0)
