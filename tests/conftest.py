@@ -67,3 +67,13 @@ def logging_as_before() -> Iterator[None]:
             loggers[0].removeHandler(handler)
     for logger, before in zip(loggers, filters, strict=True):
         logger.filters = before
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that send signals to pytest's own process.
+
+    After hundreds of tests with OpenVINO, NNCF and ONNX Runtime in it, the process died of a segmentation fault at the
+    first SIGTERM (two of two runs; not after any one of those engines alone). The cause is not found yet. A training
+    loads engines after its last step.
+    """
+    items.sort(key=lambda item: item.path.name != "test_resume.py")
