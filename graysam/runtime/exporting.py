@@ -25,7 +25,7 @@ from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
 from graysam.models.pretrained import Pretrained, open_pretrained
 from graysam.models.weights import LITE_MEDSAM_SHA256
 from graysam.resources import user_cache_dir
-from graysam.runtime.bundle import Bundle, read_bundle, write_bundle
+from graysam.runtime.bundle import Bundle, write_bundle
 from graysam.runtime.conversion import convert
 from graysam.runtime.parity import Check, Row, check_case, check_slices, shortcomings, summarize, table
 from graysam.runtime.torch_backend import TorchBackend
@@ -201,7 +201,7 @@ def _open(bundle: Bundle, threads: int | None) -> Backend:
         return OnnxBackend(bundle, threads=threads)
     from graysam.runtime.openvino_backend import OpenVinoBackend
 
-    return OpenVinoBackend(read_bundle(bundle.path), threads=threads, cache_dir=None)
+    return OpenVinoBackend(bundle, threads=threads, cache_dir=None)
 
 
 def _case_rows(
