@@ -4,17 +4,17 @@
 out of the benchmark's.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from graysam.environment import cores, processor_name, versions
 
 if TYPE_CHECKING:
     import openvino
@@ -28,23 +28,13 @@ _SECONDS = 1.0  # for each side and precision
 
 def describe() -> dict[str, Any]:
     """Return the processor, its cores, the system, what times depend on, and the load of the last minute."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _processor(), "cores": cores, "system": platform.platform(), "versions": versions, "load": load}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {
+        "cpu": processor_name(),
+        "cores": cores(),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
 
 
 def matmul_peak(precision: str, threads: int, sides: Sequence[int] = _SIDES) -> dict[str, Any]:

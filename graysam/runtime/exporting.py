@@ -1,6 +1,5 @@
 """From any MODEL to a bundle: convert, calibrate, write, and compare with torch before it gets its name."""
 
-import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from graysam.data.cases import read_gts, read_input_case
 from graysam.data.dataset import FixedSlices
 from graysam.data.sampling import choose
 from graysam.data.shards import ShardIndex, ShardReader
+from graysam.environment import NOT_INSTALLED, versions
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
 from graysam.models.pretrained import Pretrained, open_pretrained
@@ -109,7 +109,7 @@ def export_model(
         "model": found.numbers,
         "source": {"file": Path(found.source.path).name, "sha256": found.source.sha256},
         "credit": CREDITS.get(found.source.sha256, ""),
-        "versions": _versions(),
+        "versions": {name: found for name, found in versions(LIBRARIES).items() if found != NOT_INSTALLED},
         "calibration": None,
         "parity": None,
     }
@@ -216,13 +216,3 @@ def _case_rows(
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
         ours, theirs = (segment(case.image, boxes, backend, scheme, size=size) for backend in (reference, exported))
         yield check_case(case.modality, truth, ours, theirs, spacing_mm)
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -1,7 +1,5 @@
 """Where a run's numbers come from: code, packages, weights, shards, machine."""
 
-import importlib.metadata
-import os
 import platform
 import secrets
 import shlex
@@ -14,6 +12,7 @@ from typing import Any
 
 import torch
 
+from graysam.environment import cores, processor_name, versions
 from graysam.files import sha256_of
 from graysam.resources import conf_dir
 
@@ -37,36 +36,16 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(difference or untracked), "untracked": untracked, "diff": difference}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result may depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def machine() -> dict[str, Any]:
     """Return the processor, its cores, torch's threads, and the GPUs."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "system": platform.platform(),
     }
-
-
-def processor_name() -> str:
-    """Return the processor's name as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def start() -> dict[str, str]:
@@ -82,7 +61,7 @@ def provenance(*, name: str, seed: int, weights: Sequence[dict[str, Any]], shard
         "name": name,
         "seed": seed,
         "git": git_state(conf_dir().parent),
-        "versions": versions(),
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "weights": list(weights),
         "shards": {"path": str(shards_dir), "manifest_sha256": sha256_of(manifest)},
         "machine": machine(),
