@@ -1,5 +1,6 @@
 """What the commands print: progress, as a bar or plain lines, and errors in one line."""
 
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -44,3 +45,14 @@ def one_line(error: BaseException) -> str:
     if "Original Traceback" in text:
         text = text.rpartition(f"{type(error).__name__}: ")[2]
     return " ".join(text.split())[:MESSAGE_LENGTH] or type(error).__name__
+
+
+def last_words(said: str, code: int) -> str:
+    """Return in one line why a process of ours ended.
+
+    said: all of its standard error, or the end of it; code: its exit code, negative for the signal that killed it.
+    """
+    if code < 0:
+        return f"the process was killed by {signal.Signals(-code).name}; is there memory for all that it holds?"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else f"the process ended with exit code {code}"

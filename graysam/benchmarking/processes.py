@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
+from graysam.terminal import last_words
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _ENDING_SECONDS = 5.0  # a worker gets to end by itself
 
@@ -76,7 +78,7 @@ class Worker:
         line = self.process.stdout.readline()
         if not line.endswith("\n"):  # the end of its output, perhaps in the middle of an answer
             self.close()
-            raise ContenderError(last_words(self.words, self.process.returncode), gone=True)
+            raise ContenderError(last_words(self.words.read_text(errors="replace"), self.process.returncode), gone=True)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise ContenderError(answer["error"], gone=False)
@@ -130,7 +132,7 @@ def run_timed(command: Sequence[str], variables: Mapping[str, str], words: Path)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sink, text=True, env=dict(variables))
         seconds = time.perf_counter() - start
     if done.returncode:
-        raise ContenderError(last_words(words, done.returncode), gone=True)
+        raise ContenderError(last_words(words.read_text(errors="replace"), done.returncode), gone=True)
     return seconds, done.stdout
 
 
@@ -144,14 +146,6 @@ def run_to_end(command: Sequence[str]) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
             print(line, end="", file=sys.stderr, flush=True)
-            last = line.strip() or last
+            last = line if line.strip() else last
     if process.returncode:
-        raise ContenderError(last or f"exit code {process.returncode}", gone=True)
-
-
-def last_words(words: Path, code: int) -> str:
-    """Say in one line why a process ended."""
-    if code < 0:
-        return f"the process was killed by {signal.Signals(-code).name}; is there memory for all contenders?"
-    said = [line.strip() for line in words.read_text(errors="replace").splitlines() if line.strip()]
-    return said[-1] if said else f"the process ended with exit code {code}"
+        raise ContenderError(last_words(last, process.returncode), gone=True)

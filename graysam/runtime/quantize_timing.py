@@ -8,7 +8,6 @@ The kinds take turns on every image, so that whatever else the machine does fall
 
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from graysam.runtime.quantize import KINDS, restore
 from graysam.runtime.volume import Backend, decode_all
-from graysam.terminal import BAD_INPUT, one_line, progress
+from graysam.terminal import BAD_INPUT, last_words, one_line, progress
 
 Float32 = NDArray[np.float32]
 MEASURES = ("encoder_ms", "decoder_ms", "image_ms")
@@ -88,7 +87,7 @@ def time_kinds(
         measured = len(kinds) * len(prompts)
         command = [sys.executable, "-m", "graysam.runtime.quantize_timing", str(request)]
         with (
-            (Path(folder) / "words.txt").open("w+") as words,
+            (Path(folder) / "words.txt").open("w+", errors="replace") as words,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, env=environment) as process,
         ):
             try:
@@ -97,19 +96,12 @@ def time_kinds(
             finally:
                 process.kill()
             if code:
-                raise ChildProcessError(f"timing {', '.join(kinds)} failed: {_last_words(words, code)}")
+                words.seek(0)
+                raise ChildProcessError(f"timing {', '.join(kinds)} failed: {last_words(words.read(), code)}")
     process_facts, *rows = (json.loads(line) for line in lines)
     counted = rows[measured * warmup :]
     by_kind = {kind: _spread([row for row in counted if row["kind"] == kind]) for kind in kinds}
     return Times(threads=process_facts["threads"], by_kind=by_kind)
-
-
-def _last_words(words: TextIO, code: int) -> str:
-    if code < 0:
-        return f"the process was killed by {signal.Signals(-code).name}; is there memory for all kinds at once?"
-    words.seek(0)
-    said = [line.strip() for line in words if line.strip()]
-    return said[-1] if said else f"the process ended with exit code {code}"
 
 
 def _spread(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
