@@ -24,6 +24,7 @@ from graysam.extras import require
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names
 from graysam.overlapping import Overlapped
+from graysam.runtime import telemetry
 from graysam.runtime.locating import DEFAULT_KIND, bundle_path, shipped_models
 from graysam.runtime.volume import Backend, segment
 from graysam.terminal import BAD_INPUT, FAILED, one_line, progress
@@ -194,6 +195,7 @@ def open_model(arguments: argparse.Namespace, watch: Stopwatch) -> Model:
         if not path.is_dir():
             export(arguments, path)
         watch.lap("model")
+        telemetry.switch_off()
         import openvino  # noqa: F401  # a part of its own, however long it takes
 
         watch.lap("imports")

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from graysam.runtime import telemetry
+
 GOLDENS = Path(__file__).parent / "goldens"
+telemetry.switch_off()  # tests import OpenVINO themselves
 
 
 @pytest.fixture(scope="session")

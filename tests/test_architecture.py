@@ -62,6 +62,7 @@ RUNTIME = {
     "locating": {"files", "resources"},
     "model_cache": {"files"},
     "session": {"imaging", "resources"},
+    "telemetry": set(),
     "openvino_backend": set(),
     "torch_backend": {"models"},
     "graphs": {"models"},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graysam.environment import cores, processor_name, versions
+from graysam.runtime import telemetry
 
 if TYPE_CHECKING:
     import openvino
@@ -45,6 +46,7 @@ def matmul_peak(precision: str, threads: int, sides: Sequence[int] = _SIDES) -> 
     `ran_in`, the precision that the execution graph says the products had: another one than asked for where this CPU
     has no such instructions.
     """
+    telemetry.switch_off()
     import openvino as ov
 
     core = ov.Core()

@@ -63,17 +63,10 @@ class _Source:
 
 def _export_plain(model: str, channels: str | None, path: Path) -> None:
     """Write a model's graphs as they are converted, for one box, as the challenge's winners ran them."""
-    import openvino
-
-    from graysam.runtime.conversion import convert_plain
+    from graysam.runtime.conversion import convert_plain, save_graphs
 
     source = _random_l1() if model == L1 else _from_file(model, channels)
     graphs = convert_plain(source.network, source.size)
-
-    def write(folder: Path) -> None:
-        for name, graph in graphs.items():
-            openvino.save_model(graph, folder / f"{name}.xml", compress_to_fp16=False)
-
     description = {
         "name": Path(model).stem,
         "kind": "fp32",
@@ -81,7 +74,7 @@ def _export_plain(model: str, channels: str | None, path: Path) -> None:
         "size": source.size,
         "channels": scheme_to_dict(source.scheme),
     }
-    write_bundle(path, description=description, write_graphs=write)
+    write_bundle(path, description=description, write_graphs=partial(save_graphs, graphs, half_precision=False))
 
 
 def _from_file(model: str, channels: str | None) -> _Source:

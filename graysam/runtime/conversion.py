@@ -2,16 +2,21 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import openvino as ov
 import torch
-from openvino.preprocess import PrePostProcessor
 from torch import Tensor, nn
 
 from graysam.models.sam import Sam
+from graysam.runtime import telemetry
 from graysam.runtime.graphs import BoxDecoder, BoxTokens, ImageEncoder, ImageSide
 from graysam.runtime.quantize_kind import private_copy
+
+telemetry.switch_off()  # before OpenVINO's import, which reports itself
+
+import openvino as ov  # noqa: E402
+from openvino.preprocess import PrePostProcessor  # noqa: E402
 
 
 def convert(model: Sam, size: int, *, half_precision: bool) -> dict[str, ov.Model]:
@@ -91,6 +96,12 @@ def convert_plain(model: Sam, size: int) -> dict[str, ov.Model]:
             ["logits", "iou"],
         ),
     }
+
+
+def save_graphs(graphs: Mapping[str, ov.Model], folder: Path, *, half_precision: bool) -> None:
+    """Write graphs into a folder that exists, one `.xml` and one `.bin` each; half_precision: weights as float16."""
+    for name, graph in graphs.items():
+        ov.save_model(graph, folder / f"{name}.xml", compress_to_fp16=half_precision)
 
 
 def _trace(module: nn.Module, examples: Mapping[str, Tensor], shapes: Mapping[str, Any], outputs: Any) -> ov.Model:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from numpy.typing import NDArray
 
@@ -26,7 +25,7 @@ from graysam.models.pretrained import Pretrained, open_pretrained
 from graysam.models.weights import LITE_MEDSAM_SHA256
 from graysam.resources import user_cache_dir
 from graysam.runtime.bundle import Bundle, write_bundle
-from graysam.runtime.conversion import convert
+from graysam.runtime.conversion import convert, save_graphs
 from graysam.runtime.parity import Check, Row, check_case, check_slices, shortcomings, summarize, table
 from graysam.runtime.torch_backend import TorchBackend
 from graysam.runtime.volume import Backend, segment
@@ -189,8 +188,7 @@ def _write_graphs(
         images = slices.calibration(settings.calibration_images, settings.seed)
         graphs["encoder"] = quantize_encoder(graphs["encoder"], images)
         calibration = {"shards": slices.name, "split": "train", "images": len(images), "seed": settings.seed}
-    for name, graph in graphs.items():
-        openvino.save_model(graph, folder / f"{name}.xml", compress_to_fp16=kind != "fp32")
+    save_graphs(graphs, folder, half_precision=kind != "fp32")
     return calibration
 
 

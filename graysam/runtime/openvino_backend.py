@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graysam.runtime import telemetry
 from graysam.runtime.bundle import Bundle
 from graysam.runtime.model_cache import compile_cached
 
@@ -33,6 +34,7 @@ class OpenVinoBackend:
     def __init__(self, bundle: Bundle, *, threads: int | None, cache_dir: Path | None) -> None:
         if bundle.kind == "onnx":
             raise ValueError(f"{bundle.path} is an ONNX bundle; OpenVINO runs bundles of kind fp32, bf16 or int8")
+        telemetry.switch_off()
         import openvino
 
         core = openvino.Core()

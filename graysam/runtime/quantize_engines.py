@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from graysam.imaging.presets import scheme_to_dict
 from graysam.models.sam import Sam
+from graysam.runtime import telemetry
 from graysam.runtime.bundle import Bundle, read_bundle, write_bundle
 from graysam.runtime.quantize_kind import Prepared, Workplace
 from graysam.runtime.volume import Backend
@@ -51,6 +52,7 @@ def no_openvino_bf16() -> str | None:
     missing = _not_installed("openvino")
     if missing:
         return missing
+    telemetry.switch_off()
     import openvino
 
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -102,15 +104,10 @@ def _converted(model: Sam, place: Workplace) -> tuple[dict[str, Any], dict[str, 
 
 
 def _stored_openvino(graphs: Mapping[str, Any], place: Workplace, kind: str, layers: frozenset[str]) -> Prepared:
-    import openvino
-
+    from graysam.runtime.conversion import save_graphs
     from graysam.runtime.openvino_backend import OpenVinoBackend
 
-    def write(folder: Path) -> None:
-        for name, graph in graphs.items():
-            openvino.save_model(graph, folder / f"{name}.xml", compress_to_fp16=True)
-
-    bundle = _store(place, kind, "bf16", write)
+    bundle = _store(place, kind, "bf16", partial(save_graphs, graphs, half_precision=True))
     return _prepared(bundle, OpenVinoBackend(bundle, threads=None, cache_dir=None), layers)
 
 
