@@ -55,6 +55,15 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("toy") / "shards")
 
 
+@pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace the same network for OpenVINO once in all tests that ask for this."""
+    from graysam.runtime import conversion
+    from tests.traces import remembering
+
+    monkeypatch.setattr(conversion, "_trace", remembering(conversion._trace))
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Take back what a command that a test calls in this process does to logging for the length of the process."""

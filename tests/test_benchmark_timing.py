@@ -114,6 +114,7 @@ def test_rows_without_weights_are_left_out_unless_asked_for() -> None:
     ]
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_plain_bundle_has_the_networks_own_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     from graysam.runtime.bundle import read_bundle

@@ -82,6 +82,7 @@ def test_cases_are_compared_as_evaluate_does() -> None:
 
 
 # ------------------------------------------------------------------ the command
+@pytest.mark.usefixtures("traced_once")
 def test_a_checkpoint_becomes_a_bundle(
     toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_what_cannot_work_is_said_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_cases_with_masks_can_be_the_gate(tmp_path: Path, toy_shards: Path) -> None:
     model = save_tiny_model(tmp_path / "tiny.safetensors")
     boxes = np.array(BOXES_2D)

@@ -1,30 +1,35 @@
 """Graphs for inference compute what the Sam computes: rearranged in torch, and converted for OpenVINO."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graysam.config.composing import load_group
 from graysam.models.build import build_sam
 from graysam.models.neck import SamNeck
 from graysam.models.sam import Sam
 from graysam.runtime.conversion import convert, convert_plain
-from graysam.runtime.graphs import BoxDecoder, BoxTokens, ImageEncoder, ImageSide, _bicubic, _NeckByProducts
+from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
+from graysam.runtime.encoder_graph import ImageEncoder, _bicubic, _NeckByProducts
 from tests.fill import fill
 
 BOXES = torch.tensor([[10.0, 20.0, 100.0, 120.0], [50.0, 60.0, 200.0, 190.0], [0.0, 0.0, 255.0, 255.0]])
 ALL_CELLS = torch.tensor([64, 64])
+NARROW: dict[str, dict[str, Any]] = {
+    "efficientvit_sam_l0": {"widths": [8, 16, 32, 32, 64], "depths": [1, 1, 1, 1, 1], "neck_depth": 1},
+    "lite_medsam": {"embed_dims": [16, 16, 16, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 2]},
+}
 
 
 def a_model(name: str = "efficientvit_sam_l0") -> Sam:
     """The full heads with a narrow encoder of the real kind."""
     numbers = load_group("model", name)
-    if name == "efficientvit_sam_l0":
-        numbers["encoder"] |= {"widths": [8, 16, 32, 32, 64], "depths": [1, 1, 1, 1, 1], "neck_depth": 1}
+    numbers["encoder"] |= NARROW[name]
     model = build_sam(**numbers)
     model.load_state_dict({key: fill(key, tuple(value.shape)) for key, value in model.state_dict().items()})
     return model.eval().requires_grad_(False)
@@ -48,7 +53,7 @@ def test_the_encoder_gives_the_same_embedding_channels_last(name: str, images: T
     torch.testing.assert_close(
         ImageEncoder(model)(images).transpose(1, 2).reshape(expected.shape), expected, atol=1e-5, rtol=1e-5
     )
-    assert not isinstance(model.image_encoder.embedding_norm, nn.Identity), "the given model stays as it is"
+    torch.testing.assert_close(model.encode(images), expected, msg="the given model stays as it is")
 
 
 @torch.inference_mode()
@@ -94,6 +99,7 @@ def run(graph: openvino.Model, inputs: dict[str, np.ndarray], precision: str = "
     return {port.get_any_name(): request.get_tensor(port) for port in graph.outputs}
 
 
+@pytest.mark.usefixtures("traced_once")
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "half"])
 def test_converted_graphs_give_the_models_masks(model: Sam, images: Tensor, half: bool, tmp_path: Path) -> None:
     graphs = convert(model, 256, half_precision=half)

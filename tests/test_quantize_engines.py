@@ -1,7 +1,6 @@
 """Kinds of other engines than torch: prepared, stored, opened again, and what they really quantize."""
 
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from graysam.data.shards import ShardIndex
 from graysam.metrics import binary_metrics
 from graysam.models.sam import Sam
-from graysam.runtime import conversion
 from graysam.runtime.quantize import KINDS, restore
 from graysam.runtime.quantize_accounting import account_for
 from graysam.runtime.quantize_tracing import trace_layers
@@ -29,6 +27,7 @@ needs_engines = pytest.mark.skipif(
 
 # ------------------------------------------------------------------ end to end
 @needs_engines
+@pytest.mark.usefixtures("traced_once")
 def test_kinds_are_prepared_stored_and_opened_again(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +56,6 @@ def test_kinds_are_prepared_stored_and_opened_again(
         calibrated.extend(rows.tolist())
         return read(reader, rows, **options)
 
-    monkeypatch.setattr(conversion, "convert", cache(conversion.convert))  # bf16 and int8 begin with the same graphs
     monkeypatch.setattr(benchmarking, "score", scoring)
     monkeypatch.setattr(benchmarking, "time_kinds", timing)
     monkeypatch.setattr(benchmarking, "FixedSlices", reading)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from graysam.models.sam import Sam
 from graysam.runtime import telemetry
-from graysam.runtime.graphs import BoxDecoder, BoxTokens, ImageEncoder, ImageSide
+from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
+from graysam.runtime.encoder_graph import ImageEncoder
 from graysam.runtime.quantize_kind import private_copy
 
 telemetry.switch_off()  # before OpenVINO's import, which reports itself
@@ -30,7 +31,7 @@ def convert(model: Sam, size: int, *, half_precision: bool) -> dict[str, ov.Mode
     Returns:
         `encoder` (images -> embedding), `image_side` (embedding -> cells, key_cells, value_cells, query_cells,
         position), `box_tokens` (boxes -> tokens), `box_decoder` (tokens, the image side and covered -> logits, iou);
-        see `graysam.runtime.graphs`.
+        see `graysam.runtime.encoder_graph` and `graysam.runtime.decoder_graph`.
     """
     network = private_copy(model)
     cells, dim = network.prompt_encoder.embedding_size**2, network.prompt_encoder.embedding_dim

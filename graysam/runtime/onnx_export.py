@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from graysam.models.sam import Sam
-from graysam.runtime.graphs import BoxDecoder, BoxTokens, ImageEncoder, ImageSide
+from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
+from graysam.runtime.encoder_graph import ImageEncoder
 from graysam.runtime.quantize_kind import private_copy
 
 OPSET = 20  # the first with Gelu as one operator

@@ -1,7 +1,8 @@
 """Which layers of a Sam the products of an engine's graph are: told by their weights.
 
-Converters give nodes names of their own wherever they fold a batch norm or a scale into the weights, and the graphs of
-`graysam.runtime.graphs` use some weights transposed. What stays is the direction of every output channel's weights.
+Converters give nodes names of their own wherever they fold a batch norm or a scale into the weights, and
+`graysam.runtime.decoder_graph` uses some weights transposed. What stays is the direction of every output channel's
+weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from graysam.models.sam import Sam
-from graysam.runtime.graphs import _CellUpscaling
+from graysam.runtime.decoder_graph import CellUpscaling
 
 AnyArray = NDArray[Any]
 _PARALLEL = 1 - 1e-4  # least cosine; float16's rounding costs 1e-7
@@ -46,7 +47,7 @@ def trace_layers(model: Sam, products: Mapping[str, AnyArray]) -> dict[str, str 
 def _layers(model: Sam) -> Iterator[tuple[str, AnyArray]]:
     """Yield layers with their weights as rows, one an output channel."""
     upscaling: Any = model.get_submodule(UPSCALING)
-    cells = _CellUpscaling(upscaling)
+    cells = CellUpscaling(upscaling)
     products = {f"{UPSCALING}.0": cells.first, f"{UPSCALING}.3": cells.second}
     for name, module in model.named_modules():
         if name in products:

@@ -1,6 +1,6 @@
-"""The network cut and rewritten for inference: torch modules that are converted to graphs, never trained.
+"""The mask decoder cut and rewritten for inference: torch modules that are converted to graphs, never trained.
 
-The mask decoder's arithmetic is rearranged, not approximated (float32 masks agree with the Sam's to rounding):
+Its arithmetic is rearranged, not approximated (float32 masks agree with the Sam's to rounding):
 
 - What depends on the image alone - cells with the constant dense prompt and the positions, and the first block's
   projections of them - is a graph of its own (`ImageSide`), run once an image.
@@ -13,77 +13,13 @@ The mask decoder's arithmetic is rearranged, not approximated (float32 masks agr
 Source of the arithmetic: SAM (Kirillov et al. 2023) `modeling/transformer.py`, `modeling/mask_decoder.py`.
 """
 
-import copy
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graysam.models.image_encoders import EfficientVitSamEncoder
 from graysam.models.mask_decoder import MaskDecoder
-from graysam.models.neck import SamNeck
 from graysam.models.sam import Sam
 from graysam.models.transformer import Attention, TwoWayBlock
-
-FEATURE_STRIDES = (32, 16, 8)  # of the maps that EfficientViT-SAM's neck takes, coarsest first
-
-
-class ImageEncoder(nn.Module):
-    """The image encoder with its last LayerNorm taken over cells: (1,3,S,S) -> (1,HW,256), channels last.
-
-    The decoder wants cells as rows, and so does a LayerNorm over channels: no map is transposed on the way.
-    """
-
-    def __init__(self, model: Sam) -> None:
-        super().__init__()
-        self.encoder = copy.deepcopy(model.image_encoder)
-        last: nn.Module = self.encoder.embedding_norm  # type: ignore[assignment]
-        owner = next(module for module in self.encoder.modules() if last in module.children())
-        name = next(name for name, child in owner.named_children() if child is last)
-        setattr(owner, name, nn.Identity())
-        self.norm: nn.LayerNorm = last  # type: ignore[assignment]
-        if isinstance(self.encoder, EfficientVitSamEncoder):
-            sides = [model.prompt_encoder.input_size // stride for stride in FEATURE_STRIDES]
-            self.encoder.neck = _NeckByProducts(self.encoder.neck, sides)  # type: ignore[assignment]
-
-    def forward(self, images: Tensor) -> Tensor:
-        norm = self.norm
-        cells = self.encoder(images).flatten(2).transpose(1, 2)
-        return F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-class _NeckByProducts(nn.Module):
-    """SamNeck with its bicubic upsampling as matrix products, which also add the three maps: same shapes, same values.
-
-    Upsampling is linear and the same along rows and columns. Every map is widened first; then one product over all
-    rows of all maps makes their heights equal and adds them.
-    """
-
-    along_columns: Tensor
-
-    def __init__(self, neck: SamNeck, sides: Sequence[int]) -> None:
-        super().__init__()
-        self.neck = neck
-        matrices = [_bicubic(side, neck.embedding_size) for side in sides]
-        # Buffers: OpenVINO would keep what is computed from constants, and all products with it, in float32.
-        self.along_rows = nn.ParameterList([nn.Parameter(matrix, requires_grad=False) for matrix in matrices])
-        self.register_buffer("along_columns", torch.cat(matrices, dim=1))
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        wide = [
-            matrix @ lateral(feature).permute(0, 2, 3, 1)  # channels last, as convolutions leave them in memory
-            for matrix, lateral, feature in zip(self.along_rows, self.neck.laterals, features, strict=True)
-        ]
-        rows = torch.cat(wide, dim=1).flatten(2)
-        fused = (self.along_columns @ rows).unflatten(2, (self.neck.embedding_size, -1)).permute(0, 3, 1, 2)
-        return self.neck.head(self.neck.blocks(fused))
-
-
-def _bicubic(given: int, wanted: int) -> Tensor:
-    """Return the matrix (wanted, given) that torch's bicubic upsampling multiplies a column with."""
-    columns = torch.eye(given)[None, None]
-    return F.interpolate(columns, size=(wanted, given), mode="bicubic", align_corners=False)[0, 0]
 
 
 class BoxTokens(nn.Module):
@@ -269,7 +205,7 @@ class BoxDecoder(nn.Module):
         self.last_norm = decoder.transformer.norm_final_attn
         self.mask_head = decoder.output_hypernetworks_mlps[0]
         self.iou_head = decoder.iou_prediction_head
-        self.upscaling = _CellUpscaling(decoder.output_upscaling)
+        self.upscaling = CellUpscaling(decoder.output_upscaling)
 
     def forward(
         self,
@@ -295,10 +231,16 @@ class BoxDecoder(nn.Module):
         return logits, self.iou_head(tokens[:, 0])[:, 0]
 
 
-class _CellUpscaling(nn.Module):
-    """The mask decoder's upscaling and the mask head's weights, cell by cell: (N,R,C,256), (N,32) -> (N,4R,4C).
+class CellUpscaling(nn.Module):
+    """The mask decoder's upscaling and its product with the mask head's weights, as products cell by cell.
 
-    The LayerNorm between subtracts a mean over channels; that is linear and goes into the weights before it.
+    Cells (N,R,C,dim), weights (N,dim/8) and covered, R and C once more -> logits (N,4R,4C), row by row. Both transposed
+    convolutions are matrix products: `first` (dim,dim), whose columns are 4 pixels (y, x) of dim/4 channels, and
+    `second` (dim/4,dim/2), 4 pixels of dim/8. The LayerNorm between subtracts a mean over channels; that is linear and
+    stands in `first` already.
+
+    Args:
+        layers: `output_upscaling` of a mask decoder: convolution, LayerNorm2d, GELU, convolution, GELU.
     """
 
     def __init__(self, layers: nn.Sequential) -> None:
