@@ -54,6 +54,19 @@ def write_case(folder: Path, name: str, **arrays: Any) -> Path:
     return folder / f"{name}.npz"
 
 
+def segs(tmp_path: Path, name: str) -> np.ndarray:
+    """Return the masks of a case that a command wrote to tmp_path/out."""
+    with np.load(tmp_path / "out" / f"{name}.npz", allow_pickle=False) as file:
+        assert file.files == ["segs"]
+        assert file["segs"].dtype == np.uint16
+        return file["segs"]
+
+
+def names(folder: Path) -> list[str]:
+    """Return all that lies in a folder, hidden files too; nothing where there is no folder."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
 def save_tiny_model(path: Path, channels: str = "replicate") -> Path:
     """Save a graysam model of the real architecture and a few thousand random weights, in the path's format."""
     import torch

@@ -55,6 +55,34 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("toy") / "shards")
 
 
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a bundle that segments what is bright in a box; not to be altered."""
+    from tests.bundles import write_tiny_bundle
+
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
+
+
+@pytest.fixture
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder, not there yet, that is the user's cache for one test."""
+    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Give the process its numbers of threads back."""
+    import cv2
+
+    torch = sys.modules.get("torch")
+    before = cv2.getNumThreads(), torch.get_num_threads() if torch else 0
+    yield
+    cv2.setNumThreads(before[0])
+    if torch:
+        torch.set_num_threads(before[1])
+
+
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace the same network for OpenVINO once in all tests that ask for this."""

@@ -12,7 +12,9 @@ import graysam.predict
 from graysam.imaging.presets import load_scheme
 from graysam.predict import Model, main, parse
 from tests.bundles import write_tiny_bundle
-from tests.commands import write_case
+from tests.commands import names, segs, write_case
+
+pytestmark = pytest.mark.usefixtures("user_cache", "threads")
 
 
 class FilledBoxes:
@@ -35,33 +37,9 @@ def filling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graysam.predict, "open_model", lambda *_: model)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle that segments what is bright in a box."""
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
-
-
 def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> int:
     """Run the command from tmp_path/in to tmp_path/out."""
     return main(["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(model), *more])
-
-
-def segs(tmp_path: Path, name: str) -> np.ndarray:
-    with np.load(tmp_path / "out" / f"{name}.npz", allow_pickle=False) as file:
-        assert file.files == ["segs"]
-        assert file["segs"].dtype == np.uint16
-        return file["segs"]
-
-
-def names(folder: Path) -> list[str]:
-    """Return all that lies in a folder, hidden files too; nothing where there is no folder."""
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 # --------------------------------------------------------------------------------------------------- bundles
@@ -74,38 +52,38 @@ def write_bright_cases(folder: Path) -> None:
 
 
 def test_a_bundle_segments_images_and_volumes(
-    tmp_path: Path, tiny: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_bundle: Path, user_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_bright_cases(tmp_path / "in")
     wanted = np.zeros((4, 128, 128), np.uint16)
     wanted[0, 40:80, 40:100] = wanted[1:3, 40:80, 40:120] = 1
     for options in ((), ("--precision", "fp32", "--runtime", "openvino", "--threads", "1", "--device", "cpu")):
-        assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny) == 0
+        assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny_bundle) == 0
         captured = capsys.readouterr()
-        assert f"tiny fp32 from {tiny}\n2 of 2 cases in " in captured.out
+        assert f"tiny fp32 from {tiny_bundle}\n2 of 2 cases in " in captured.out
         assert captured.err == "predicting: 2 of 2 cases\n"
         assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
         assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
         assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted[0])
         assert np.array_equal(segs(tmp_path, "3DBox_CT_1"), wanted[1:])
-    assert len(names(cache / "compiled")) == 8  # four graphs, for two numbers of threads
+    assert len(names(user_cache / "compiled")) == 8  # four graphs, for two numbers of threads
 
 
-def test_no_cache_leaves_no_trace(tmp_path: Path, tiny: Path, cache: Path) -> None:
+def test_no_cache_leaves_no_trace(tmp_path: Path, tiny_bundle: Path, user_cache: Path) -> None:
     write_bright_cases(tmp_path / "in")
-    assert predict(tmp_path, "--no-cache", model=tiny) == 0
-    assert not cache.exists()
+    assert predict(tmp_path, "--no-cache", model=tiny_bundle) == 0
+    assert not user_cache.exists()
 
 
 def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
     """The scheme `released` puts the equalized image, in which half of all pixels are bright, into a channel."""
-    tiny = write_tiny_bundle(tmp_path / "tiny", level=0.25).path
+    tiny_bundle = write_tiny_bundle(tmp_path / "tiny", level=0.25).path
     image = np.tile(np.arange(128, dtype=np.uint8) // 8, (128, 1))
     image[0, 0] = 255
     write_case(tmp_path / "in", "2DBox_US_1", imgs=image, boxes=np.array([[0, 0, 127, 127]]))
     bright = []
     for options in ((), ("--channels", "released")):
-        assert predict(tmp_path, *options, model=tiny) == 0
+        assert predict(tmp_path, *options, model=tiny_bundle) == 0
         bright.append(segs(tmp_path, "2DBox_US_1").mean())
     assert bright[0] < 0.01
     assert bright[1] > 0.2
@@ -126,10 +104,10 @@ def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
     ],
 )
 def test_the_runtime_that_is_taken(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], runtime: str
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], runtime: str
 ) -> None:
     monkeypatch.setattr(graysam.predict, "shipped_models", lambda: {"shipped_one": ["int8"]})
-    given = [option.replace("BUNDLE", str(tiny)) for option in options]
+    given = [option.replace("BUNDLE", str(tiny_bundle)) for option in options]
     assert parse(["-i", "in", "-o", "out", *given]).runtime == runtime
 
 
@@ -256,7 +234,7 @@ def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monk
 )
 def test_unusable_input_is_one_line_and_exit_code_2(
     tmp_path: Path,
-    tiny: Path,
+    tiny_bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: tuple[str, ...],
@@ -266,10 +244,10 @@ def test_unusable_input_is_one_line_and_exit_code_2(
     case = write_case(Path("in"), "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
     before = case.read_bytes()
     Path("empty").mkdir()
-    assert main(["-i", "in", "-o", "out", "--model", str(tiny), *options]) == 2
+    assert main(["-i", "in", "-o", "out", "--model", str(tiny_bundle), *options]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert captured.err.startswith(f"error: {reason.replace('TINY', str(tiny))}")
+    assert captured.err.startswith(f"error: {reason.replace('TINY', str(tiny_bundle))}")
     assert names(tmp_path) == ["empty", "in"]
     assert case.read_bytes() == before
 

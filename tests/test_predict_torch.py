@@ -3,7 +3,6 @@
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from graysam.imaging.presets import load_scheme
 from graysam.predict import CONVERTER, main, open_torch, parse
 from graysam.runtime.volume import segment
 from tests.bundles import write_tiny_bundle
-from tests.commands import BOXES_2D, image_2d, save_tiny_model, write_case
+from tests.commands import BOXES_2D, image_2d, names, save_tiny_model, segs, write_case
 from tests.fill import official_state
 
 
@@ -28,15 +27,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "best.ckpt", "paper")
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Give the process its numbers of threads back."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    yield
-    torch.set_num_threads(before[0])
-    cv2.setNumThreads(before[1])
-
-
 def folders(tmp_path: Path) -> list[str]:
     return ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
 
@@ -44,16 +34,6 @@ def folders(tmp_path: Path) -> list[str]:
 def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> int:
     """Run the command from tmp_path/in to tmp_path/out."""
     return main([*folders(tmp_path), "--model", str(model), "--runtime", "torch", *more])
-
-
-def segs(tmp_path: Path, name: str) -> np.ndarray:
-    with np.load(tmp_path / "out" / f"{name}.npz", allow_pickle=False) as file:
-        return file["segs"]
-
-
-def names(folder: Path) -> list[str]:
-    """Return all that lies in a folder, hidden files too; nothing where there is no folder."""
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 # ------------------------------------------------------------------------------------------------ real weights
@@ -176,6 +156,7 @@ def test_a_damaged_description_is_one_line(
 # ---------------------------------------------------------------------------------------- weights for openvino
 
 
+@pytest.mark.usefixtures("user_cache")
 def test_a_weight_file_is_exported_once(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,7 +168,6 @@ def test_a_weight_file_is_exported_once(
         calls.append((model, options))
         write_tiny_bundle(folder, kind=options["kind"])
 
-    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("graysam.runtime.exporting.export_model", export_model)
     monkeypatch.setitem(sys.modules, CONVERTER, None)  # as in a process of predict's own
     write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
@@ -202,6 +182,7 @@ def test_a_weight_file_is_exported_once(
     assert len(calls) == 2
 
 
+@pytest.mark.usefixtures("user_cache")
 def test_an_export_that_segments_worse_is_one_line(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,7 +191,6 @@ def test_an_export_that_segments_worse_is_one_line(
     def export_model(*_: Any, **__: Any) -> None:
         raise BelowGate(["macro DSC is 2 points below torch's"], "table")
 
-    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("graysam.runtime.exporting.export_model", export_model)
     write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
     assert main([*folders(tmp_path), "--model", str(tiny), "--precision", "int8"]) == 2
