@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ from graysam.runtime.locating import shipped_models
 from graysam.runtime.session import Session
 from tests.bundles import write_tiny_bundle
 from tests.commands import BOXES_2D, image_2d
+
+pytestmark = pytest.mark.usefixtures("user_cache", "threads")
 
 # A rectangle on the embedding's cells, 8 x 8 pixels each, and two boxes that cut it.
 IMAGE = np.zeros((128, 128), np.uint8)
@@ -25,19 +28,8 @@ WANTED[40:80, 40:100] = 1
 WANTED[56:80, 100:120] = 2
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
-
-
-def test_masks_are_what_the_boxes_hold(tiny: Path) -> None:
-    session = Session(tiny)
+def test_masks_are_what_the_boxes_hold(tiny_bundle: Path) -> None:
+    session = Session(tiny_bundle)
     found = session.segment(IMAGE, BOXES)
     assert found.dtype == np.uint16
     assert np.array_equal(found, WANTED)
@@ -57,9 +49,9 @@ def test_masks_are_what_the_boxes_hold(tiny: Path) -> None:
     assert steps[-1] == (2, 2)
 
 
-def test_what_was_segmented_before_makes_no_difference(tiny: Path) -> None:
+def test_what_was_segmented_before_makes_no_difference(tiny_bundle: Path) -> None:
     """Neither in a session nor between two of them, whose backends keep what an image's boxes share."""
-    one, other = Session(tiny), Session(tiny, cache=False)
+    one, other = Session(tiny_bundle), Session(tiny_bundle, cache=False)
     flipped = np.ascontiguousarray(IMAGE[:, ::-1])
     turned = one.segment(flipped, BOXES)
     assert not np.array_equal(turned, WANTED)
@@ -68,13 +60,13 @@ def test_what_was_segmented_before_makes_no_difference(tiny: Path) -> None:
         assert np.array_equal(session.segment(flipped, BOXES), turned)
 
 
-def test_both_ways_to_decode_agree(tiny: Path, tmp_path: Path) -> None:
+def test_both_ways_to_decode_agree(tiny_bundle: Path, tmp_path: Path) -> None:
     plain = Session(write_tiny_bundle(tmp_path / "plain", plain=True).path)
-    assert np.array_equal(plain.segment(IMAGE, BOXES), Session(tiny).segment(IMAGE, BOXES))
+    assert np.array_equal(plain.segment(IMAGE, BOXES), Session(tiny_bundle).segment(IMAGE, BOXES))
 
 
-def test_threads_take_turns(tiny: Path) -> None:
-    session = Session(tiny, threads=1)
+def test_threads_take_turns(tiny_bundle: Path) -> None:
+    session = Session(tiny_bundle, threads=1)
     images = [np.roll(IMAGE, 8 * shift, axis=1) for shift in range(4)]
     alone = [session.segment(image, BOXES) for image in images]
     together: dict[int, list[np.ndarray]] = {}
@@ -90,24 +82,36 @@ def test_threads_take_turns(tiny: Path) -> None:
     assert all(np.array_equal(found, alone[index]) for index in range(4) for found in together[index])
 
 
-def test_channels_of_the_bundle_or_those_asked_for(tiny: Path) -> None:
-    assert Session(tiny).scheme == load_scheme("replicate")
-    assert Session(tiny, channels="paper").scheme == load_scheme("paper")
+def test_threads_bound_network_and_images(tiny_bundle: Path) -> None:
+    for count in (1, 2):
+        session = Session(tiny_bundle, threads=count)
+        assert cv2.getNumThreads() == count
+        encoder = session.backend._requests["encoder"].get_compiled_model()
+        assert encoder.get_property("INFERENCE_NUM_THREADS") == count
+    Session(tiny_bundle)
+    assert cv2.getNumThreads() == 2
 
 
-def test_the_cache_is_the_users_and_may_be_left_alone(tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Session(tiny, cache=False)
-    assert not cache.exists()
+def test_channels_of_the_bundle_or_those_asked_for(tiny_bundle: Path) -> None:
+    assert Session(tiny_bundle).scheme == load_scheme("replicate")
+    assert Session(tiny_bundle, channels="paper").scheme == load_scheme("paper")
+
+
+def test_the_cache_is_the_users_and_may_be_left_alone(
+    tiny_bundle: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Session(tiny_bundle, cache=False)
+    assert not user_cache.exists()
     for _ in range(2):
-        Session(tiny)
-        assert len(list(cache.glob("compiled/*.blob"))) == 4
-    (cache / "compiled").rename(cache / "moved")
-    (cache / "compiled").write_text("in the way")
-    assert np.array_equal(Session(tiny).segment(IMAGE, BOXES), WANTED)
+        Session(tiny_bundle)
+        assert len(list(user_cache.glob("compiled/*.blob"))) == 4
+    (user_cache / "compiled").rename(user_cache / "moved")
+    (user_cache / "compiled").write_text("in the way")
+    assert np.array_equal(Session(tiny_bundle).segment(IMAGE, BOXES), WANTED)
     monkeypatch.delenv("GRAYSAM_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert np.array_equal(Session(tiny).segment(IMAGE, BOXES), WANTED)
+    assert np.array_equal(Session(tiny_bundle).segment(IMAGE, BOXES), WANTED)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +123,9 @@ def test_the_cache_is_the_users_and_may_be_left_alone(tiny: Path, cache: Path, m
         ({"channels": "rgb"}, "unknown channel scheme 'rgb'; choose one of"),
     ],
 )
-def test_what_cannot_be_opened_is_one_line(tiny: Path, options: dict[str, Any], reason: str) -> None:
+def test_what_cannot_be_opened_is_one_line(tiny_bundle: Path, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as refused:
-        Session(**{"model": tiny, **options})
+        Session(**{"model": tiny_bundle, **options})
     assert "\n" not in str(refused.value)
 
 
@@ -141,19 +145,19 @@ def test_damaged_and_foreign_bundles_are_refused(tmp_path: Path) -> None:
         (IMAGE, [[1, 2, 0, 30, 40, 1]], r"image of shape \(128, 128\) with boxes of shape \(1, 6\)"),
     ],
 )
-def test_what_cannot_be_segmented_is_one_line(tiny: Path, image: np.ndarray, boxes: Any, reason: str) -> None:
-    session = Session(tiny)
+def test_what_cannot_be_segmented_is_one_line(tiny_bundle: Path, image: np.ndarray, boxes: Any, reason: str) -> None:
+    session = Session(tiny_bundle)
     with pytest.raises(ValueError, match=reason):
         session.segment(image, boxes)
     assert np.array_equal(session.segment(IMAGE, BOXES), WANTED)
 
 
-def test_a_program_of_ones_own_loads_nothing_heavy(tiny: Path, tmp_path: Path) -> None:
+def test_a_program_of_ones_own_loads_nothing_heavy(tiny_bundle: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 import numpy as np
 from graysam.runtime.session import Session
-masks = Session({str(tiny)!r}).segment(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
+masks = Session({str(tiny_bundle)!r}).segment(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
 print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {{
     "torch", "lightning", "hydra", "omegaconf", "scipy", "matplotlib", "tqdm", "timm", "nncf"}}))
 """
@@ -163,14 +167,14 @@ print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {
     assert done.stdout == "(64, 64) []\n"
 
 
-def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(cache: Path) -> None:
+def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(user_cache: Path) -> None:
     if not shipped_models():
         pytest.skip("no model is shipped yet")
     assert "int8" in shipped_models()["lite_medsam"]
     rows, columns = np.ogrid[:128, :160]
     discs = [(rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2, (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2]
     compiled = Session(threads=2).segment(image_2d(), BOXES_2D)
-    assert len(list(cache.glob("compiled/*.blob"))) == 4
+    assert len(list(user_cache.glob("compiled/*.blob"))) == 4
     imported = Session("lite_medsam", precision="int8", threads=2).segment(image_2d(), BOXES_2D)
     assert np.array_equal(compiled, imported)
     for label, disc in enumerate(discs, start=1):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +28,8 @@ class Session:
         model: a model that comes with graysam, e.g. `lite_medsam`; a bundle's folder, as `python -m graysam.export`
             writes it; or the name or weight file of a model that was exported into the user's cache before.
         precision: `fp32`, `bf16` or `int8`; None takes a bundle's own, and int8 otherwise.
-        threads: CPU threads; None leaves the number to OpenVINO, which takes the physical cores.
+        threads: CPU threads, of OpenVINO for this session and of OpenCV for the whole process; None leaves both
+            numbers as they are: OpenVINO takes the physical cores, OpenCV all.
         channels: a scheme of `conf/channels` instead of the one the model was trained on.
         cache: keep the compiled model in the user's cache folder, which halves the next start. Harmless where that
             folder cannot be written.
@@ -58,6 +60,8 @@ class Session:
         from graysam.runtime.openvino_backend import OpenVinoBackend  # OpenVINO itself, once all else is known good
 
         self.backend = OpenVinoBackend(self.bundle, threads=threads, cache_dir=_cache_dir() if cache else None)
+        if threads is not None:
+            cv2.setNumThreads(threads)
         self._lock = threading.Lock()
 
     def segment(
