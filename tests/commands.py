@@ -67,8 +67,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def save_tiny_model(path: Path, channels: str = "replicate") -> Path:
-    """Save a graysam model of the real architecture and a few thousand random weights, in the path's format."""
+def save_tiny_model(path: Path, channels: str = "replicate", *, filled: bool = False) -> Path:
+    """Save a graysam model of the real architecture and a few thousand random weights, in the path's format.
+
+    filled: weights are the goldens' fill, which leaves none at zero or one.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -76,12 +79,15 @@ def save_tiny_model(path: Path, channels: str = "replicate") -> Path:
     from graysam.imaging.presets import load_scheme, scheme_to_dict
     from graysam.models.build import build_sam
     from graysam.models.weights import METADATA_KEY
+    from tests.fill import fill
     from tests.tiny import OVERRIDES
 
     numbers = compose_plain("train", OVERRIDES)["model"]
     numbers.pop("_target_", None)
     torch.manual_seed(0)
     state = build_sam(**numbers).state_dict()
+    if filled:
+        state = {key: fill(key, tuple(value.shape)) for key, value in state.items()}
     metadata = {"format": 1, "model": numbers, "channels": scheme_to_dict(load_scheme(channels)), "size": 256}
     if path.suffix == ".safetensors":
         save_file(state, path, metadata={METADATA_KEY: json.dumps(metadata)})

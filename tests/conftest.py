@@ -85,11 +85,12 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace the same network for OpenVINO once in all tests that ask for this."""
-    from graysam.runtime import conversion
-    from tests.traces import remembering
+    """Trace the same network for OpenVINO or ONNX once in all tests that ask for this."""
+    from graysam.runtime import conversion, onnx_export
+    from tests.traces import remembering, remembering_files
 
     monkeypatch.setattr(conversion, "_trace", remembering(conversion._trace))
+    monkeypatch.setattr(onnx_export, "export_onnx", remembering_files(onnx_export.export_onnx))
 
 
 @pytest.fixture(autouse=True)

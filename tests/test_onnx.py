@@ -1,6 +1,7 @@
 """ONNX bundles: the same masks as torch's from ONNX Runtime, for any number of boxes."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from graysam.models.sam import Sam
 from graysam.runtime.bundle import Bundle, write_bundle
 from tests.fill import fill
 from tests.tiny import OVERRIDES
+from tests.traces import remembering_files
 
 pytest.importorskip("onnxscript", reason="an optional package")
 pytest.importorskip("onnxruntime", reason="an optional package")
@@ -38,7 +40,8 @@ def bundle(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     channels = scheme_to_dict(load_scheme("replicate"))
     description = {"name": "tiny", "kind": "onnx", "precision": "f32", "size": 256, "channels": channels}
     folder = tmp_path_factory.mktemp("onnx") / "bundle"
-    return write_bundle(folder, description=description, write_graphs=lambda path: export_onnx(model, 256, path))
+    export = remembering_files(export_onnx)
+    return write_bundle(folder, description=description, write_graphs=partial(export, model, 256))
 
 
 def test_onnx_runtime_gives_torchs_masks(model: Sam, bundle: Bundle) -> None:

@@ -31,7 +31,7 @@ needs_engines = pytest.mark.skipif(
 def test_kinds_are_prepared_stored_and_opened_again(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
+    checkpoint = save_tiny_model(tmp_path / "tiny.ckpt", filled=True)
     items = slices(toy_shards)
     image, boxes = items[0].image.numpy()[None], items[0].boxes.numpy()
     masks: dict[str, dict[str, np.ndarray]] = {"prepared": {}, "reopened": {}}
