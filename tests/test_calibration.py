@@ -25,10 +25,11 @@ TINY_L0 = {
     "neck_depth": 1,
     "embedding_dim": 32,
 }
-KEPT_COUNT = {"tiny_l0": 1, "tiny_vit": 7}
+KEPT_COUNT = {"tiny_l0": 1, "tiny_vit": 14}
 LAYERS_KEPT = {
     "tiny_l0": r"neck\.head",
-    "tiny_vit": r"patch_embed|stages\.0\.|stages\.1\.downsample\.conv1|stages\.3\.downsample\.conv3",
+    "tiny_vit": r"patch_embed|stages\.0\.|stages\.1\.downsample\.conv1|stages\.3\.downsample\.conv3"
+    r"|downsample\.conv2|local_conv|neck\.0$",
 }
 
 

@@ -63,7 +63,8 @@ class _Source:
 
 def _export_plain(model: str, channels: str | None, path: Path) -> None:
     """Write a model's graphs as they are converted, for one box, as the challenge's winners ran them."""
-    from graysam.runtime.conversion import convert_plain, save_graphs
+    from graysam.runtime.conversion import convert_plain
+    from graysam.runtime.graph_files import save_graphs
 
     source = _random_l1() if model == L1 else _from_file(model, channels)
     graphs = convert_plain(source.network, source.size)

@@ -1,8 +1,9 @@
 """Post-training quantization of an image encoder to int8, by NNCF.
 
 What is quantized is convolutions and linear layers, where the time goes. What is left alone costs little time and much
-accuracy: sums of residual streams, normalization, attention's own products, upsampling, convolutions that give maps as
-fine as the image, and the layers of KEPT.
+accuracy: sums of residual streams, normalization, products of activations (attention's; OpenVINO's int8 product of
+linear attention even differs from one compilation to the next), upsampling, convolutions that give maps as fine as the
+image, and the layers of KEPT. GELUs are lifted and weights rounded as in `graysam.runtime.rounding`.
 """
 
 import logging
@@ -14,6 +15,8 @@ import nncf
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+
+from graysam.runtime.rounding import lift_gelus, round_weights
 
 IGNORED_TYPES = frozenset(
     (
@@ -31,17 +34,23 @@ IGNORED_TYPES = frozenset(
     )
 )
 # Layers that stay as they are, by their path in the encoder. EfficientViT-SAM: the convolution before the last
-# LayerNorm, whose input has the neck's whole range. LiteMedSAM's TinyViT: the one that leads into the last stage.
-KEPT = re.compile(r"(^|\.)(neck\.head|stages\.3\.downsample\.conv3)(\.|$)")
+# LayerNorm, whose input has the neck's whole range. LiteMedSAM's TinyViT: depthwise convolutions, which wait for memory
+# whatever they compute in and cause a third of the squared error, the one that leads into the last stage, and the
+# neck's first. With these kept, the embedding's error on held-out slices fell from 10.4 % to 6.8 %.
+KEPT = re.compile(
+    r"(^|\.)(neck\.head|neck\.0|stages\.\d\.downsample\.conv2|stages\.3\.downsample\.conv3|local_conv)(\.|$)"
+)
+ROUNDED_ON = 24  # images that weights are rounded for
 PRODUCTS = frozenset(("Convolution", "GroupConvolution", "MatMul"))
 # Friendly names of what torch traced: `__module.<path of the module>/aten::<operation>/...`
 _TRACED = re.compile(r"^__module\.(?P<path>[^/]+)/")
 
 
-def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]]) -> ov.Model:
+def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]], *, seed: int = 0) -> ov.Model:
     """Quantize an encoder graph of `graysam.runtime.conversion.convert` to int8.
 
-    encoder: left as it is. images: prepared training images, float32 (3,S,S); statistics are taken of all of them.
+    encoder: left as it is. images: prepared training images, float32 (3,S,S); ranges are taken of all of them, weights
+    are rounded for ROUNDED_ON of them. seed: of the draw of input vectors that weights are rounded for.
 
     Returns:
         A graph with FakeQuantize nodes, which OpenVINO runs in int8.
@@ -52,16 +61,19 @@ def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]]) -
     if not images:
         raise ValueError("there are no images to calibrate on; at least one is required")
     nncf.set_log_level(logging.ERROR)  # its progress is shown all the same
+    lifted = encoder.clone()
+    lift_gelus(lifted)
     quantized = nncf.quantize(
-        encoder,
+        lifted,
         nncf.Dataset([image[None] for image in images]),
         subset_size=len(images),
         preset=nncf.QuantizationPreset.PERFORMANCE,
-        fast_bias_correction=True,
-        ignored_scope=nncf.IgnoredScope(names=sorted(_ignored(encoder)), validate=False),
+        ignored_scope=nncf.IgnoredScope(names=sorted(_ignored(lifted)), validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
     )
     if not quantized_layers(quantized):
         raise RuntimeError("NNCF quantized no layer of the encoder")
+    round_weights(quantized, lifted, images[:: -(-len(images) // ROUNDED_ON)], seed=seed)
     return quantized
 
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,12 +96,6 @@ def convert_plain(model: Sam, size: int) -> dict[str, ov.Model]:
             ["logits", "iou"],
         ),
     }
-
-
-def save_graphs(graphs: Mapping[str, ov.Model], folder: Path, *, half_precision: bool) -> None:
-    """Write graphs into a folder that exists, one `.xml` and one `.bin` each; half_precision: weights as float16."""
-    for name, graph in graphs.items():
-        ov.save_model(graph, folder / f"{name}.xml", compress_to_fp16=half_precision)
 
 
 def _trace(module: nn.Module, examples: Mapping[str, Tensor], shapes: Mapping[str, Any], outputs: Any) -> ov.Model:

@@ -25,7 +25,8 @@ from graysam.models.pretrained import Pretrained, open_pretrained
 from graysam.models.weights import LITE_MEDSAM_SHA256
 from graysam.resources import user_cache_dir
 from graysam.runtime.bundle import Bundle, write_bundle
-from graysam.runtime.conversion import convert, save_graphs
+from graysam.runtime.conversion import convert
+from graysam.runtime.graph_files import save_graphs
 from graysam.runtime.parity import Check, Row, check_case, check_slices, shortcomings, summarize, table
 from graysam.runtime.torch_backend import TorchBackend
 from graysam.runtime.volume import Backend, segment
@@ -186,7 +187,7 @@ def _write_graphs(
         from graysam.runtime.calibration import quantize_encoder
 
         images = slices.calibration(settings.calibration_images, settings.seed)
-        graphs["encoder"] = quantize_encoder(graphs["encoder"], images)
+        graphs["encoder"] = quantize_encoder(graphs["encoder"], images, seed=settings.seed)
         calibration = {"shards": slices.name, "split": "train", "images": len(images), "seed": settings.seed}
     save_graphs(graphs, folder, half_precision=kind != "fp32")
     return calibration

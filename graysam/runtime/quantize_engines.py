@@ -104,7 +104,7 @@ def _converted(model: Sam, place: Workplace) -> tuple[dict[str, Any], dict[str, 
 
 
 def _stored_openvino(graphs: Mapping[str, Any], place: Workplace, kind: str, layers: frozenset[str]) -> Prepared:
-    from graysam.runtime.conversion import save_graphs
+    from graysam.runtime.graph_files import save_graphs
     from graysam.runtime.openvino_backend import OpenVinoBackend
 
     bundle = _store(place, kind, "bf16", partial(save_graphs, graphs, half_precision=True))
