@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from graysam.runtime.quantize import KINDS
+from graysam.runtime.quantize.kinds import KINDS
 from tests.commands import run_module_without
 
 ROOT = Path(__file__).parents[1]

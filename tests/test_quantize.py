@@ -23,11 +23,10 @@ from graysam.metrics import binary_metrics
 from graysam.models.build import build_sam
 from graysam.models.sam import Sam
 from graysam.models.weights import load_whole, read_weights
-from graysam.runtime import quantize
-from graysam.runtime.quantize import KINDS, restore
-from graysam.runtime.quantize_accounting import account_for
-from graysam.runtime.quantize_kind import Kind, Prepared, Workplace, private_copy
-from graysam.runtime.quantize_timing import time_kinds
+from graysam.runtime.quantize.accounting import account_for
+from graysam.runtime.quantize.kind import Kind, Prepared, Workplace, private_copy
+from graysam.runtime.quantize.kinds import KINDS, restore
+from graysam.runtime.quantize.timing import time_kinds
 from graysam.runtime.volume import BOX_BATCH
 from graysam.train import prepare_data, prepare_module, prepare_trainer
 from graysam.training import benchmark_callback
@@ -204,7 +203,7 @@ def test_a_quantized_layer_that_does_not_run_is_noticed(monkeypatch: pytest.Monk
     def broken(module: torch.nn.Module) -> None:
         raise NotImplementedError("no kernel\nfor this CPU")
 
-    monkeypatch.setattr(quantize, "_quantize_dynamic", broken)
+    monkeypatch.setattr("graysam.runtime.quantize.kinds._quantize_dynamic", broken)
     assert KINDS["dynamic_qint8"].why_unavailable() == "NotImplementedError: no kernel for this CPU"
 
 

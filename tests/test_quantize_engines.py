@@ -11,9 +11,9 @@ import pytest
 from graysam.data.shards import ShardIndex
 from graysam.metrics import binary_metrics
 from graysam.models.sam import Sam
-from graysam.runtime.quantize import KINDS, restore
-from graysam.runtime.quantize_accounting import account_for
-from graysam.runtime.quantize_tracing import trace_layers
+from graysam.runtime.quantize.accounting import account_for
+from graysam.runtime.quantize.kinds import KINDS, restore
+from graysam.runtime.quantize.tracing import trace_layers
 from graysam.training import benchmark as benchmarking
 from graysam.training.benchmark import benchmark
 from tests.commands import save_tiny_model

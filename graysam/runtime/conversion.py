@@ -11,7 +11,7 @@ from graysam.models.sam import Sam
 from graysam.runtime import telemetry
 from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
 from graysam.runtime.encoder_graph import ImageEncoder
-from graysam.runtime.quantize_kind import private_copy
+from graysam.runtime.quantize.kind import private_copy
 
 telemetry.switch_off()  # before OpenVINO's import, which reports itself
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from graysam.models.sam import Sam
 from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
 from graysam.runtime.encoder_graph import ImageEncoder
-from graysam.runtime.quantize_kind import private_copy
+from graysam.runtime.quantize.kind import private_copy
 
 OPSET = 20  # the first with Gelu as one operator
 _LARGEST_MODEL = 1 << 31  # bytes of one protobuf message; larger weights lie in a file of their own

@@ -15,10 +15,10 @@ from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
 from graysam.files import sha256_of
 from graysam.models.sam import Sam
-from graysam.runtime.quantize import KINDS, check_kinds, restore
-from graysam.runtime.quantize_accounting import account_for
-from graysam.runtime.quantize_kind import Prepared, Workplace
-from graysam.runtime.quantize_timing import time_kinds
+from graysam.runtime.quantize.accounting import account_for
+from graysam.runtime.quantize.kind import Prepared, Workplace
+from graysam.runtime.quantize.kinds import KINDS, check_kinds, restore
+from graysam.runtime.quantize.timing import time_kinds
 from graysam.runtime.volume import decode_all
 from graysam.terminal import one_line, progress
 from graysam.training.provenance import machine
@@ -32,7 +32,7 @@ MEGABYTE = 1e6
 class Settings:
     """What is compared, and how.
 
-    kinds: names of `graysam.runtime.quantize.KINDS`; threads: of the CPU, for the times; repeats: timed rounds;
+    kinds: names of `graysam.runtime.quantize.kinds.KINDS`; threads: of the CPU, for the times; repeats: timed rounds;
     warmup: rounds before them; timing_images: images they go over; max_images: most images that are scored, groups in
     turn, None for all; calibration_images: most training images that a kind may be calibrated on.
 

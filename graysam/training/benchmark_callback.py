@@ -28,7 +28,7 @@ class QuantizeBenchmark(Callback):
 
     Args:
         run_dir: the run's directory, with `checkpoints/best.ckpt`.
-        kinds: names of `graysam.runtime.quantize.KINDS`; none: nothing is done.
+        kinds: names of `graysam.runtime.quantize.kinds.KINDS`; none: nothing is done.
         threads, repeats, warmup, timing_images, max_images, calibration_images: see
             `graysam.training.benchmark.Settings`.
 

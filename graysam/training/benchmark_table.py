@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from graysam.runtime.quantize_timing import MEASURES
+from graysam.runtime.quantize.timing import MEASURES
 from graysam.training.scores import MACRO, comparison_table
 
 PRINTED = (

@@ -96,4 +96,4 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
 }
 
 # By key path: the dictionary whose keys are the only items that a list may hold.
-REGISTRIES: dict[str, str] = {"quantize.kinds": "graysam.runtime.quantize.KINDS"}
+REGISTRIES: dict[str, str] = {"quantize.kinds": "graysam.runtime.quantize.kinds.KINDS"}

@@ -20,8 +20,8 @@ from torch import nn
 
 from graysam.models.pretrained import Pretrained, open_pretrained
 from graysam.models.sam import Sam
-from graysam.runtime import quantize_engines as engines
-from graysam.runtime.quantize_kind import Kind, Prepared, private_copy
+from graysam.runtime.quantize import engines
+from graysam.runtime.quantize.kind import Kind, Prepared, private_copy
 from graysam.runtime.torch_backend import TorchBackend
 
 

@@ -1,7 +1,7 @@
 """Times of the kinds, taken in a fresh process with a fixed number of threads.
 
 A process that has trained holds large pools of memory and threads, and torch's number of threads is best set before its
-first work. So `time_kinds` starts `python -m graysam.runtime.quantize_timing request.json`, which rebuilds the model
+first work. So `time_kinds` starts `python -m graysam.runtime.quantize.timing request.json`, which rebuilds the model
 from its checkpoint, opens every kind and prints JSON, one object a line: first its threads, then each measurement.
 The kinds take turns on every image, so that whatever else the machine does falls on all of them alike.
 """
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graysam.runtime.quantize import KINDS, restore
+from graysam.runtime.quantize.kinds import KINDS, restore
 from graysam.runtime.volume import Backend, decode_all
 from graysam.terminal import BAD_INPUT, last_words, one_line, progress
 
@@ -85,7 +85,7 @@ def time_kinds(
         }
         request.write_text(json.dumps(content))
         measured = len(kinds) * len(prompts)
-        command = [sys.executable, "-m", "graysam.runtime.quantize_timing", str(request)]
+        command = [sys.executable, "-m", "graysam.runtime.quantize.timing", str(request)]
         with (
             (Path(folder) / "words.txt").open("w+", errors="replace") as words,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, env=environment) as process,

@@ -18,7 +18,7 @@ from graysam.imaging.presets import scheme_to_dict
 from graysam.models.sam import Sam
 from graysam.runtime import telemetry
 from graysam.runtime.bundle import Bundle, read_bundle, write_bundle
-from graysam.runtime.quantize_kind import Prepared, Workplace
+from graysam.runtime.quantize.kind import Prepared, Workplace
 from graysam.runtime.volume import Backend
 
 AnyArray = NDArray[Any]
@@ -96,7 +96,7 @@ def reopen_openvino(model: Sam, folder: Path, threads: int) -> Backend:
 def _converted(model: Sam, place: Workplace) -> tuple[dict[str, Any], dict[str, str | None]]:
     """Return a model's graphs, and for every product in them, by `<graph>/<node>`, the name of its layer."""
     from graysam.runtime.conversion import convert
-    from graysam.runtime.quantize_tracing import trace_layers
+    from graysam.runtime.quantize.tracing import trace_layers
 
     graphs = convert(model, place.size, half_precision=True)
     constants = {f"{stem}/{name}": value for stem, graph in graphs.items() for name, value in _constants(graph).items()}
@@ -159,7 +159,7 @@ def prepare_onnxruntime_dynamic(model: Sam, place: Workplace) -> Prepared:
     """Quantize every product with a constant matrix: the counterpart of torch.ao's nn.Linear."""
     from graysam.runtime.onnx_backend import OnnxBackend
     from graysam.runtime.onnx_export import export_onnx
-    from graysam.runtime.quantize_tracing import trace_layers
+    from graysam.runtime.quantize.tracing import trace_layers
 
     weights: dict[str, AnyArray] = {}
 

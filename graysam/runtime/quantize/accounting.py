@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from graysam.models.cost import Cost, measure_cost
 from graysam.models.sam import Sam
-from graysam.runtime.quantize_kind import private_copy
+from graysam.runtime.quantize.kind import private_copy
 
 PARTS = ("image_encoder", "heads")
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
