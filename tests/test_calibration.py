@@ -25,11 +25,11 @@ TINY_L0 = {
     "neck_depth": 1,
     "embedding_dim": 32,
 }
-KEPT_COUNT = {"tiny_l0": 1, "tiny_vit": 14}
+KEPT_COUNT = {"tiny_l0": 32, "tiny_vit": 16}
 LAYERS_KEPT = {
-    "tiny_l0": r"neck\.head",
+    "tiny_l0": r"neck\.head|backbone|laterals|point_conv",
     "tiny_vit": r"patch_embed|stages\.0\.|stages\.1\.downsample\.conv1|stages\.3\.downsample\.conv3"
-    r"|downsample\.conv2|local_conv|neck\.0$",
+    r"|downsample\.conv2|local_conv|neck\.0$|stages\.3\.blocks\.0\.mlp",
 }
 
 

@@ -10,30 +10,29 @@ pytest.importorskip("nncf", reason="an extra", exc_type=ImportError)
 import openvino as ov
 import openvino.opset13 as op
 
-from graysam.runtime.graph_files import layers_before_int8, save_graphs
+from graysam.runtime.graph_files import finest_layers, save_graphs
 
-SIDE = 64
+SIDE = 16
+CHANNELS = 32
+FINE = {"fine", "active"}
 
 
-def quantized_after_one_layer() -> ov.Model:
+def graph_of(quantized: bool) -> ov.Model:
+    """Return a convolution as fine as the image, a rectifier, int8 levels if asked for, and a strided convolution."""
     rng = np.random.default_rng(0)
-    given = op.parameter([1, SIDE], np.float32)
-    weights = [rng.normal(size=(SIDE, SIDE)).astype(np.float32) for _ in range(2)]
-    early = op.matmul(given, op.constant(weights[0]), False, True, name="early")
-    bounds = [op.constant(np.float32(bound)) for bound in (-30.0, 30.0, -30.0, 30.0)]
-    levels = op.fake_quantize(op.relu(early, name="active"), *bounds, levels=256)
-    return ov.Model([op.matmul(levels, op.constant(weights[1]), False, True, name="late")], [given])
+    given = op.parameter([1, CHANNELS, SIDE, SIDE], np.float32)
+    kernels = [op.constant(rng.normal(size=(CHANNELS, CHANNELS, 3, 3)).astype(np.float32)) for _ in range(2)]
+    fine = op.convolution(given, kernels[0], [1, 1], [1, 1], [1, 1], [1, 1], name="fine")
+    between = op.relu(fine, name="active")
+    if quantized:
+        bounds = [op.constant(np.float32(bound)) for bound in (-50.0, 50.0, -50.0, 50.0)]
+        between = op.fake_quantize(between, *bounds, levels=256, name="levels")
+    return ov.Model([op.convolution(between, kernels[1], [2, 2], [1, 1], [1, 1], [1, 1], name="coarse")], [given])
 
 
-def plain() -> ov.Model:
-    given = op.parameter([1, SIDE], np.float32)
-    kernel = np.random.default_rng(0).normal(size=(SIDE, SIDE)).astype(np.float32)
-    return ov.Model([op.matmul(given, op.constant(kernel), False, True, name="early")], [given])
-
-
-def test_layers_before_int8_are_those_its_input_comes_from() -> None:
-    assert layers_before_int8(quantized_after_one_layer()) == {"early", "active"}
-    assert layers_before_int8(plain()) == frozenset()
+def test_the_finest_layers_are_those_with_maps_of_the_images_size() -> None:
+    assert finest_layers(graph_of(quantized=True)) == FINE | {"levels"}
+    assert finest_layers(graph_of(quantized=False)) == frozenset()
 
 
 def precisions(path: Path) -> dict[str, str]:
@@ -42,18 +41,19 @@ def precisions(path: Path) -> dict[str, str]:
     return {name: info["runtimePrecision"].astype(str) for name, info in facts}
 
 
-def test_written_graphs_keep_float32_in_front_of_int8_and_only_there(tmp_path: Path) -> None:
+def test_written_graphs_keep_float32_as_fine_as_the_image_and_only_with_int8(tmp_path: Path) -> None:
     if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16, so everything is float32")
-    save_graphs({"quantized": quantized_after_one_layer(), "plain": plain()}, tmp_path, half_precision=True)
-    assert precisions(tmp_path / "quantized.xml")["early"] == "f32"
-    assert precisions(tmp_path / "plain.xml")["early"] == "bf16"
+    graphs = {"quantized": graph_of(quantized=True), "plain": graph_of(quantized=False)}
+    save_graphs(graphs, tmp_path, half_precision=True)
+    assert precisions(tmp_path / "quantized.xml")["fine"] == "f32"
+    assert precisions(tmp_path / "plain.xml")["fine"] == "bf16"
 
 
 def test_half_precision_takes_half_the_bytes_and_gives_nearly_the_same(tmp_path: Path) -> None:
-    given = np.random.default_rng(1).normal(size=(1, SIDE)).astype(np.float32)
+    given = np.random.default_rng(1).normal(size=(1, CHANNELS, SIDE, SIDE)).astype(np.float32)
     results, sizes = [], []
-    graph = quantized_after_one_layer()
+    graph = graph_of(quantized=True)
     for half in (False, True):
         folder = tmp_path / str(half)
         folder.mkdir()

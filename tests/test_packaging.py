@@ -53,7 +53,7 @@ def run_installed(installed: Path, hidden: set[str], code: str, cwd: Path) -> st
 def test_the_wheel_holds_code_configs_and_licence_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        sizes = sum(info.file_size for info in archive.infolist())
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "graysam").rglob("*.py")}
     configs = {f"graysam/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(configs) > 20
@@ -62,7 +62,10 @@ def test_the_wheel_holds_code_configs_and_licence_only(wheel: Path) -> None:
     (info,) = {name.split("/")[0] for name in rest if ".dist-info/" in name}
     assert f"{info}/licenses/LICENSE" in rest
     assert {name for name in rest if not name.startswith((f"{info}/", "graysam/weights/"))} == set()
-    assert sizes < 2_000_000
+    weights = {name: size for name, size in sizes.items() if name.startswith("graysam/weights/")}
+    assert sum(sizes.values()) - sum(weights.values()) < 2_000_000
+    assert {Path(name).parent.name for name in weights} == {"lite_medsam_int8"}
+    assert sum(weights.values()) < 25_000_000
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

@@ -55,6 +55,12 @@ def test_lifted_gelus_give_the_same_and_are_never_negative(graph: ov.Model, lift
         assert 0 <= values.min() < 0.01
 
 
+def test_gelus_of_layers_that_are_not_quantized_stay() -> None:
+    graph = convolutions(False)
+    (layer,) = (node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
+    assert lift_gelus(graph, except_for={layer.get_friendly_name()}) == 0
+
+
 @pytest.mark.parametrize("inputs", [5, 200], ids=["one block", "several blocks"])
 def test_rounded_weights_lose_less_than_nearest_ones(inputs: int) -> None:
     rng = np.random.default_rng(3)

@@ -168,8 +168,6 @@ print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {
 
 
 def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(user_cache: Path) -> None:
-    if not shipped_models():
-        pytest.skip("no model is shipped yet")
     assert "int8" in shipped_models()["lite_medsam"]
     rows, columns = np.ogrid[:128, :160]
     discs = [(rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2, (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2]

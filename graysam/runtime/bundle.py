@@ -15,7 +15,7 @@ from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_from_dict
 
 FORMAT = 1  # of bundle.json
-EXPORT_VERSION = 1  # raised whenever exporting the same weights gives other graphs, so that cached ones are made anew
+EXPORT_VERSION = 2  # raised whenever exporting the same weights gives other graphs, so that cached ones are made anew
 DESCRIPTION = "bundle.json"
 KINDS = ("fp32", "bf16", "int8", "onnx")
 # OpenVINO's INFERENCE_PRECISION_HINT, for what is not int8; None leaves the choice to OpenVINO.

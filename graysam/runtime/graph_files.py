@@ -23,8 +23,8 @@ _FLOAT16_LARGEST = float(np.finfo(np.float16).max)
 def save_graphs(graphs: Mapping[str, ov.Model], folder: Path, *, half_precision: bool) -> None:
     """Write graphs into a folder that exists, one `.xml` and one `.bin` each; half_precision: weights as float16.
 
-    Where a graph has int8 layers, those in front of the first are marked to be computed in float32: they were kept
-    out of int8 for accuracy's sake, and in bfloat16 they would be the graph's largest error.
+    Where a graph has int8 layers, those that give maps as fine as the image are marked to be computed in float32: they
+    were kept out of int8 for accuracy's sake, and in bfloat16 they would cause most of the error that is left.
     """
     for name, graph in graphs.items():
         path = folder / f"{name}.xml"
@@ -33,24 +33,23 @@ def save_graphs(graphs: Mapping[str, ov.Model], folder: Path, *, half_precision:
             written = graph.clone()
             _halve_constants(written)
         ov.save_model(written, path, compress_to_fp16=half_precision)
-        _mark_float32(path, layers_before_int8(graph))
+        _mark_float32(path, finest_layers(graph))
 
 
-def layers_before_int8(graph: ov.Model) -> frozenset[str]:
-    """Return the friendly names of the nodes that the first quantized activations come from; none without int8."""
-    first = next((node for node in graph.get_ordered_ops() if _quantizes_activations(node)), None)
-    names: set[str] = set()
-    waiting = [] if first is None else [first.input_value(0).get_node()]
-    while waiting:
-        node = waiting.pop()
-        if node.get_friendly_name() not in names and node.get_type_name() not in ("Constant", "Parameter"):
-            names.add(node.get_friendly_name())
-            waiting += [port.get_source_output().get_node() for port in node.inputs()]
-    return frozenset(names)
+def finest_layers(graph: ov.Model) -> frozenset[str]:
+    """Return the friendly names of the nodes that give maps as fine as the image; none where nothing is quantized."""
+    nodes = graph.get_ordered_ops()
+    if not any(node.get_type_name() == "FakeQuantize" for node in nodes):
+        return frozenset()
+    return frozenset(node.get_friendly_name() for node in nodes if is_as_fine_as_the_image(node, graph))
 
 
-def _quantizes_activations(node: Any) -> bool:
-    return bool(node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant")
+def is_as_fine_as_the_image(node: Any, graph: ov.Model) -> bool:
+    """Say whether a node gives maps of the height and width of the graph's one input, an image (1,C,H,W)."""
+    if node.get_type_name() in ("Constant", "Parameter", "Result"):
+        return False
+    shape = node.get_output_partial_shape(0)
+    return bool(shape.is_static and len(shape) == 4 and shape[2:] == graph.input(0).get_partial_shape()[2:])
 
 
 def _halve_constants(graph: ov.Model) -> None:

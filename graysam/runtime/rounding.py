@@ -1,6 +1,6 @@
 """Make an encoder graph lose less in int8: activations that use all 256 levels, weights rounded for their inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,18 @@ BLOCK = 64  # inputs after which errors are passed on to all that follow, as one
 Float64 = NDArray[np.float64]
 
 
-def lift_gelus(graph: ov.Model) -> int:
+def lift_gelus(graph: ov.Model, *, except_for: Collection[str] = ()) -> int:
     """Add LIFT to every GELU that only linear layers and 1x1 convolutions read, and take it back in their biases.
 
     What is never negative is quantized without a sign, in twice as fine steps. In float the graph gives what it gave,
-    to rounding. Changes the graph in place; returns the number of GELUs, which may be none.
+    to rounding. except_for: friendly names of layers that will not be quantized, so that what they read stays as it is.
+    Changes the graph in place; returns the number of GELUs, which may be none.
     """
     lifted = 0
     for gelu in graph.get_ordered_ops():
         readers = _readers(gelu) if gelu.get_type_name() == "Gelu" else []
         biases = [_bias(reader) for reader in readers]
-        if not readers or None in biases:
+        if not readers or None in biases or any(reader.get_friendly_name() in except_for for reader in readers):
             continue
         raised = op.add(gelu, op.constant(LIFT))
         raised.set_friendly_name(f"{gelu.get_friendly_name()}/lifted")
