@@ -131,6 +131,7 @@ def test_a_plain_bundle_has_the_networks_own_graphs(tmp_path: Path, capsys: pyte
 
 def test_bundles_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("graysam.runtime.locating.weights_dir", lambda: tmp_path / "nothing is shipped")
     commands: list[list[str]] = []
 
     def exported(command: list[str]) -> None:
