@@ -3,12 +3,13 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from graysam.runtime import telemetry
+from graysam.runtime.signal_stack import signal_stack_kept
 
 GOLDENS = Path(__file__).parent / "goldens"
 telemetry.switch_off()  # tests import OpenVINO themselves
@@ -110,11 +111,8 @@ def logging_as_before() -> Iterator[None]:
         logger.filters = before
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that send signals to pytest's own process.
-
-    After hundreds of tests with OpenVINO, NNCF and ONNX Runtime in it, the process died of a segmentation fault at the
-    first SIGTERM (two of two runs; not after any one of those engines alone). The cause is not found yet. A training
-    loads engines after its last step.
-    """
-    items.sort(key=lambda item: item.path.name != "test_resume.py")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Keep the engines that tests and their fixtures start from leaving a dead signal stack to the next test."""
+    with signal_stack_kept():
+        return (yield)

@@ -409,7 +409,11 @@ def test_train_into_a_file(
         ("graysam.train", {"torch", "lightning"}, ["experiment=quickstart"]),
         ("graysam.train", {"hydra", "omegaconf"}, ["experiment=quickstart"]),
         ("graysam.pack", {"hydra", "omegaconf", "pycocotools"}, ["input_dir=in", "output_dir=out"]),
-        ("graysam.predict", {"torch", "timm"}, ["-i", "in", "-o", "out", "--model", "lite_medsam", "--runtime", "torch"]),
+        (
+            "graysam.predict",
+            {"torch", "timm"},
+            ["-i", "in", "-o", "out", "--model", "lite_medsam", "--runtime", "torch"],
+        ),
     ],
 )
 def test_a_missing_extra_is_named_with_its_installation(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from graysam.runtime.graph_files import is_as_fine_as_the_image
 from graysam.runtime.rounding import lift_gelus, round_weights
+from graysam.runtime.signal_stack import signal_stack_kept
 
 IGNORED_TYPES = frozenset(
     (
@@ -68,14 +69,15 @@ def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]], *
     nncf.set_log_level(logging.ERROR)  # its progress is shown all the same
     lifted = encoder.clone()
     lift_gelus(lifted, except_for=_ignored(lifted))
-    quantized = nncf.quantize(
-        lifted,
-        nncf.Dataset([image[None] for image in images]),
-        subset_size=len(images),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        ignored_scope=nncf.IgnoredScope(names=sorted(_ignored(lifted)), validate=False),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
-    )
+    with signal_stack_kept():
+        quantized = nncf.quantize(
+            lifted,
+            nncf.Dataset([image[None] for image in images]),
+            subset_size=len(images),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            ignored_scope=nncf.IgnoredScope(names=sorted(_ignored(lifted)), validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+        )
     if not quantized_layers(quantized):
         raise RuntimeError("NNCF quantized no layer of the encoder")
     round_weights(quantized, lifted, images[:: -(-len(images) // ROUNDED_ON)], seed=seed)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from graysam.runtime import telemetry
 from graysam.runtime.bundle import Bundle
 from graysam.runtime.model_cache import compile_cached
+from graysam.runtime.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     import openvino
@@ -38,7 +39,8 @@ class OpenVinoBackend:
         import openvino
 
         core = openvino.Core()
-        properties = _properties(core, bundle.precision, threads)
+        with signal_stack_kept():
+            properties = _properties(core, bundle.precision, threads)
 
         def load(name: str) -> "tuple[str, openvino.InferRequest]":
             # Sines of positions need float32.
@@ -108,8 +110,8 @@ class OpenVinoBackend:
 def _properties(core: "openvino.Core", precision: str | None, threads: int | None) -> dict[str, Any]:
     """Return OpenVINO's properties; without a precision it takes its own default, which is bf16 where there is any."""
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # the core's first meeting with the CPU
     if precision is not None:
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         properties["INFERENCE_PRECISION_HINT"] = precision if has_bf16 else "f32"
     if threads is not None:
         properties["INFERENCE_NUM_THREADS"] = threads

@@ -8,6 +8,8 @@ import openvino as ov
 import openvino.opset13 as op
 from numpy.typing import NDArray
 
+from graysam.runtime.signal_stack import signal_stack_kept
+
 LIFT = np.float32(0.17004)  # a little more than GELU's depth, 0.16997
 ROWS = 2048  # input vectors of a layer that are looked at, an image
 DAMPING = 0.01  # share of the mean squared input that is added to every input's
@@ -130,7 +132,8 @@ def _correlations(
     """Return for every layer the sum of x x' over some of its inputs x."""
     draw = np.random.default_rng(seed)
     watched = ov.Model([op.result(layer[0].input_value(0)) for layer in layers], graph.get_parameters())
-    request = ov.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    with signal_stack_kept():
+        request = ov.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     sums: list[Any] = [0.0] * len(layers)
     for image in images:
         request.infer([image[None]])

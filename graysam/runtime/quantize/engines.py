@@ -19,6 +19,7 @@ from graysam.models.sam import Sam
 from graysam.runtime import telemetry
 from graysam.runtime.bundle import Bundle, read_bundle, write_bundle
 from graysam.runtime.quantize.kind import Prepared, Workplace
+from graysam.runtime.signal_stack import signal_stack_kept
 from graysam.runtime.volume import Backend
 
 AnyArray = NDArray[Any]
@@ -55,7 +56,9 @@ def no_openvino_bf16() -> str | None:
     telemetry.switch_off()
     import openvino
 
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    with signal_stack_kept():
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in capabilities:
         return "this CPU has no instructions for bfloat16; OpenVINO would compute in float32"
     return None
 

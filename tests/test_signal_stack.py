@@ -1,0 +1,63 @@
+"""Signals after OpenVINO: its cores leave a dead signal stack behind, graysam's do not."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SIGNAL = """
+import gc, os, signal
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+TWO_CORES = """
+import sys
+from contextlib import nullcontext
+from graysam.runtime import telemetry
+from graysam.runtime.signal_stack import signal_stack_kept
+telemetry.switch_off()
+import openvino
+
+def core(guard):
+    with guard():
+        core = openvino.Core()
+        core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
+
+first, second = core({guard}), core({guard})
+del first
+del second
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's signal stacks")
+def test_signals_are_survived_after_cores_that_went_in_the_order_they_came() -> None:
+    done = run(TWO_CORES.format(guard="signal_stack_kept") + SIGNAL)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's signal stacks")
+def test_openvino_still_needs_this() -> None:
+    """Fail once OpenVINO is mended, so that the guard can go."""
+    assert run(TWO_CORES.format(guard="nullcontext") + SIGNAL).returncode == -signal.SIGSEGV
+
+
+def test_signals_are_survived_after_sessions(tiny_bundle: Path) -> None:
+    code = f"""
+from graysam.runtime.session import Session
+first, second = (Session({str(tiny_bundle)!r}, cache=False) for _ in range(2))
+del first
+del second
+"""
+    done = run(code + SIGNAL)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
