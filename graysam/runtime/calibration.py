@@ -11,14 +11,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import nncf
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
+from graysam.runtime import telemetry
 from graysam.runtime.graph_files import is_as_fine_as_the_image
 from graysam.runtime.rounding import lift_gelus, round_weights
 from graysam.runtime.signal_stack import signal_stack_kept
+
+telemetry.switch_off()  # before the imports of NNCF and OpenVINO, which report themselves
+
+import nncf  # noqa: E402
+import openvino as ov  # noqa: E402
 
 IGNORED_TYPES = frozenset(
     (

@@ -4,11 +4,15 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as op
 from numpy.typing import NDArray
 
+from graysam.runtime import telemetry
 from graysam.runtime.signal_stack import signal_stack_kept
+
+telemetry.switch_off()  # before OpenVINO's import, which reports itself
+
+import openvino as ov  # noqa: E402
+import openvino.opset13 as op  # noqa: E402
 
 LIFT = np.float32(0.17004)  # a little more than GELU's depth, 0.16997
 ROWS = 2048  # input vectors of a layer that are looked at, an image
