@@ -57,13 +57,15 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample_rate)
 
-    def forward(self, tokens: Tensor, cells: Tensor, token_pe: Tensor, cell_pe: Tensor) -> tuple[Tensor, Tensor]:
+    def attend_to_themselves(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
+        """Let the tokens (B,T,C) attend to each other; token_pe has their shape, and the first block leaves it out."""
         if self.first:
-            tokens = self.self_attn(tokens, tokens, tokens)
-        else:
-            q = tokens + token_pe
-            tokens = tokens + self.self_attn(q, q, tokens)
-        tokens = self.norm1(tokens)
+            return self.norm1(self.self_attn(tokens, tokens, tokens))
+        q = tokens + token_pe
+        return self.norm1(tokens + self.self_attn(q, q, tokens))
+
+    def forward(self, tokens: Tensor, cells: Tensor, token_pe: Tensor, cell_pe: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.attend_to_themselves(tokens, token_pe)
         placed_cells = cells + cell_pe
         tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed_cells, cells))
         tokens = self.norm3(tokens + self.mlp(tokens))

@@ -44,7 +44,7 @@ IGNORED_TYPES = frozenset(
 # second stage on can grow a hundredfold from one image to another, which one range cannot serve, and early layers need
 # more than 256 levels: with all in int8 the embedding's error on CT slices is 14 %, so 1 % (26 and 33 ms).
 # LiteMedSAM's TinyViT: depthwise convolutions, which wait for memory whatever they compute in; the neck's first layer;
-# the one that leads into the last stage, and that stage's MLPs. Each of these groups causes a fifth of the embedding's
+# the one that leads into the last stage, and that stage's MLPs. Each of these groups causes a tenth of the embedding's
 # squared error or more, and little of the gain in time.
 KEPT = re.compile(
     r"backbone\.stem\.|backbone\..*\.main\.|neck\.laterals\.|main\.point_conv(\.|$)|(^|\.)neck\.(head|0)(\.|$)"

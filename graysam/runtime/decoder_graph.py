@@ -167,12 +167,7 @@ class _Block(nn.Module):
         projected: tuple[Tensor, Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         block = self.block
-        if block.first:
-            tokens = block.self_attn(tokens, tokens, tokens)
-        else:
-            own = tokens + token_position
-            tokens = tokens + block.self_attn(own, own, tokens)
-        tokens = block.norm1(tokens)
+        tokens = block.attend_to_themselves(tokens, token_position)
         asking = tokens + token_position
         if projected is None:
             attended = self.to_image.folded(asking, placed, cells)
