@@ -25,9 +25,9 @@ TINY_L0 = {
     "neck_depth": 1,
     "embedding_dim": 32,
 }
-KEPT_COUNT = {"tiny_l0": 32, "tiny_vit": 16}
+KEPT_COUNT = {"tiny_l0": 24, "tiny_vit": 16}
 LAYERS_KEPT = {
-    "tiny_l0": r"neck\.head|backbone|laterals|point_conv",
+    "tiny_l0": r"neck\.head|backbone\.(stem|stages\.[23])|laterals|neck\.blocks\.\d\.main\.point_conv",
     "tiny_vit": r"patch_embed|stages\.0\.|stages\.1\.downsample\.conv1|stages\.3\.downsample\.conv3"
     r"|downsample\.conv2|local_conv|neck\.0$|stages\.3\.blocks\.0\.mlp",
 }
