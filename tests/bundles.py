@@ -81,14 +81,13 @@ def tiny_graphs(level: float, plain: bool) -> Callable[[Path], None]:
             found = logits(grey(embedding), boxes)
             save("decoder", [embedding, boxes], {"logits": found, "iou": iou(found)})
             return
-        save("image_side", [embedding], {"cells": grey(embedding)})
         boxes = parameter([-1, 4], "boxes")
         save("box_tokens", [boxes], {"tokens": op.add(boxes, constant(0))})
-        cells, tokens = parameter([1, SIZE, SIZE], "cells"), parameter([-1, 4], "tokens")
+        tokens = parameter([-1, 4], "tokens")
         covered = parameter([2], "covered", Type.i64)  # rows and columns of cells that the image lies on
         pixels = op.multiply(covered, op.constant(np.int64(4)))
-        found = logits(cells, tokens)
+        found = logits(grey(embedding), tokens)
         cropped = op.slice(found, np.zeros(2, np.int64), pixels, np.ones(2, np.int64), np.array([1, 2]))
-        save("box_decoder", [tokens, cells, covered], {"logits": cropped, "iou": iou(found)})
+        save("box_decoder", [tokens, embedding, covered], {"logits": cropped, "iou": iou(found)})
 
     return write

@@ -14,7 +14,7 @@ from graysam.runtime.bundle import DESCRIPTION, EXPORT_VERSION, read_bundle, wri
 from graysam.runtime.locating import bundle_path, open_bundle, shipped_models
 from tests.bundles import SIZE, tiny_graphs, write_tiny_bundle
 
-STEMS = ("box_decoder", "box_tokens", "encoder", "image_side")
+STEMS = ("box_decoder", "box_tokens", "encoder")
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +184,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no channels": (change(channels=...), DESCRIPTION, "a name and a dictionary of params are required"),
     "unknown channels": (change(channels={"name": "rgb", "params": {}}), DESCRIPTION, "unknown channel scheme 'rgb'"),
     "no files": (change(files=...), DESCRIPTION, "it lists no files"),
-    "an unlisted graph": (unlist("image_side.xml", "image_side.bin"), DESCRIPTION, "it lists the graphs box_decoder"),
-    "unlisted weights": (unlist("image_side.bin"), DESCRIPTION, "it lists image_side.xml without image_side.bin"),
+    "an unlisted graph": (unlist("box_tokens.xml", "box_tokens.bin"), DESCRIPTION, "it lists the graphs box_decoder"),
+    "unlisted weights": (unlist("box_tokens.bin"), DESCRIPTION, "it lists box_tokens.xml without box_tokens.bin"),
     "a file above": (list_file("../outside.bin"), DESCRIPTION, "it lists '../outside.bin'"),
     "a file elsewhere": (list_file("ABSOLUTE/outside.bin"), DESCRIPTION, "/outside.bin'"),
     "a file below": (list_file("deeper/outside.bin"), DESCRIPTION, "it lists 'deeper/outside.bin'"),

@@ -14,7 +14,7 @@ from graysam.models.build import build_sam
 from graysam.models.neck import SamNeck
 from graysam.models.sam import Sam
 from graysam.runtime.conversion import convert, convert_plain
-from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
+from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens
 from graysam.runtime.encoder_graph import ImageEncoder, _bicubic, _NeckByProducts
 from tests.fill import fill
 
@@ -68,8 +68,7 @@ def test_bicubic_products_are_torchs_bicubic_upsampling() -> None:
 def test_the_decoder_in_parts_gives_the_same_masks(model: Sam, images: Tensor) -> None:
     embedding = model.encode(images)
     logits, iou = model.decode(embedding, BOXES[None])
-    shared = ImageSide(model)(embedding.flatten(2).transpose(1, 2))
-    ours = BoxDecoder(model)(BoxTokens(model)(BOXES), *shared, ALL_CELLS)
+    ours = BoxDecoder(model)(BoxTokens(model)(BOXES), embedding.flatten(2).transpose(1, 2), ALL_CELLS)
     spread = float(logits.std())
     torch.testing.assert_close(ours[0], logits[0], atol=1e-4 * spread, rtol=1e-4)
     torch.testing.assert_close(ours[1], iou[0], atol=1e-4, rtol=1e-4)
@@ -85,8 +84,7 @@ def test_every_head_and_token_counts(model: Sam) -> None:
     other = a_model()
     attention = other.mask_decoder.transformer.layers[1].cross_attn_image_to_token  # type: ignore[union-attr]
     attention.q_proj.bias.add_(0.5)  # type: ignore[union-attr]
-    shared = ImageSide(other)(embedding.flatten(2).transpose(1, 2))
-    ours, _ = BoxDecoder(other)(BoxTokens(other)(BOXES), *shared, ALL_CELLS)
+    ours, _ = BoxDecoder(other)(BoxTokens(other)(BOXES), embedding.flatten(2).transpose(1, 2), ALL_CELLS)
     assert (ours - expected[0]).abs().max() > 1e-3 * expected.std()
     torch.testing.assert_close(
         ours, other.decode(embedding, BOXES[None])[0][0], atol=1e-4 * float(expected.std()), rtol=1e-4
@@ -103,21 +101,21 @@ def run(graph: openvino.Model, inputs: dict[str, np.ndarray], precision: str = "
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "half"])
 def test_converted_graphs_give_the_models_masks(model: Sam, images: Tensor, half: bool, tmp_path: Path) -> None:
     graphs = convert(model, 256, half_precision=half)
-    assert list(graphs) == ["encoder", "image_side", "box_tokens", "box_decoder"]
+    assert list(graphs) == ["encoder", "box_tokens", "box_decoder"]
     embedding = run(graphs["encoder"], {"images": images.numpy()})["embedding"]
     assert embedding.data.dtype == (np.float16 if half else np.float32)
     assert list(embedding.shape) == [1, 4096, 256]
-    shared = run(graphs["image_side"], {"embedding": embedding.data})
     with torch.inference_mode():
         expected, expected_iou = model.decode(model.encode(images), BOXES[None])
     for count in (1, 3):  # the number of boxes is free
         tokens = run(graphs["box_tokens"], {"boxes": BOXES[:count].numpy()})
-        found = run(graphs["box_decoder"], {**tokens, **shared, "covered": ALL_CELLS.numpy()})
+        found = run(graphs["box_decoder"], {**tokens, "embedding": embedding.data, "covered": ALL_CELLS.numpy()})
         tolerance = float(expected.std()) * (0.05 if half else 1e-4)
         assert np.abs(found["logits"].data - expected[0, :count].numpy()).max() < tolerance
         assert np.abs(found["iou"].data - expected_iou[0, :count].numpy()).max() < (0.05 if half else 1e-4)
     whole = found["logits"].data.copy()
-    part = run(graphs["box_decoder"], {**tokens, **shared, "covered": np.array([48, 9])})["logits"].data
+    covered = {**tokens, "embedding": embedding.data, "covered": np.array([48, 9])}
+    part = run(graphs["box_decoder"], covered)["logits"].data
     np.testing.assert_array_equal(part, whole[:, :192, :36])
 
 

@@ -15,13 +15,13 @@ from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_from_dict
 
 FORMAT = 1  # of bundle.json
-EXPORT_VERSION = 2  # raised whenever exporting the same weights gives other graphs, so that cached ones are made anew
+EXPORT_VERSION = 3  # raised whenever exporting the same weights gives other graphs, so that cached ones are made anew
 DESCRIPTION = "bundle.json"
 KINDS = ("fp32", "bf16", "int8", "onnx")
 # OpenVINO's INFERENCE_PRECISION_HINT, for what is not int8; None leaves the choice to OpenVINO.
 PRECISIONS = ("f32", "bf16", None)
-# One decoder, or one in steps: what all boxes of an image share, the boxes' tokens, and the rest.
-GRAPHS = (frozenset({"encoder", "decoder"}), frozenset({"encoder", "image_side", "box_tokens", "box_decoder"}))
+# One decoder, or one in steps: the boxes' tokens, and the rest.
+GRAPHS = (frozenset({"encoder", "decoder"}), frozenset({"encoder", "box_tokens", "box_decoder"}))
 
 _LARGEST_DESCRIPTION = 4 << 20  # bytes; bundle.json has a few kB
 _FILE_NAME = re.compile(r"\w+\.(xml|bin|onnx|onnx\.data)")  # of this folder, whatever bundle.json says

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from graysam.models.sam import Sam
 from graysam.runtime import telemetry
-from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
+from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens
 from graysam.runtime.encoder_graph import ImageEncoder
 from graysam.runtime.quantize.kind import private_copy
 
@@ -24,23 +24,20 @@ def convert(model: Sam, size: int, *, half_precision: bool) -> dict[str, ov.Mode
 
     Args:
         model: float32, left as it is; size: side of its square input in pixels.
-        half_precision: whether embeddings are handed on as float16 and what boxes share as bfloat16, which halves
-            their memory; for graphs that compute in bfloat16 or less anyway.
+        half_precision: whether embeddings are handed on as float16, which halves their memory; for graphs that compute
+            in bfloat16 or less anyway.
 
     Returns:
-        `encoder` (images -> embedding), `image_side` (embedding -> cells, key_cells, value_cells, query_cells,
-        position), `box_tokens` (boxes -> tokens), `box_decoder` (tokens, the image side and covered -> logits, iou);
-        see `graysam.runtime.encoder_graph` and `graysam.runtime.decoder_graph`.
+        `encoder` (images -> embedding), `box_tokens` (boxes -> tokens), `box_decoder` (tokens, embedding and covered ->
+        logits, iou); see `graysam.runtime.encoder_graph` and `graysam.runtime.decoder_graph`.
     """
     network = private_copy(model)
     cells, dim = network.prompt_encoder.embedding_size**2, network.prompt_encoder.embedding_dim
-    side = ImageSide(network).eval()
     embedding = torch.zeros(1, cells, dim)
     boxes = torch.zeros(2, 4)
     tokens_of = BoxTokens(network).eval()
     with torch.inference_mode():
-        shared, tokens = side(embedding), tokens_of(boxes)
-    shared_shapes = {name: list(value.shape) for name, value in zip(ImageSide.NAMES, shared, strict=True)}
+        tokens = tokens_of(boxes)
     graphs = {
         "encoder": _trace(
             ImageEncoder(network),
@@ -48,20 +45,18 @@ def convert(model: Sam, size: int, *, half_precision: bool) -> dict[str, ov.Mode
             {"images": [1, 3, size, size]},
             ["embedding"],
         ),
-        "image_side": _trace(side, {"embedding": embedding}, {"embedding": [1, cells, dim]}, ImageSide.NAMES),
         "box_tokens": _trace(tokens_of, {"boxes": boxes}, {"boxes": [-1, 4]}, ["tokens"]),
         "box_decoder": _trace(
             BoxDecoder(network),
-            {"tokens": tokens, **dict(zip(ImageSide.NAMES, shared, strict=True)), "covered": torch.tensor([60, 61])},
-            {"tokens": [-1, *tokens.shape[1:]], **shared_shapes, "covered": [2]},
+            {"tokens": tokens, "embedding": embedding, "covered": torch.tensor([60, 61])},
+            {"tokens": [-1, *tokens.shape[1:]], "embedding": [1, cells, dim], "covered": [2]},
             ["logits", "iou"],
         ),
     }
     if half_precision:
-        between = dict.fromkeys(ImageSide.NAMES, ov.Type.bf16)
-        graphs["encoder"] = _with_types(graphs["encoder"], outputs={"embedding": ov.Type.f16})
-        graphs["image_side"] = _with_types(graphs["image_side"], inputs={"embedding": ov.Type.f16}, outputs=between)
-        graphs["box_decoder"] = _with_types(graphs["box_decoder"], inputs=between)
+        handed_on = {"embedding": ov.Type.f16}
+        graphs["encoder"] = _with_types(graphs["encoder"], outputs=handed_on)
+        graphs["box_decoder"] = _with_types(graphs["box_decoder"], inputs=handed_on)
     return graphs
 
 

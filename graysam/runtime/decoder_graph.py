@@ -2,11 +2,10 @@
 
 Its arithmetic is rearranged, not approximated (float32 masks agree with the Sam's to rounding):
 
-- What depends on the image alone - cells with the constant dense prompt and the positions, and the first block's
-  projections of them - is a graph of its own (`ImageSide`), run once an image.
 - A box brings 7 tokens to 4096 cells. Projecting the cells costs 256 x 128 products each; instead the projection is
   multiplied into the few tokens, and scores and sums are products of the cells with 56 vectors (8 heads x 7 tokens).
-  The key's bias falls out of the softmax over cells, the value's bias passes it unchanged.
+  The key's bias falls out of the softmax over cells, the value's bias passes it unchanged. So no projection of the
+  cells is left that all boxes of an image could share (experiments/runtime.md has what sharing them cost).
 - Only the IoU token and mask token 0 take part in the last attention; the other masks' heads are dropped.
 - A transposed convolution of stride 2 and size 2 is one matrix product a cell; pixels are put in order at the end.
 
@@ -66,18 +65,10 @@ class _HeadFolding(nn.Module):
 
 
 class _TokensToImage(_HeadFolding):
-    """Attention from tokens to cells, values and keys either projected before or folded into the tokens."""
+    """Attention from tokens to cells, keys and values folded into the tokens."""
 
-    def projected(self, tokens: Tensor, key_cells: Tensor, value_cells: Tensor) -> Tensor:
-        """tokens (N,T,dim); key_cells (1,inner,HW) and value_cells (1,HW,inner) -> (N,T,dim)."""
-        attention = self.attention
-        rows = self.spread(attention.q_proj(tokens) * self.scale)
-        weights = torch.softmax(rows.flatten(0, 1) @ key_cells[0], dim=-1)
-        sums = (weights @ value_cells[0]).unflatten(0, (-1, rows.shape[1]))
-        return attention.out_proj(self.gather(sums))
-
-    def folded(self, tokens: Tensor, placed_cells: Tensor, cells: Tensor) -> Tensor:
-        """tokens (N,T,dim); placed_cells, cells (N,HW,dim) -> (N,T,dim)."""
+    def forward(self, tokens: Tensor, placed_cells: Tensor, cells: Tensor) -> Tensor:
+        """tokens (N,T,dim); placed_cells, cells (1|N,HW,dim) -> (N,T,dim)."""
         attention = self.attention
         rows = self.spread(attention.q_proj(tokens) * self.scale) @ attention.k_proj.weight  # (N, heads*T, dim)
         weights = torch.softmax((placed_cells @ rows.transpose(1, 2)).transpose(1, 2), dim=-1)
@@ -86,71 +77,27 @@ class _TokensToImage(_HeadFolding):
 
 
 class _ImageToTokens(_HeadFolding):
-    """Attention from cells to tokens; the output projection is folded into the tokens' values.
+    """Attention from cells to tokens; queries and the output projection are folded into the tokens.
 
     Scores stand tokens first, (N, heads * T, HW): a softmax over 7 neighbours in memory would cost more than the
     products around it.
     """
 
-    def _values(self, tokens: Tensor) -> Tensor:
-        """Return (N, heads * T, dim); as a head's weights sum to 1, every head brings its part of the bias."""
-        attention = self.attention
-        values = self.spread(attention.v_proj(tokens)) @ attention.out_proj.weight.T
-        return values + attention.out_proj.bias / attention.num_heads
-
-    def _mix(self, scores: Tensor, values: Tensor, cells: Tensor) -> Tensor:
-        """scores (N,heads*T,HW), values (N,heads*T,dim), cells (N|1,HW,dim) -> cells plus attention, (N,HW,dim)."""
-        weights = torch.softmax(scores.unflatten(1, (self.attention.num_heads, -1)), dim=2).flatten(1, 2)
-        return weights.transpose(1, 2) @ values + cells
-
-    def projected(self, query_cells: Tensor, tokens: Tensor, values: Tensor, cells: Tensor) -> Tensor:
-        """query_cells (1,inner,HW), tokens and values (N,T,dim), cells (1,HW,dim) -> (N,HW,dim)."""
-        rows = self.spread(self.attention.k_proj(tokens) * self.scale)
-        scores = (rows.flatten(0, 1) @ query_cells[0]).unflatten(0, (-1, rows.shape[1]))
-        return self._mix(scores, self._values(values), cells)
-
-    def folded(self, placed_cells: Tensor, tokens: Tensor, values: Tensor, cells: Tensor) -> Tensor:
-        """placed_cells, cells (N,HW,dim), tokens and values (N,T,dim) -> (N,HW,dim)."""
+    def forward(self, placed_cells: Tensor, tokens: Tensor, values: Tensor, cells: Tensor) -> Tensor:
+        """placed_cells, cells (1|N,HW,dim), tokens and values (N,T,dim) -> cells plus attention, (N,HW,dim)."""
         attention = self.attention
         keys = self.spread(attention.k_proj(tokens) * self.scale)
         rows = keys @ attention.q_proj.weight
         shift = (keys * attention.q_proj.bias).sum(dim=-1, keepdim=True)
         scores = (placed_cells @ rows.transpose(1, 2)).transpose(1, 2) + shift
-        return self._mix(scores, self._values(values), cells)
-
-
-class ImageSide(nn.Module):
-    """What all boxes of an image share.
-
-    An embedding (1,HW,256) -> cells (1,HW,256), the first block's keys (1,128,HW), values (1,HW,128) and queries
-    (1,128,HW), and the cells' positions (1,HW,256).
-    """
-
-    position: Tensor
-    dense: Tensor
-    NAMES = ("cells", "key_cells", "value_cells", "query_cells", "position")
-
-    def __init__(self, model: Sam) -> None:
-        super().__init__()
-        block = _blocks(model.mask_decoder)[0]
-        self.to_image, self.to_tokens = block.cross_attn_token_to_image, block.cross_attn_image_to_token
-        self.register_buffer("position", _position(model))
-        self.register_buffer("dense", model.prompt_encoder.no_mask_embed.weight.detach()[None])
-
-    def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:
-        cells = embedding + self.dense
-        placed = cells + self.position
-        return (
-            cells,
-            self.to_image.k_proj(placed).transpose(1, 2),
-            self.to_image.v_proj(cells),
-            self.to_tokens.q_proj(placed).transpose(1, 2),
-            self.position + 0 * cells[:, :1],  # an output of its own, so that the bundle holds it once
-        )
+        weights = torch.softmax(scores.unflatten(1, (attention.num_heads, -1)), dim=2).flatten(1, 2)
+        # As a head's weights sum to 1, every head brings its part of the bias.
+        spread = self.spread(attention.v_proj(values)) @ attention.out_proj.weight.T
+        return weights.transpose(1, 2) @ (spread + attention.out_proj.bias / attention.num_heads) + cells
 
 
 class _Block(nn.Module):
-    """A TwoWayBlock; `projected` holds the keys, values and queries of cells that all boxes share, in the first."""
+    """A TwoWayBlock for cells that all boxes share, (1,HW,dim), or not, (N,HW,dim)."""
 
     def __init__(self, block: TwoWayBlock) -> None:
         super().__init__()
@@ -158,43 +105,31 @@ class _Block(nn.Module):
         self.to_image = _TokensToImage(block.cross_attn_token_to_image)
         self.to_tokens = _ImageToTokens(block.cross_attn_image_to_token)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        token_position: Tensor,
-        cells: Tensor,
-        placed: Tensor,
-        projected: tuple[Tensor, Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, token_position: Tensor, cells: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
         block = self.block
         tokens = block.attend_to_themselves(tokens, token_position)
-        asking = tokens + token_position
-        if projected is None:
-            attended = self.to_image.folded(asking, placed, cells)
-        else:
-            attended = self.to_image.projected(asking, *projected[:2])
-        tokens = block.norm2(tokens + attended)
+        tokens = block.norm2(tokens + self.to_image(tokens + token_position, placed, cells))
         tokens = block.norm3(tokens + block.mlp(tokens))
-        answering = tokens + token_position
-        if projected is None:
-            cells = self.to_tokens.folded(placed, answering, tokens, cells)
-        else:
-            cells = self.to_tokens.projected(projected[2], answering, tokens, cells)
-        return tokens, block.norm4(cells)
+        return tokens, block.norm4(self.to_tokens(placed, tokens + token_position, tokens, cells))
 
 
 class BoxDecoder(nn.Module):
     """Segment what N boxes of one image hold.
 
-    tokens (N,7,256) of `BoxTokens`, the outputs of `ImageSide`, and covered (2,) int64: the rows R and columns C of
-    cells that the image covers on its padded square, None for all -> logits (N,4R,4C), predicted IoU (N,). Attention
-    sees every cell; but a mask is needed only where the image is, and the upscaling works cell by cell.
+    tokens (N,7,256) of `BoxTokens`, embedding (1,HW,256), and covered (2,) int64: the rows R and columns C of cells
+    that the image covers on its padded square, None for all -> logits (N,4R,4C), predicted IoU (N,). Attention sees
+    every cell; but a mask is needed only where the image is, and the upscaling works cell by cell.
     """
+
+    dense: Tensor
+    position: Tensor
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
         decoder = model.mask_decoder
         self.side: int = model.prompt_encoder.embedding_size
+        self.register_buffer("dense", model.prompt_encoder.no_mask_embed.weight.detach()[None])
+        self.register_buffer("position", _position(model))
         self.blocks = nn.ModuleList([_Block(block) for block in _blocks(decoder)])
         self.last_to_image = _TokensToImage(decoder.transformer.final_attn_token_to_image)
         self.last_norm = decoder.transformer.norm_final_attn
@@ -203,24 +138,17 @@ class BoxDecoder(nn.Module):
         self.upscaling = CellUpscaling(decoder.output_upscaling)
 
     def forward(
-        self,
-        tokens: Tensor,
-        cells: Tensor,
-        key_cells: Tensor,
-        value_cells: Tensor,
-        query_cells: Tensor,
-        position: Tensor,
-        covered: Tensor | tuple[int, int] | None = None,
+        self, tokens: Tensor, embedding: Tensor, covered: Tensor | tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
         covered = (self.side, self.side) if covered is None else covered
         token_position = tokens
-        placed = cells
-        for index, block in enumerate(self.blocks):
-            given = (key_cells, value_cells, query_cells) if index == 0 else None
-            tokens, cells = block(tokens, token_position, cells, placed, given)
-            placed = cells + position
+        cells = embedding + self.dense
+        placed = cells + self.position
+        for block in self.blocks:
+            tokens, cells = block(tokens, token_position, cells, placed)
+            placed = cells + self.position
         chosen = (tokens + token_position)[:, :2]  # the IoU token and mask token 0
-        tokens = self.last_norm(tokens[:, :2] + self.last_to_image.folded(chosen, placed, cells))
+        tokens = self.last_norm(tokens[:, :2] + self.last_to_image(chosen, placed, cells))
         wanted = cells.unflatten(1, (self.side, self.side))[:, : covered[0], : covered[1]]
         logits = self.upscaling(wanted, self.mask_head(tokens[:, 1]), covered)
         return logits, self.iou_head(tokens[:, 0])[:, 0]

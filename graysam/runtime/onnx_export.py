@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graysam.models.sam import Sam
-from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens, ImageSide
+from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens
 from graysam.runtime.encoder_graph import ImageEncoder
 from graysam.runtime.quantize.kind import private_copy
 
@@ -21,10 +21,10 @@ class _Decoder(nn.Module):
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
-        self.box_tokens, self.image_side, self.box_decoder = BoxTokens(model), ImageSide(model), BoxDecoder(model)
+        self.box_tokens, self.box_decoder = BoxTokens(model), BoxDecoder(model)
 
     def forward(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        return self.box_decoder(self.box_tokens(boxes), *self.image_side(embedding))
+        return self.box_decoder(self.box_tokens(boxes), embedding)
 
 
 def export_onnx(model: Sam, size: int, folder: Path) -> None:

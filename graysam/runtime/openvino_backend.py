@@ -56,7 +56,6 @@ class OpenVinoBackend:
             names = sorted(bundle.graphs, key=lambda name: name != "encoder")
             self._requests: dict[str, openvino.InferRequest] = dict(pool.map(load, names))
         self._size = bundle.size
-        self._embedding: Floating | None = None  # the one whose image side lies in the box decoder's inputs
 
     def encode(self, images: Float32) -> Floating:
         """Embed images: float32 (B,3,S,S) in [0,1] -> (B, ...), float16 or float32, a fresh array each call."""
@@ -74,28 +73,18 @@ class OpenVinoBackend:
         """Segment one embedded image: one of `encode`'s, boxes (N,4) on the grid -> logits (N,R,C), iou (N,).
 
         covered: rows and columns of the grid that the image covers; R and C are those in whole cells of 4 pixels, or S.
-        Both arrays are good until the next call. What the boxes of an image share is computed at the first call with
-        its embedding, which is told by being the same array: do not write into it between calls.
+        Both arrays are good until the next call.
         """
         boxes = np.ascontiguousarray(boxes_256, np.float32)
         if "decoder" in self._requests:
             return self._decode_plainly(embedding, boxes)
         tokens, decoder = self._requests["box_tokens"], self._requests["box_decoder"]
-        if embedding is not self._embedding:
-            self._share(embedding)
         tokens.infer({"boxes": boxes}, share_inputs=True)
         decoder.set_tensor("tokens", tokens.get_tensor("tokens"))
         rows, columns = covered or (self._size, self._size)
         cells = np.array([-(-rows // CELL_PIXELS), -(-columns // CELL_PIXELS)], np.int64)
-        decoder.infer({"covered": cells})
+        decoder.infer({"embedding": np.ascontiguousarray(embedding[None]), "covered": cells}, share_inputs=True)
         return decoder.get_tensor("logits").data, decoder.get_tensor("iou").data
-
-    def _share(self, embedding: Floating) -> None:
-        side, decoder = self._requests["image_side"], self._requests["box_decoder"]
-        side.infer({"embedding": np.ascontiguousarray(embedding[None])}, share_inputs=True)
-        for port in side.model_outputs:
-            decoder.set_tensor(port.get_any_name(), side.get_tensor(port))
-        self._embedding = embedding
 
     def _decode_plainly(self, embedding: Floating, boxes: Float32) -> tuple[Float32, Float32]:
         decoder = self._requests["decoder"]
