@@ -66,7 +66,7 @@ def test_a_bundle_segments_images_and_volumes(
         assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
         assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted[0])
         assert np.array_equal(segs(tmp_path, "3DBox_CT_1"), wanted[1:])
-    assert len(names(user_cache / "compiled")) == 8  # four graphs, for two numbers of threads
+    assert len(names(user_cache / "compiled")) == 6  # three graphs, for two numbers of threads
 
 
 def test_no_cache_leaves_no_trace(tmp_path: Path, tiny_bundle: Path, user_cache: Path) -> None:

@@ -9,6 +9,7 @@ from tests.epoch_keys import main
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
+@pytest.mark.slow
 def test_ranks_and_workers_give_the_same_epochs(toy_shards: Path) -> None:
     one = main([str(toy_shards), "--samples", "8"])
     two = main([str(toy_shards), "--samples", "8", "--ranks", "2", "--workers", "3"])

@@ -130,11 +130,11 @@ def never_stopped(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) ->
         slow("on_train_batch_end", 10),
         slow("on_validation_start", 2),
         ("on_validation_batch_end", 1),
-        ("on_validation_end", 2),
+        slow("on_validation_end", 2),
         ("on_train_epoch_end", 1),
         slow("on_train_epoch_end", 3),
         slow("on_train_epoch_start", 2),
-        ("on_train_end", 1),
+        slow("on_train_end", 1),
     ],
 )
 def test_killed_anywhere(
@@ -153,12 +153,12 @@ def test_killed_anywhere(
         slow(("scheduler=cosine",), "on_train_batch_end", 9),
         slow(("data.num_workers=2", "scheduler=none"), "on_train_batch_end", 8),
         slow(("trainer.accumulate_grad_batches=2",), "on_train_batch_end", 8),
-        (("trainer.val_check_interval=0.4",), "on_train_batch_end", 9),
+        slow(("trainer.val_check_interval=0.4",), "on_train_batch_end", 9),
         slow(("trainer.val_check_interval=0.4",), "on_validation_batch_end", 6),
         slow(("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"), "on_train_batch_end", 18),
         slow(("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"), "on_train_epoch_start", 2),
         slow(("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_train_batch_end", 12),
-        (("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_train_epoch_start", 3),
+        slow(("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_train_epoch_start", 3),
         slow(("trainer.max_steps=13", "trainer.max_epochs=-1"), "on_validation_batch_end", 2),
         slow(
             ("data.boxes_per_image=2", "data.with_replacement=true", "frozen=[image_encoder.backbone]"),
@@ -187,7 +187,7 @@ def test_killed_in_other_kinds_of_runs(
     [
         (signal.SIGTERM, 143, "on_train_batch_start", 8),
         (signal.SIGINT, 130, "on_validation_batch_start", 2),
-        (signal.SIGTERM, 143, "on_train_epoch_end", 2),
+        slow(signal.SIGTERM, 143, "on_train_epoch_end", 2),
     ],
 )
 def test_a_signal_stores_first(
