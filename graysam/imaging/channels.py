@@ -98,8 +98,10 @@ class Released(Scheme):
 
     def _from_grey(self, grey: UInt8Array) -> UInt8Array:
         levels = _min_max_levels(grey)
-        # np.dot over three equal columns, as the original computes it for a grey image stored as RGB
-        lookup = np.dot(np.repeat(levels[None, :, None], 3, axis=-1), _RELEASED_GREY_WEIGHTS)[0]
+        # Three products and two roundings of their sum, as np.dot computes it for a grey image stored as RGB where its
+        # BLAS does not fuse them; one that does (OpenBLAS on AVX-512) turns ties.
+        red, green, blue = (levels * weight for weight in _RELEASED_GREY_WEIGHTS)
+        lookup = red + green + blue
         return self._assemble(_lut(grey, np.round(lookup).astype(np.uint8)))
 
     def _from_colour(self, image: UInt8Array) -> UInt8Array:
