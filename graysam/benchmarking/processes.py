@@ -143,7 +143,9 @@ def run_to_end(command: Sequence[str]) -> None:
         ContenderError: it ended with another exit code than 0.
     """
     last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # Unbuffered, or what it printed before its last words would come after them.
+    own = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=own) as process:
         for line in process.stdout or ():
             print(line, end="", file=sys.stderr, flush=True)
             last = line if line.strip() else last
