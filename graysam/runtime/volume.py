@@ -48,8 +48,7 @@ class Backend(Protocol):
         covered: rows and columns of the grid that the image covers, None for all. Logits beyond them are not looked at
         and may be left out, which is all that a backend may make of it.
 
-        The embedding is one that `encode` gave, or a copy of it, and the same array for all boxes of a slice. What is
-        returned may be overwritten by the next call.
+        The embedding is one that `encode` gave, or a copy of it. What is returned may be overwritten by the next call.
         """
 
 
