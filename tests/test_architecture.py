@@ -64,6 +64,7 @@ RUNTIME = {
     "session": {"imaging", "resources"},
     "telemetry": set(),
     "signal_stack": set(),
+    "core": set(),
     "openvino_backend": set(),
     "torch_backend": {"models"},
     "encoder_graph": {"models"},

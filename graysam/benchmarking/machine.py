@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graysam.environment import cores, processor_name, versions
-from graysam.runtime import telemetry
+from graysam.runtime.core import open_core
 
 if TYPE_CHECKING:
     import openvino
@@ -46,10 +46,7 @@ def matmul_peak(precision: str, threads: int, sides: Sequence[int] = _SIDES) -> 
     `ran_in`, the precision that the execution graph says the products had: another one than asked for where this CPU
     has no such instructions.
     """
-    telemetry.switch_off()
-    import openvino as ov
-
-    core = ov.Core()
+    core = open_core()
     hint = "f32" if precision == "int8" else precision
     best: dict[str, Any] = {"gops": 0.0}
     for side in sides:

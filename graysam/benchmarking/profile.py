@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graysam.runtime.core import has_bf16, open_core
+
 if TYPE_CHECKING:
     import openvino
 
@@ -24,14 +26,11 @@ def profile_encoder(graph: Path, threads: int, precision: str | None) -> dict[st
     `precision`, `implementation`, `seconds` of one image. Counting layers slows the graph a little, so that their sum
     is not `seconds`.
     """
-    import openvino as ov
-
-    core = ov.Core()
+    core = open_core()
     model = core.read_model(graph)
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     if precision is not None:
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        settings["INFERENCE_PRECISION_HINT"] = precision if has_bf16 else "f32"
+        settings["INFERENCE_PRECISION_HINT"] = precision if has_bf16(core) else "f32"
     images = np.random.default_rng(0).uniform(0, 1, list(model.input().shape)).astype(np.float32)
     compiled = core.compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.runtime import telemetry
 from graysam.runtime.bundle import Bundle
+from graysam.runtime.core import has_bf16, open_core
 from graysam.runtime.model_cache import compile_cached
-from graysam.runtime.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     import openvino
@@ -35,12 +34,8 @@ class OpenVinoBackend:
     def __init__(self, bundle: Bundle, *, threads: int | None, cache_dir: Path | None) -> None:
         if bundle.kind == "onnx":
             raise ValueError(f"{bundle.path} is an ONNX bundle; OpenVINO runs bundles of kind fp32, bf16 or int8")
-        telemetry.switch_off()
-        import openvino
-
-        core = openvino.Core()
-        with signal_stack_kept():
-            properties = _properties(core, bundle.precision, threads)
+        core = open_core()
+        properties = _properties(core, bundle.precision, threads)
 
         def load(name: str) -> "tuple[str, openvino.InferRequest]":
             # Sines of positions need float32.
@@ -99,9 +94,8 @@ class OpenVinoBackend:
 def _properties(core: "openvino.Core", precision: str | None, threads: int | None) -> dict[str, Any]:
     """Return OpenVINO's properties; without a precision it takes its own default, which is bf16 where there is any."""
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # the core's first meeting with the CPU
     if precision is not None:
-        properties["INFERENCE_PRECISION_HINT"] = precision if has_bf16 else "f32"
+        properties["INFERENCE_PRECISION_HINT"] = precision if has_bf16(core) else "f32"
     if threads is not None:
         properties["INFERENCE_NUM_THREADS"] = threads
     return properties

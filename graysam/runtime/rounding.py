@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.runtime import telemetry
-from graysam.runtime.signal_stack import signal_stack_kept
+from graysam.runtime.core import open_core
 
 telemetry.switch_off()  # before OpenVINO's import, which reports itself
 
@@ -136,8 +136,7 @@ def _correlations(
     """Return for every layer the sum of x x' over some of its inputs x."""
     draw = np.random.default_rng(seed)
     watched = ov.Model([op.result(layer[0].input_value(0)) for layer in layers], graph.get_parameters())
-    with signal_stack_kept():
-        request = ov.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    request = open_core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     sums: list[Any] = [0.0] * len(layers)
     for image in images:
         request.infer([image[None]])

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from graysam.imaging.presets import scheme_to_dict
 from graysam.models.sam import Sam
-from graysam.runtime import telemetry
 from graysam.runtime.bundle import Bundle, read_bundle, write_bundle
+from graysam.runtime.core import has_bf16, open_core
 from graysam.runtime.quantize.kind import Prepared, Workplace
-from graysam.runtime.signal_stack import signal_stack_kept
 from graysam.runtime.volume import Backend
 
 AnyArray = NDArray[Any]
@@ -53,12 +52,7 @@ def no_openvino_bf16() -> str | None:
     missing = _not_installed("openvino")
     if missing:
         return missing
-    telemetry.switch_off()
-    import openvino
-
-    with signal_stack_kept():
-        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if "BF16" not in capabilities:
+    if not has_bf16(open_core()):
         return "this CPU has no instructions for bfloat16; OpenVINO would compute in float32"
     return None
 
