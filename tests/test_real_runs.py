@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from graysam import evaluate, predict
+from graysam.imaging.masks import mask_to_native
 from graysam.runtime import volume
 
 pytestmark = pytest.mark.slow
@@ -59,8 +60,9 @@ def means(csv_path: Path) -> dict[str, np.ndarray]:
     return {modality: np.mean(scores, axis=0) for modality, scores in found.items()}
 
 
-def scaled_native_box(label: int, logits: np.ndarray, mask: np.ndarray, canvas: volume.Canvas) -> np.ndarray | None:
+def scaled_native_box(label: int, logits: np.ndarray, canvas: volume.Canvas) -> np.ndarray | None:
     """Return the box that the pilot's figures were measured with; on coarse images it loses a native pixel a slice."""
+    mask = mask_to_native(logits, canvas)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
@@ -72,19 +74,20 @@ def scaled_native_box(label: int, logits: np.ndarray, mask: np.ndarray, canvas: 
 def test_pilot_reaches_its_figures(
     pilot: Path, medseg_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, propagation: str
 ) -> None:
-    if propagation == "as measured":
-        monkeypatch.setattr(volume, "_own_box", scaled_native_box)
+    as_measured = propagation == "as measured"
+    if as_measured:
+        monkeypatch.setattr(volume, "_litemedsam_box", scaled_native_box)
     cases, segs, table = medseg_mini / "validation-box", tmp_path / "segs", tmp_path / "m.csv"
     arguments = ["-i", str(cases / "imgs"), "-o", str(segs), "--model", str(pilot), "--channels", "replicate"]
-    assert predict.main(arguments) == 0
+    assert predict.main([*arguments, "--propagation", "litemedsam" if as_measured else "own"]) == 0
     assert evaluate.main(["-s", str(segs), "-g", str(cases / "gts"), "-o", str(table)]) == 0
     found = means(table)
     for modality in ("US", "Dermoscopy", "Microscopy"):
         np.testing.assert_allclose(found[modality], PILOT[modality], atol=0.3, err_msg=modality)
     for modality in ("CT", "MR", "PET"):
-        if propagation == "as measured":
+        if as_measured:
             np.testing.assert_allclose(found[modality], PILOT[modality], atol=1.5, err_msg=modality)
         else:  # our own boxes lose nothing from slice to slice
             assert found[modality][0] > PILOT[modality][0] - 1.5
-    if propagation == "own":
+    if not as_measured:
         assert found["PET"][0] > PILOT["PET"][0] + 20
