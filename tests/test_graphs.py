@@ -11,11 +11,11 @@ from torch import Tensor
 
 from graysam.config.composing import load_group
 from graysam.models.build import build_sam
-from graysam.models.neck import SamNeck
+from graysam.models.neck import SamNeck, bicubic_matrix
 from graysam.models.sam import Sam
 from graysam.runtime.conversion import convert, convert_plain
 from graysam.runtime.decoder_graph import BoxDecoder, BoxTokens
-from graysam.runtime.encoder_graph import ImageEncoder, _bicubic, _NeckByProducts
+from graysam.runtime.encoder_graph import ImageEncoder, _NeckByProducts
 from tests.fill import fill
 
 BOXES = torch.tensor([[10.0, 20.0, 100.0, 120.0], [50.0, 60.0, 200.0, 190.0], [0.0, 0.0, 255.0, 255.0]])
@@ -61,7 +61,7 @@ def test_bicubic_products_are_torchs_bicubic_upsampling() -> None:
     features = [torch.randn(2, channels, side, side) for channels, side in ((12, 4), (8, 8), (6, 16))]
     neck = SamNeck(in_channels=(12, 8, 6), width=16, depth=1, expand_ratio=1, embedding_size=32).eval()
     torch.testing.assert_close(_NeckByProducts(neck, [4, 8, 16])(features), neck(features), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(_bicubic(8, 8), torch.eye(8))
+    torch.testing.assert_close(bicubic_matrix(8, 8), torch.eye(8))
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from graysam.config.composing import load_group
 from graysam.imaging.canvas import Canvas
 from graysam.imaging.masks import mask_to_native
 from graysam.models.build import build_sam
+from graysam.models.neck import upsample
 from graysam.models.sam import Sam
 from graysam.models.weights import load_parts
 from tests.fill import as_weight_file, official_state
@@ -225,3 +226,18 @@ def test_the_fill_is_the_goldens_own(key: str, name: str) -> None:
         digest.update(tensor.numpy().tobytes())
     assert len(state) == wanted["n_keys"]
     assert digest.hexdigest() == wanted["sha256_sorted_keys_concat_raw_bytes_le"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
+def test_upsampling_by_products_is_torchs_forward_and_back(height: int, width: int) -> None:
+    maps = torch.randn(2, 5, 16, 20, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    wanted = torch.randn(2, 5, height, width, generator=torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.interpolate(maps, (height, width), mode="bicubic", align_corners=False)
+    (gradient,) = torch.autograd.grad((expected * wanted).sum(), maps)
+    found = upsample(maps, height, width)
+    (back,) = torch.autograd.grad((found * wanted).sum(), maps)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(back, gradient, atol=1e-5, rtol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = upsample(maps.to(torch.bfloat16), height, width)
+    assert half.dtype == torch.bfloat16

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graysam.models.image_encoders import EfficientVitSamEncoder
-from graysam.models.neck import SamNeck
+from graysam.models.neck import SamNeck, bicubic_matrix
 from graysam.models.sam import Sam
 
 FEATURE_STRIDES = (32, 16, 8)  # of the maps that EfficientViT-SAM's neck takes, coarsest first
@@ -55,7 +55,7 @@ class _NeckByProducts(nn.Module):
     def __init__(self, neck: SamNeck, sides: Sequence[int]) -> None:
         super().__init__()
         self.neck = neck
-        matrices = [_bicubic(side, neck.embedding_size) for side in sides]
+        matrices = [bicubic_matrix(side, neck.embedding_size) for side in sides]
         # Buffers: OpenVINO would keep what is computed from constants, and all products with it, in float32.
         self.along_rows = nn.ParameterList([nn.Parameter(matrix, requires_grad=False) for matrix in matrices])
         self.register_buffer("along_columns", torch.cat(matrices, dim=1))
@@ -68,9 +68,3 @@ class _NeckByProducts(nn.Module):
         rows = torch.cat(wide, dim=1).flatten(2)
         fused = (self.along_columns @ rows).unflatten(2, (self.neck.embedding_size, -1)).permute(0, 3, 1, 2)
         return self.neck.head(self.neck.blocks(fused))
-
-
-def _bicubic(given: int, wanted: int) -> Tensor:
-    """Return the matrix (wanted, given) that torch's bicubic upsampling multiplies a column with."""
-    columns = torch.eye(given)[None, None]
-    return F.interpolate(columns, size=(wanted, given), mode="bicubic", align_corners=False)[0, 0]
