@@ -9,7 +9,9 @@ from graysam.extras import require
 require("train")
 
 from graysam.config.command import entry_point  # noqa: E402
-from graysam.data.packing import PackOptions, pack_folder  # noqa: E402
+from graysam.data.image_packing import pack_images  # noqa: E402
+from graysam.data.packing import PackOptions, PackReport, pack_folder  # noqa: E402
+from graysam.data.shards import SPLITS  # noqa: E402
 
 
 @entry_point("pack")
@@ -28,10 +30,13 @@ def main(cfg: dict[str, Any]) -> int:
             manifest = build_demo(output_dir, **cfg["demo"], overwrite=cfg["overwrite"])
             print_summary(manifest, output_dir)
             return 0
-        if cfg["source"] != "npz":
-            raise ValueError(f"source is {cfg['source']!r}; required: npz or demo")
+        if cfg["source"] not in ("npz", "images"):
+            raise ValueError(f"source is {cfg['source']!r}; required: npz, images or demo")
         if cfg["input_dir"] is None:
             raise ValueError("input_dir is not set; add input_dir=FOLDER of training NPZ, or source=demo")
+        if cfg["source"] == "images":
+            shared = {key: cfg[key] for key in ("size", "samples_per_shard", "workers", "overwrite")}
+            return tell(pack_images(cfg["input_dir"], output_dir, **shared), output_dir)
         options = PackOptions(
             size=cfg["size"],
             spacing_order=cfg["spacing_order"],
@@ -44,6 +49,11 @@ def main(cfg: dict[str, Any]) -> int:
         report = pack_folder(cfg["input_dir"], output_dir, options, workers=cfg["workers"], overwrite=cfg["overwrite"])
     except OSError as error:
         raise ValueError(f"cannot read or write {error.filename or output_dir}: {error.strerror or error}") from None
+    return tell(report, output_dir)
+
+
+def tell(report: PackReport, output_dir: Path) -> int:
+    """Print what was packed and what was left out; return the exit code."""
     print_summary(report.manifest, output_dir)
     for file, reason in report.bad.items():
         print(f"left out: {file}: {reason}", file=sys.stderr)
@@ -56,9 +66,10 @@ def print_summary(manifest: dict[str, Any], output_dir: Path) -> None:
     """Print what a folder of shards holds, one line a group."""
     megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
     print(f"{output_dir}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB")
-    print(f"{'group':24} {'train':>8} {'val':>8}")
+    splits = [split for split in SPLITS if any(counts.get(split) for counts in manifest["groups"].values())]
+    print(f"{'group':24} " + " ".join(f"{split:>10}" for split in splits))
     for group, counts in manifest["groups"].items():
-        print(f"{group:24} {counts['train']:8} {counts['val']:8}")
+        print(f"{group:24} " + " ".join(f"{counts.get(split, 0):10}" for split in splits))
     for what, count in manifest.get("left_out", {}).items():
         print(f"left out, {what.replace('_', ' ')}: {count}")
     for group in manifest["split"].get("groups_without_val", []):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -256,6 +257,22 @@ def test_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def raw_files() -> set[str]:
     return {f"raw/{file}" for file in files(Path("raw"))}
+
+
+def test_pack_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("raw/fundus").mkdir(parents=True)
+    cv2.imwrite("raw/fundus/good.png", np.full((8, 9), 7, np.uint8))
+    Path("raw/fundus/bad.png").write_bytes(b"no picture")
+    given = ("source=images", "workers=1")
+    assert hydra_command(monkeypatch, graysam.pack.main, *given, "input_dir=raw", "output_dir=out") == 1
+    said = capsys.readouterr()
+    assert "unlabelled_fundus" in said.out
+    assert "not an image" in only_line_about("bad.png", said.err)
+    assert said.err.splitlines()[-1] == "1 of 2 files were left out"
+    assert hydra_command(monkeypatch, graysam.pack.main, *given, "input_dir=nowhere", "output_dir=other") == 2
+    assert "nowhere is no folder" in only_line_about("error: ", capsys.readouterr().err)
+    assert not Path("other").exists()
 
 
 def test_pack_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

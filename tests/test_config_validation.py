@@ -505,7 +505,7 @@ def test_the_command_of_pack_is_checked_too() -> None:
     given = ["source=demos", "demo.slab=x", "spacing_order=zxy", "val_fraction=1e-2", "workers=two", "demo.strid=2"]
     assert check_config("pack", given) == [
         "demo.strid=2: demo has no key 'strid'; did you mean 'stride'?",
-        "source=demos: source is 'demos'; required: 'npz' or 'demo'; did you mean 'demo'?",
+        "source=demos: source is 'demos'; required: 'npz' or 'images' or 'demo'; did you mean 'demo'?",
         "demo.slab=x: demo.slab is 'x'; required: int",
         "spacing_order=zxy: spacing_order is 'zxy'; required: 'zyx' or 'xyz'; did you mean 'zyx'?",
         "workers=two: workers is 'two'; required: int",

@@ -65,8 +65,7 @@ def encode_sample(
     overlap. meta is plain JSON content; the group and the modality are added to it. Raises ShardError when
     there is no mask, a mask is empty or of another shape, or a label is below 1.
     """
-    if not 1 <= len(key.encode()) <= MAX_KEY_BYTES or set("./\\") & set(key):
-        raise ShardError(f"key {key!r}; required: 1 to {MAX_KEY_BYTES} bytes without dots and slashes; rename the file")
+    _check_key(key)
     if not masks:
         raise ShardError(f"sample {key}: no mask given; a sample needs at least one label")
     rles = {}
@@ -79,6 +78,31 @@ def encode_sample(
             )
         rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         rles[str(label)] = {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
+    return _encoded(key, image, rles, group=group, modality=modality, meta=meta)
+
+
+def encode_unlabelled(
+    key: str, image: NDArray[np.uint8], *, group: str, modality: str, meta: Mapping[str, Any]
+) -> EncodedSample:
+    """Encode an image that has no masks, uint8 (H,W), or (H,W,3) RGB; meta as in `encode_sample`."""
+    _check_key(key)
+    return _encoded(key, image, {}, group=group, modality=modality, meta={**meta, "boxes_xyxy": {}})
+
+
+def _check_key(key: str) -> None:
+    if not 1 <= len(key.encode()) <= MAX_KEY_BYTES or set("./\\") & set(key):
+        raise ShardError(f"key {key!r}; required: 1 to {MAX_KEY_BYTES} bytes without dots and slashes; rename the file")
+
+
+def _encoded(
+    key: str,
+    image: NDArray[np.uint8],
+    rles: Mapping[str, Any],
+    *,
+    group: str,
+    modality: str,
+    meta: Mapping[str, Any],
+) -> EncodedSample:
     return EncodedSample(
         key=key,
         group=group,
@@ -148,7 +172,7 @@ class ShardWriter:
         self._rows.append((sample.key, self._shards[-1], offset, length, sample.group, sample.modality))
 
     def finish(self, splits: Sequence[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Write index and manifest: splits is "train" or "val" per sample written, in that order.
+        """Write index and manifest: splits is one of SPLITS per sample written, in that order.
 
         The manifest is `manifest` (plain JSON content: how the split was made, packing parameters, ...) with
         the shards, the counts per group and the index's hash, and is returned. Raises ShardError when the

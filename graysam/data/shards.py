@@ -11,9 +11,10 @@ import io
 import json
 import tarfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ FORMAT = "graysam-shards"
 VERSION = 2
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.csv"
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "unlabelled")  # the last: images without masks, for distillation
 SUFFIXES = ("meta.json", "png", "rle.json")
 COLUMNS = ("key", "shard", "offset", "length", "group", "modality", "split")
 
@@ -60,7 +61,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
 class ShardIndex:
     """What lies where in a folder of shards: one row per sample, in the order of packing.
 
-    keys, shards (file name), groups, modalities and splits ("train" or "val") are string arrays (N,); offsets
+    keys, shards (file name), groups, modalities and splits (of SPLITS) are string arrays (N,); offsets
     and lengths are int64 (N,), bytes from a sample's first tar header to the next sample's. Picklable.
     """
 
@@ -152,7 +153,7 @@ class Sample:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The labels present, ascending; never empty."""
+        """The labels present, ascending; empty only for an image of the split `unlabelled`."""
         return tuple(self.rles)
 
     def mask(self, label: int) -> NDArray[np.bool_]:
@@ -206,9 +207,39 @@ class ShardReader:
             boxes_fit = all(len(meta["boxes_xyxy"][str(label)]) == 4 for label in rles)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ShardError(f"{where}: damaged JSON ({error}); pack again") from None
-        if not rles or not sizes_fit or not boxes_fit:
+        if bool(rles) == (self.index.splits[row] == "unlabelled") or not sizes_fit or not boxes_fit:
             raise ShardError(f"{where}: masks or boxes are missing or of another size than the image; pack again")
         return Sample(key=key, image=image, meta=meta, rles=dict(sorted(rles.items())))
+
+
+class Reader(Protocol):
+    """What reads samples by their row in an index."""
+
+    index: ShardIndex
+
+    def read(self, row: int) -> Sample:
+        """Read one sample."""
+
+
+class JoinedReader:
+    """Several folders of shards as one, their rows in order; picklable, holds no open file."""
+
+    def __init__(self, readers: Sequence[ShardReader]) -> None:
+        self.readers = tuple(readers)
+        self.starts = np.cumsum([0, *(len(reader) for reader in readers)])
+        columns = {
+            field.name: np.concatenate([getattr(reader.index, field.name) for reader in readers])
+            for field in fields(ShardIndex)
+        }
+        self.index = ShardIndex(**columns)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, row: int) -> Sample:
+        """Read one sample of the folder that the row lies in; see `ShardReader.read`."""
+        which = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.readers[which].read(row - int(self.starts[which]))
 
 
 def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:
