@@ -5,6 +5,7 @@ loss. With `compare=true` it ends with three figures per modality: the untrained
 trained model.
 """
 
+import json
 import logging
 import sys
 import warnings
@@ -24,6 +25,7 @@ from graysam.config.building import build, build_all  # noqa: E402
 from graysam.config.command import entry_point  # noqa: E402
 from graysam.config.sweeps.sweeping import in_sweep  # noqa: E402
 from graysam.data.datamodule import ShardDataModule  # noqa: E402
+from graysam.data.shards import load_manifest  # noqa: E402
 from graysam.imaging.presets import scheme_to_dict  # noqa: E402
 from graysam.models.build import check_grid  # noqa: E402
 from graysam.models.sam import Sam  # noqa: E402
@@ -42,6 +44,7 @@ from graysam.training.benchmark_callback import QuantizeBenchmark  # noqa: E402
 from graysam.training.benchmark_table import text  # noqa: E402
 from graysam.training.checkpoints import BEST, CheckpointNotWritten, WholeFileIO  # noqa: E402
 from graysam.training.dashboards import finish_loggers  # noqa: E402
+from graysam.training.distillation import Distillation  # noqa: E402
 from graysam.training.interrupts import Interrupted  # noqa: E402
 from graysam.training.metric_names import check_monitor  # noqa: E402
 from graysam.training.module import SamModule  # noqa: E402
@@ -59,19 +62,47 @@ REMEDIES = {
     "heads": "give heads=PATH of MedSAM's or SAM's .pth file, or heads=lite_medsam",
     "shards": "pack some: python -m graysam.pack input_dir=FOLDER_OF_NPZ output_dir=DIR, then data.shards_dir=DIR; "
     "or use data=demo",
+    "further_shards": "pack them (images without masks: python -m graysam.pack source=images "
+    "input_dir=FOLDER_OF_IMAGES output_dir=DIR), or leave them out with data.further_shards=[]",
 }
 
 
-def prepare_data(config: dict[str, Any]) -> ShardDataModule:
+def prepare_distillation(config: dict[str, Any]) -> Distillation | None:
+    """Build the teacher and its loss, where the config has one."""
+    return build(config["distillation"]) if config["distillation"] else None
+
+
+def open_cache(distillation: Distillation, config: dict[str, Any], data: ShardDataModule) -> None:
+    """Open what is kept of the teacher's embeddings, in a place for just these images in just these views."""
+    facts = {
+        "shards": [load_manifest(folder)["index"]["sha256"] for folder in (data.shards_dir, *data.further_shards)],
+        "augment": config["augment"],
+        "channels": scheme_to_dict(distillation.scheme),
+        "data": {key: config["data"][key] for key in ("seed", "size", "boxes_per_image")},
+    }
+    distillation.open_cache(json.dumps(facts, sort_keys=True))
+
+
+def prepare_data(config: dict[str, Any], distillation: Distillation | None = None) -> ShardDataModule:
     """Build the data module and read (for the demo, first make) its shards."""
+    scheme = build(config["channels"])
+    other_channels = distillation is not None and distillation.scheme != scheme
     data: ShardDataModule = build(
         config["data"],
-        scheme=build(config["channels"]),
+        scheme=scheme,
+        teacher_scheme=distillation.scheme if distillation is not None and other_channels else None,
         jitter=build(config["jitter"]),
         augmentations=build_all(config["augment"]),
     )
     data.prepare_data()
     data.setup()
+    if distillation is not None:
+        open_cache(distillation, config, data)
+    elif data.unlabelled:
+        raise ValueError(
+            "data.further_shards holds images without masks, from which only a student of a teacher learns; "
+            "add distillation=lite_medsam, or leave them out"
+        )
     return data
 
 
@@ -92,6 +123,9 @@ def check_inputs(config: dict[str, Any]) -> None:
     shards_dir = Path(config["data"]["shards_dir"])
     if config["data"]["prepare"] is None and not (shards_dir / "manifest.json").is_file():
         problems.append(f"no shards in {shards_dir}: {REMEDIES['shards']}")
+    for folder in config["data"]["further_shards"]:
+        if not (Path(folder) / "manifest.json").is_file():
+            problems.append(f"no shards in {folder}: {REMEDIES['further_shards']}")
     if config["match_embedding_scale"] and config["heads"] is None:
         problems.append("match_embedding_scale=true takes the scale from the heads' file, but heads is null")
     problems += check_monitor("monitor", config["monitor"], "monitor_mode", config["monitor_mode"])
@@ -122,7 +156,9 @@ def prepare_model(config: dict[str, Any]) -> tuple[Sam, list[WeightSource]]:
     return model, sources
 
 
-def prepare_module(config: dict[str, Any], data: ShardDataModule) -> SamModule:
+def prepare_module(
+    config: dict[str, Any], data: ShardDataModule, distillation: Distillation | None = None
+) -> SamModule:
     """Build the LightningModule around model, loss, optimizer and scheduler."""
     model, sources = prepare_model(config)
     description = {
@@ -145,6 +181,8 @@ def prepare_module(config: dict[str, Any], data: ShardDataModule) -> SamModule:
         channels_last=config["channels_last"],
         sync_batchnorm=config["sync_batchnorm"],
         description=description,
+        distillation=distillation,
+        lr_factors=config["lr_factors"],
     )
 
 
@@ -237,7 +275,7 @@ def carry_out(
             name=config["name"],
             seed=config["seed"],
             weights=module.description["weights"],
-            shards_dir=data.shards_dir,
+            shards_dirs=[data.shards_dir, *data.further_shards],
         )
         directory.claim(origin, start())
     if config["compare"] and "untrained" not in summary:
@@ -264,8 +302,9 @@ def run(config: dict[str, Any]) -> int:
         return print_summary(summary, config)
     torch.set_num_threads(config["threads"] or DEFAULT_THREADS)  # another run of this process may have set its own
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
-    data = prepare_data(config)
-    module = prepare_module(config, data)
+    distillation = prepare_distillation(config)
+    data = prepare_data(config, distillation)
+    module = prepare_module(config, data, distillation)
     trainer = prepare_trainer(config)
     refuse_ranks_in_a_sweep(trainer)
     if trainer.is_global_zero:

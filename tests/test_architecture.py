@@ -65,6 +65,7 @@ RUNTIME = {
     "telemetry": set(),
     "signal_stack": set(),
     "core": set(),
+    "teacher": {"config", "models"},
     "openvino_backend": set(),
     "torch_backend": {"models"},
     "encoder_graph": {"models"},

@@ -362,7 +362,7 @@ def test_a_run_says_where_it_comes_from(toy_shards: Path, tmp_path: Path, monkey
     assert {**first, "starts": None} == {**second, "starts": None}
     assert len(first["id"]) == 8
     assert first["versions"]["torch"] == torch.__version__.split("+")[0] or first["versions"]["torch"]
-    assert len(first["shards"]["manifest_sha256"]) == 64
+    assert [len(shards["manifest_sha256"]) for shards in first["shards"]] == [64]
     assert first["machine"]["cores"] >= 1
     assert first["git"] is None or len(first["git"]["commit"]) == 40
 

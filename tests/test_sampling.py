@@ -20,6 +20,8 @@ ROWS = {"a": np.arange(7), "b": np.arange(7, 10)}
 def module(folder: Path, **changes: Any) -> ShardDataModule:
     settings: dict[str, Any] = {
         "shards_dir": folder,
+        "further_shards": (),
+        "leave_out": (),
         "prepare": None,
         "scheme": load_scheme("replicate"),
         "size": 256,
@@ -29,6 +31,7 @@ def module(folder: Path, **changes: Any) -> ShardDataModule:
         "samples_per_group": 5,
         "cap_small_groups": False,
         "with_replacement": False,
+        "views_per_group": None,
         "boxes_per_image": 1,
         "val_boxes_per_image": None,
         "batch_size": 4,

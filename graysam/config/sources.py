@@ -25,9 +25,14 @@ _PACKAGE = re.compile(r"# *@package\b.*")
 
 @contextmanager
 def loader_of(conf: Path) -> Iterator[ConfigLoader]:
-    """Open a folder of configs for Hydra; `hydra.compose` works inside."""
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        yield GlobalHydra.instance().config_loader()
+    """Open a folder of configs for Hydra; `hydra.compose` works inside. Also within a command that Hydra runs."""
+    one = GlobalHydra.instance()
+    outer, one.hydra = one.hydra, None  # Hydra refuses a second one, even for a folder read on the way
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

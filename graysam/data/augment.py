@@ -72,6 +72,29 @@ class CropShift:
         return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR), np.uint8), warped
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tone:
+    """Change brightness: a gamma, and now and then the negative; masks and places stay.
+
+    The gamma is drawn log-uniformly from [1/max_gamma, max_gamma], for each channel of a colour image its own within
+    [1/max_tint, max_tint] of it. The negative comes with the probability `negative`.
+    """
+
+    max_gamma: float
+    max_tint: float
+    negative: float
+
+    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        tints = np.exp(rng.uniform(-1, 1, channels) * np.log(self.max_tint)) if channels > 1 else np.ones(1)
+        gammas = np.exp(rng.uniform(-1, 1) * np.log(self.max_gamma)) * tints
+        levels = np.linspace(0, 1, 256)[:, None] ** gammas
+        if rng.random() < self.negative:
+            levels = 1 - levels
+        table = np.rint(255 * levels).astype(np.uint8)
+        return (table[:, 0][image] if image.ndim == 2 else np.asarray(cv2.LUT(image, table[None]), np.uint8)), masks
+
+
 def augment(
     augmentations: Sequence[Augmentation], image: Image, masks: Masks, rng: np.random.Generator
 ) -> tuple[Image, Masks]:

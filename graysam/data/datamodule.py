@@ -15,7 +15,7 @@ from graysam.data.augment import Augmentation
 from graysam.data.boxes import Jitter
 from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
 from graysam.data.sampling import BalancedSampler
-from graysam.data.shards import ShardIndex, ShardReader
+from graysam.data.shards import JoinedReader, ShardIndex, ShardReader
 from graysam.imaging.channels import Scheme
 
 
@@ -46,6 +46,9 @@ class ShardDataModule(lightning.LightningDataModule):
 
     Args:
         shards_dir: folder that `graysam.pack` wrote.
+        further_shards: more such folders, whose groups join; those of
+            `graysam.pack source=images`, which have no masks, without prompts.
+        leave_out: groups or modalities that training does not draw; they are validated all the same.
         prepare: makes the shards in that folder where they are missing (the embedded demo), or None.
         scheme: how channels are made.
         size: side of the input grid in pixels.
@@ -55,20 +58,26 @@ class ShardDataModule(lightning.LightningDataModule):
         samples_per_group: exact count of every group an epoch, None for all its samples.
         cap_small_groups: whether a group gives at most its own size an epoch.
         with_replacement: whether each sample is drawn from its whole group, so that some come twice and some never.
+        views_per_group: how many different images (fixed crops and label choices of its samples) a group gives in all
+            epochs together, so that what a teacher makes of them can be kept; None draws new ones each time.
         boxes_per_image: training prompts an image.
         val_boxes_per_image: most validation prompts an image, None for all.
         batch_size, val_batch_size: per process.
         num_workers: reading processes per process; 0 reads in the main one.
         pin_memory: whether to pin batches for a GPU.
+        teacher_scheme: a teacher's channels, None where there is no teacher or it takes the same ones.
 
     Raises:
-        ValueError: a count below 1; at setup: no shards, or no training or validation samples.
+        ValueError: a count below 1; at setup: no shards, no training or validation samples, or nothing of a name in
+            `leave_out`.
     """
 
     def __init__(
         self,
         *,
         shards_dir: str | Path,
+        further_shards: Sequence[str | Path],
+        leave_out: Sequence[str],
         prepare: Callable[[Path], Any] | None,
         scheme: Scheme,
         size: int,
@@ -78,15 +87,19 @@ class ShardDataModule(lightning.LightningDataModule):
         samples_per_group: int | None,
         cap_small_groups: bool,
         with_replacement: bool,
+        views_per_group: int | None,
         boxes_per_image: int,
         val_boxes_per_image: int | None,
         batch_size: int,
         val_batch_size: int,
         num_workers: int,
         pin_memory: bool,
+        teacher_scheme: Scheme | None = None,
     ) -> None:
         super().__init__()
         counts = {"boxes_per_image": boxes_per_image, "batch_size": batch_size, "val_batch_size": val_batch_size}
+        if views_per_group is not None:
+            counts["views_per_group"] = views_per_group
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"data.{name} is {value}; required: at least 1")
@@ -95,11 +108,13 @@ class ShardDataModule(lightning.LightningDataModule):
         self.shards_dir, self.prepare = Path(shards_dir), prepare
         self.scheme, self.size, self.jitter, self.augmentations = scheme, size, jitter, tuple(augmentations)
         self.seed, self.samples_per_group, self.cap_small_groups = seed, samples_per_group, cap_small_groups
-        self.with_replacement = with_replacement
+        self.with_replacement, self.views_per_group = with_replacement, views_per_group
+        self.further_shards, self.leave_out = tuple(Path(folder) for folder in further_shards), tuple(leave_out)
+        self.teacher_scheme = teacher_scheme
         self.boxes_per_image, self.val_boxes_per_image = boxes_per_image, val_boxes_per_image
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.reader: ShardReader | None = None
+        self.reader: ShardReader | JoinedReader | None = None
 
     def prepare_data(self) -> None:
         """Make the shards where they are missing; Lightning calls it on one process of a machine."""
@@ -114,10 +129,16 @@ class ShardDataModule(lightning.LightningDataModule):
         for split in ("train", "val"):
             if not len(index.rows(split=split)):
                 raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
-        self.reader = ShardReader(self.shards_dir, index)
+        readers = [ShardReader(self.shards_dir, index), *map(ShardReader, self.further_shards)]
+        self.reader = JoinedReader(readers) if self.further_shards else readers[0]
         self.sampler()  # refuses counts that cannot be drawn before anything runs
 
-    def _reader(self) -> ShardReader:
+    @property
+    def unlabelled(self) -> int:
+        """How many images there are without masks."""
+        return len(self._reader().index.rows(split="unlabelled"))
+
+    def _reader(self) -> ShardReader | JoinedReader:
         self.setup()
         if self.reader is None:
             raise RuntimeError("setup() left no reader")
@@ -130,12 +151,19 @@ class ShardDataModule(lightning.LightningDataModule):
     def sampler(self, rank: int = 0, ranks: int = 1) -> BalancedSampler:
         """Return the balanced sampler of one rank."""
         index = self._reader().index
-        names = np.unique(index.groups[index.rows(split="train")])
+        drawn = np.concatenate([index.rows(split=split) for split in ("train", "unlabelled")])
+        for name in self.leave_out:
+            named = (index.groups[drawn] == name) | (index.modalities[drawn] == name)
+            if not named.any():
+                raise ValueError(f"data.leave_out: no training samples of a group or modality {name}")
+            drawn = drawn[~named]
+        rows = {str(name): drawn[index.groups[drawn] == name] for name in np.unique(index.groups[drawn])}
         return BalancedSampler(
-            {str(name): index.rows(split="train", group=str(name)) for name in names},
+            rows,
             samples_per_group=self.samples_per_group,
             cap_small_groups=self.cap_small_groups,
             with_replacement=self.with_replacement,
+            views_per_group=self.views_per_group,
             seed=self.seed,
             rank=rank,
             ranks=ranks,
@@ -163,6 +191,7 @@ class ShardDataModule(lightning.LightningDataModule):
             jitter=self.jitter,
             augmentations=self.augmentations,
             boxes_per_image=self.boxes_per_image,
+            teacher_scheme=self.teacher_scheme,
         )
         sampler = self.sampler(*self._rank_of_ranks())
         return self._loader(ResumableLoader, dataset, sampler=sampler, batch_size=self.batch_size)
@@ -172,7 +201,12 @@ class ShardDataModule(lightning.LightningDataModule):
         reader = self._reader()
         rows = reader.index.rows(split="val")[rank::ranks]
         return FixedSlices(
-            reader, rows, scheme=self.scheme, size=self.size, max_boxes_per_image=self.val_boxes_per_image
+            reader,
+            rows,
+            scheme=self.scheme,
+            size=self.size,
+            max_boxes_per_image=self.val_boxes_per_image,
+            teacher_scheme=self.teacher_scheme,
         )
 
     def val_dataloader(self) -> DataLoader[Item]:

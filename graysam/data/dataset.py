@@ -1,7 +1,7 @@
 """From a shard's sample to tensors: labels, augmentation, boxes, channels and canvas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,18 @@ from torch.utils.data import Dataset
 from graysam.data.augment import Augmentation, augment
 from graysam.data.boxes import Box, Jitter, tight_box
 from graysam.data.sampling import Draw
-from graysam.data.shards import Sample, ShardReader
+from graysam.data.shards import Reader, Sample
 from graysam.imaging.canvas import boxes_to_grid, pad, prepare_resized
 from graysam.imaging.channels import Scheme
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its prompts: image (3,S,S) float32, boxes (N,4) float32 and masks (N,S,S) bool on the S grid."""
+    """One image with its prompts: image (3,S,S) float32, boxes (N,4) float32 and masks (N,S,S) bool on the S grid.
+
+    N is 0 for an image without labels. teacher_image: the image as a teacher's channels want it, None where there is no
+    teacher or it wants the same ones. view: a name of this very image, None where it never comes again.
+    """
 
     key: str
     group: str
@@ -27,13 +31,16 @@ class Item:
     image: Tensor
     boxes: Tensor
     masks: Tensor
+    teacher_image: Tensor | None = None
+    view: str | None = None
 
 
 @dataclass
 class Batch:
     """Several items, padded to the largest number of boxes.
 
-    images (B,3,S,S) float32; boxes (B,N,4) float32; masks (B,N,S,S) bool; valid (B,N) bool, False where padded.
+    images (B,3,S,S) float32; boxes (B,N,4) float32; masks (B,N,S,S) bool; valid (B,N) bool, False where padded;
+    teacher_images (B,3,S,S) float32 and views as in `Item`.
     """
 
     keys: list[str]
@@ -43,25 +50,30 @@ class Batch:
     boxes: Tensor
     masks: Tensor
     valid: Tensor
+    teacher_images: Tensor | None = None
+    views: Sequence[str | None] = ()
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
-        """Move the tensors; Lightning calls it."""
-        moved = {name: getattr(self, name).to(*args, **kwargs) for name in ("images", "boxes", "masks", "valid")}
-        return Batch(self.keys, self.groups, self.modalities, **moved)
+        """Move the tensors; Lightning calls it. A teacher's images stay where they are."""
+        moved = {name: getattr(self, name).to(*args, **kwargs) for name in _TENSORS}
+        return replace(self, **moved)
 
     def pin_memory(self) -> "Batch":
         """Pin the tensors; the DataLoader calls it when a GPU is used."""
-        pinned = {name: getattr(self, name).pin_memory() for name in ("images", "boxes", "masks", "valid")}
-        return Batch(self.keys, self.groups, self.modalities, **pinned)
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
+
+
+_TENSORS = ("images", "boxes", "masks", "valid")
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items, padding boxes and masks with zeros to the largest number of prompts."""
-    most = max(len(item.boxes) for item in items)
+    most = max(1, *(len(item.boxes) for item in items))
     size = items[0].image.shape[-1]
     boxes = torch.zeros(len(items), most, 4)
     masks = torch.zeros(len(items), most, size, size, dtype=torch.bool)
     valid = torch.zeros(len(items), most, dtype=torch.bool)
+    teacher = [item.teacher_image for item in items]
     for i, item in enumerate(items):
         count = len(item.boxes)
         boxes[i, :count], masks[i, :count], valid[i, :count] = item.boxes, item.masks, True
@@ -73,6 +85,8 @@ def collate(items: Sequence[Item]) -> Batch:
         boxes=boxes,
         masks=masks,
         valid=valid,
+        teacher_images=None if None in teacher else torch.stack(teacher),  # type: ignore[arg-type]
+        views=[item.view for item in items],
     )
 
 
@@ -82,22 +96,42 @@ def prompt_box(sample: Sample, label: int, size: int) -> Box:
     return boxes_to_grid([sample.meta["boxes_xyxy"][str(label)]], height, width, size)[0]
 
 
-def _to_item(
-    sample: Sample,
-    image: np.ndarray,
-    masks: list[np.ndarray],
-    boxes: list[np.ndarray],
-    scheme: Scheme,
-    size: int,
-) -> Item:
-    return Item(
-        key=sample.key,
-        group=str(sample.meta["group"]),
-        modality=str(sample.meta["modality"]),
-        image=torch.from_numpy(prepare_resized(image, scheme, size, training=True)),
-        boxes=torch.from_numpy(np.stack(boxes).astype(np.float32)),
-        masks=torch.from_numpy(np.stack([np.asarray(pad(mask, size)) for mask in masks])),
-    )
+@dataclass(frozen=True)
+class Preparation:
+    """How an image becomes the networks' input.
+
+    scheme: the student's channels; size: side of the input grid in pixels; teacher_scheme: a teacher's channels where
+    there is one and they differ.
+    """
+
+    scheme: Scheme
+    size: int
+    teacher_scheme: Scheme | None = None
+
+    def item(
+        self,
+        sample: Sample,
+        image: np.ndarray,
+        masks: Sequence[np.ndarray],
+        boxes: Sequence[np.ndarray],
+        view: str | None = None,
+    ) -> Item:
+        """Make an item of a (changed) image (H,W[,3]) with its objects' masks (H,W) and boxes on the grid."""
+        size = self.size
+        no_boxes, no_masks = np.zeros((0, 4), np.float32), torch.zeros(0, size, size, dtype=torch.bool)
+        return Item(
+            key=sample.key,
+            group=str(sample.meta["group"]),
+            modality=str(sample.meta["modality"]),
+            image=self._image(image, self.scheme),
+            boxes=torch.from_numpy(np.stack(boxes).astype(np.float32) if boxes else no_boxes),
+            masks=torch.from_numpy(np.stack([np.asarray(pad(mask, size)) for mask in masks])) if masks else no_masks,
+            teacher_image=None if self.teacher_scheme is None else self._image(image, self.teacher_scheme),
+            view=view,
+        )
+
+    def _image(self, image: np.ndarray, scheme: Scheme) -> Tensor:
+        return torch.from_numpy(prepare_resized(image, scheme, self.size, training=True))
 
 
 class TrainingSlices(Dataset[Item]):
@@ -110,33 +144,39 @@ class TrainingSlices(Dataset[Item]):
         jitter: random change of the box.
         augmentations: changes of image and masks before the box is taken.
         boxes_per_image: prompts an image; drawn without repetition while the slice has as many labels.
+        teacher_scheme: a teacher's channels, None where there is no teacher or it takes the same ones.
     """
 
     def __init__(
         self,
-        reader: ShardReader,
+        reader: Reader,
         *,
         scheme: Scheme,
         size: int,
         jitter: Jitter,
         augmentations: Sequence[Augmentation],
         boxes_per_image: int,
+        teacher_scheme: Scheme | None = None,
     ) -> None:
-        self.reader, self.scheme, self.size = reader, scheme, size
+        self.reader, self.preparation = reader, Preparation(scheme, size, teacher_scheme)
         self.jitter, self.augmentations, self.boxes_per_image = jitter, tuple(augmentations), boxes_per_image
 
     def __getitem__(self, draw: Draw) -> Item:
         rng = np.random.default_rng(draw.seed)
+        fixed_rng = rng if draw.view is None else np.random.default_rng(draw.view_seed)
         sample = self.reader.read(draw.row)
         count = min(self.boxes_per_image, len(sample.labels))
-        labels = rng.choice(sample.labels, count, replace=False).tolist()
-        image, masks = augment(self.augmentations, sample.image, [sample.mask(label) for label in labels], rng)
+        labels = fixed_rng.choice(sample.labels, count, replace=False).tolist() if count else []
+        stored = [sample.mask(label) for label in labels]
+        image, masks = augment(self.augmentations, sample.image, stored, fixed_rng)
         height, width = image.shape[:2]
-        # An augmentation that moved the image left no native box; its objects' masks are then all there is.
-        moved = image is not sample.image
-        tight = [tight_box(m) for m in masks] if moved else [prompt_box(sample, x, self.size) for x in labels]
+        # An augmentation that moved the objects left no native boxes; their masks are then all there is.
+        moved = any(new is not old for new, old in zip(masks, stored, strict=True))
+        size = self.preparation.size
+        tight = [tight_box(m) for m in masks] if moved else [prompt_box(sample, x, size) for x in labels]
         boxes = [self.jitter(box, height, width, rng) for box in tight]
-        return _to_item(sample, image, masks, boxes, self.scheme, self.size)
+        view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"
+        return self.preparation.item(sample, image, masks, boxes, view)
 
 
 class FixedSlices(Dataset[Item]):
@@ -149,14 +189,16 @@ class FixedSlices(Dataset[Item]):
 
     def __init__(
         self,
-        reader: ShardReader,
+        reader: Reader,
         rows: np.ndarray,
         *,
         scheme: Scheme,
         size: int,
         max_boxes_per_image: int | None,
+        teacher_scheme: Scheme | None = None,
     ) -> None:
         self.reader, self.rows, self.scheme, self.size = reader, rows, scheme, size
+        self.preparation = Preparation(scheme, size, teacher_scheme)
         self.max_boxes_per_image = max_boxes_per_image
 
     def __len__(self) -> int:
@@ -169,4 +211,4 @@ class FixedSlices(Dataset[Item]):
             labels = labels[np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)]
         masks = [sample.mask(int(label)) for label in labels]
         boxes = [prompt_box(sample, int(label), self.size) for label in labels]
-        return _to_item(sample, sample.image, masks, boxes, self.scheme, self.size)
+        return self.preparation.item(sample, sample.image, masks, boxes, view=f"val-{sample.key}")

@@ -17,10 +17,20 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample of an epoch: the row in the shard index, and the seed words of its random choices."""
+    """One sample of an epoch: its row, the seed words of its random choices, and which of its views it is.
+
+    A view fixes what is random about the image itself (labels and augmentation), so that what is made of it can be
+    kept; None draws that anew as well.
+    """
 
     row: int
     seed: tuple[int, ...]
+    view: int | None = None
+
+    @property
+    def view_seed(self) -> tuple[int, ...]:
+        """Seed words of the choices that a view fixes: the same whenever the sample's view comes again."""
+        return self.seed if self.view is None else (self.seed[0], self.row, self.view)
 
 
 def group_counts(
@@ -73,17 +83,25 @@ def plan_epoch(
     epoch: int,
     *,
     with_replacement: bool = False,
+    views_per_group: int | None = None,
 ) -> list[Draw]:
     """Return an epoch's draws in order, the same for the same (rows, counts, seed, epoch) on every process.
 
     Each draw carries seed words of its own, so that the label and the jitter do not depend on which worker or rank
-    reads it.
+    reads it. views_per_group: how many different images a group may give in all epochs together, at least one of every
+    row; each row then has as many views, drawn at random. None: a new one each time.
     """
     take = _drawn_with_replacement if with_replacement else _group_epoch
-    parts = [take(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in sorted(counts)]
+    names = sorted(counts)
+    parts = [take(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in names]
     rows = np.concatenate(parts)
     order = np.random.default_rng((seed, epoch)).permutation(len(rows))
-    return [Draw(int(rows[place]), (seed, epoch, position)) for position, place in enumerate(order)]
+    views: list[int | None] = [None] * len(rows)
+    if views_per_group is not None:
+        each = [max(1, views_per_group // len(groups[name])) for name in names]
+        most = np.repeat(each, [len(part) for part in parts])
+        views = np.random.default_rng((seed, epoch, 1)).integers(most).tolist()
+    return [Draw(int(rows[place]), (seed, epoch, position), views[place]) for position, place in enumerate(order)]
 
 
 def _stable_hash(name: str) -> int:
@@ -107,6 +125,7 @@ class BalancedSampler(Sampler[Draw]):
         cap_small_groups: bool,
         seed: int,
         with_replacement: bool = False,
+        views_per_group: int | None = None,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -114,7 +133,7 @@ class BalancedSampler(Sampler[Draw]):
         sizes = {name: len(rows) for name, rows in groups.items()}
         self.counts = group_counts(sizes, samples_per_group, cap_small_groups, ranks)
         self.seed, self.rank, self.ranks = seed, rank, ranks
-        self.with_replacement = with_replacement
+        self.with_replacement, self.views_per_group = with_replacement, views_per_group
         self.epoch = 0
         self.begin_at = 0
 
@@ -126,7 +145,14 @@ class BalancedSampler(Sampler[Draw]):
         return sum(self.counts.values()) // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
-        plan = plan_epoch(self.groups, self.counts, self.seed, self.epoch, with_replacement=self.with_replacement)
+        plan = plan_epoch(
+            self.groups,
+            self.counts,
+            self.seed,
+            self.epoch,
+            with_replacement=self.with_replacement,
+            views_per_group=self.views_per_group,
+        )
         begin_at, self.begin_at = self.begin_at, 0
         return iter(plan[self.rank :: self.ranks][begin_at:])
 

@@ -136,6 +136,11 @@ def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
         ) from error
 
 
+def read_tensors(path: str | Path) -> Mapping[str, Any]:
+    """Read a weight file's tensors under its own names; ValueError where it cannot be read."""
+    return _read(Path(path))[0]
+
+
 def read_weights(name_or_path: str) -> WeightFile:
     """Read a weight file into float32 tensors under our names.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 MACRO = "macro"
 UNTRAINED, FILLED, TRAINED = "untrained", "fill the box", "trained"
 CONFIG, SUMMARY, BENCHMARK = "config.json", "summary.json", "benchmark.json"
-EPOCH_LOSS = "train/loss_epoch"  # the column of metrics.csv that is written when an epoch ends
+EPOCH_MEANS = ("train/loss_epoch", "train/embedding_error_epoch")  # columns of metrics.csv, written when an epoch ends
 TIMES = ("encoder_ms", "decoder_ms", "image_ms")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
@@ -171,7 +171,9 @@ def _finished_epochs(path: Path) -> int | None:
     try:
         for file in files:
             with file.open(newline="", encoding="utf-8") as stream:
-                ended = [row["epoch"] for row in csv.DictReader(stream) if row.get(EPOCH_LOSS) and row.get("epoch")]
+                ended = [
+                    row["epoch"] for row in csv.DictReader(stream) if any(map(row.get, EPOCH_MEANS)) and row["epoch"]
+                ]
             last = max([last, *(int(float(epoch)) + 1 for epoch in ended)])
     except (OSError, ValueError, csv.Error):  # cut short by a full disk, say; the scores do not come from it
         return None

@@ -3,13 +3,18 @@
 import re
 
 TERMS = ("total", "bce", "dice", "iou")
+EMBEDDING = "embedding"  # the student's distance from its teacher
 
 LOSSES = r"loss(_bce|_dice|_iou)?"
-LOGGED = re.compile(rf"val/{LOSSES}|train/{LOSSES}_epoch|val/(loss|dsc|nsd)_slice256/(macro|(modality|group)/.+)")
+LOGGED = re.compile(
+    rf"val/({LOSSES}|embedding_error)|train/({LOSSES}|embedding_error)_epoch|val/(loss|dsc|nsd)_slice256/(macro|(modality|group)/.+)"
+)
 
 
 def metric_name(stage: str, term: str) -> str:
     """Return the name under which a loss term is logged."""
+    if term == EMBEDDING:
+        return f"{stage}/embedding_error"
     return f"{stage}/loss" if term == "total" else f"{stage}/loss_{term}"
 
 
@@ -25,5 +30,5 @@ def check_monitor(key: str, name: str, mode_key: str, mode: str) -> list[str]:
             f"{key} {name} is not logged; logged are val/loss, train/loss_epoch, val/dsc_slice256/macro, "
             "val/nsd_slice256/modality/<modality> and the like"
         ]
-    better = "min" if "/loss" in name else "max"
+    better = "min" if "/loss" in name or "error" in name else "max"
     return [] if mode == better else [f"{key} {name} needs {mode_key}={better}; it is {mode}"]

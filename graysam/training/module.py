@@ -1,6 +1,6 @@
 """The LightningModule: training and validation steps, optimizer, frozen parts, and what a checkpoint says of itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from graysam.data.dataset import Batch
 from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
+from graysam.training.distillation import Distillation, embedding_error
 from graysam.training.losses import LossTerms, SegmentationLoss
-from graysam.training.metric_names import TERMS, metric_name
+from graysam.training.metric_names import EMBEDDING, TERMS, metric_name
 from graysam.training.scores import ObjectScore, Scores
 
 EPOCH_KEY = "graysam_epoch"
@@ -27,6 +28,15 @@ class ValidationOutput:
 
     predicted: Tensor
     scores: list[ObjectScore]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A batch's sums of every term, with their counts; the terms (B,N) and logits (B,N,S,S), None where not needed."""
+
+    sums: dict[str, Tensor]
+    terms: LossTerms | None
+    logits: Tensor | None
 
 
 class SamModule(lightning.LightningModule):
@@ -43,9 +53,12 @@ class SamModule(lightning.LightningModule):
         channels_last: whether convolutions run in channels-last memory order.
         sync_batchnorm: whether batch norm takes its statistics over all ranks; changes nothing on one.
         description: plain containers stored in every checkpoint (model, channels, weights, versions).
+        distillation: what draws the embeddings to a teacher's; None trains on masks alone.
+        lr_factors: by name of a module of the model, how much of the learning rate its parameters get; of several
+            names that hold a parameter the longest counts.
 
     Raises:
-        ValueError: a name in `frozen` that the model does not have.
+        ValueError: a name in `frozen` or `lr_factors` that the model does not have.
     """
 
     def __init__(
@@ -60,6 +73,8 @@ class SamModule(lightning.LightningModule):
         channels_last: bool,
         sync_batchnorm: bool,
         description: dict[str, Any],
+        distillation: Distillation | None = None,
+        lr_factors: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -67,6 +82,11 @@ class SamModule(lightning.LightningModule):
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
         self.channels_last, self.sync_batchnorm = channels_last, sync_batchnorm
         self.description = description
+        self.distillation = distillation
+        self.lr_factors = dict(lr_factors or {})
+        unknown = self.lr_factors.keys() - dict(model.named_modules()).keys()
+        if unknown:
+            raise ValueError(f"lr_factors: the model has no part named {', '.join(sorted(unknown))}; e.g. mask_decoder")
         self.frozen = list(frozen)
         self.frozen_modules = self._freeze()
         self.scores = Scores()
@@ -111,27 +131,48 @@ class SamModule(lightning.LightningModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images, boxes)
 
-    def _loss(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], LossTerms, Tensor]:
-        """Return the sums of every term over the batch's objects and their `count`; the terms; the logits."""
+    def _loss(self, batch: Batch, stage: str) -> Losses:
+        """Embed and segment a batch; sums of every term over its objects and images, with their counts."""
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
         if empty.any():
             raise ValueError(f"empty mask in {stage}: sample {self._names(batch, empty)}; pack the shards again")
-        logits, iou = self(batch.images, batch.boxes)
-        terms: LossTerms = self.loss(logits, iou, batch.masks)
-        bad = batch.valid & ~terms.total.isfinite()
+        images = batch.images.contiguous(memory_format=torch.channels_last) if self.channels_last else batch.images
+        embedding = self.model.encode(images)
+        nothing = embedding.new_zeros((), dtype=torch.float32)
+        sums = dict.fromkeys((*TERMS, "count"), nothing)  # on every rank the same ones
+        terms, logits = None, None
+        if stage == "val" or self._segmentation_weight:  # also without any label: DDP waits for every gradient
+            logits, iou = self.model.decode(embedding, batch.boxes)
+            terms = self.loss(logits, iou, batch.masks)
+            self._refuse(batch, batch.valid & ~terms.total.isfinite(), stage)
+            sums |= {name: getattr(terms, name)[batch.valid].sum() for name in TERMS}
+            sums["count"] = batch.valid.sum().to(sums["total"])
+        if self.distillation is not None:
+            target = self.distillation.targets(batch)
+            error = embedding_error(embedding, target, batch.masks, self.distillation.mask_weight)
+            self._refuse(batch, ~error.isfinite()[:, None], stage)
+            sums |= {EMBEDDING: error.sum(), "images": nothing + len(error)}
+        return Losses(sums, terms, logits)
+
+    def _refuse(self, batch: Batch, bad: Tensor, stage: str) -> None:
         if bad.any():
             raise FloatingPointError(
                 f"the loss is not finite in {stage}, step {self.global_step}: sample {self._names(batch, bad)}; "
                 "lower optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true"
             )
-        sums = {name: getattr(terms, name)[batch.valid].sum() for name in TERMS}
-        sums["count"] = batch.valid.sum().to(sums["total"])
-        return sums, terms, logits
+
+    @property
+    def _segmentation_weight(self) -> float:
+        return 1.0 if self.distillation is None else self.distillation.segmentation_weight
 
     def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Return the mean of every term over the objects of all ranks."""
-        total = self._over_ranks(sums)
-        return {name: float(total[name] / total["count"]) for name in TERMS}
+        """Return each term's mean over the objects, or images, of all ranks; terms that had none are left out."""
+        return self._means_of(self._over_ranks(sums))
+
+    @staticmethod
+    def _means_of(total: dict[str, Tensor]) -> dict[str, float]:
+        counts = {name: total.get("images" if name == EMBEDDING else "count") for name in (*TERMS, EMBEDDING)}
+        return {name: float(total[name] / count) for name, count in counts.items() if count is not None and count > 0}
 
     def _over_ranks(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         if self._ranks == 1 or not sums:
@@ -159,14 +200,16 @@ class SamModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the objects of all ranks' batches, as this rank's share of it."""
-        sums = self._loss(batch, "train")[0]
+        sums = self._loss(batch, "train").sums
         _add(self.epoch_sums, sums)
         total = self._over_ranks({name: value.detach() for name, value in sums.items()})
-        for name in TERMS:
-            mean = total[name] / total["count"]
-            self.log(metric_name("train", name), mean, on_epoch=False, prog_bar=name == "total")
+        for name, mean in self._means_of(total).items():
+            self.log(metric_name("train", name), mean, on_epoch=False, prog_bar=name in ("total", EMBEDDING))
         # DDP averages the ranks' gradients; their numbers of objects may differ.
-        return sums["total"] * self._ranks / total["count"]
+        loss = self._segmentation_weight * sums["total"] * self._ranks / total["count"].clamp(min=1)
+        if self.distillation is not None:
+            loss = loss + self.distillation.weight * sums[EMBEDDING] * self._ranks / total["images"]
+        return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses and step the schedule, before the epoch's checkpoint is stored."""
@@ -182,8 +225,11 @@ class SamModule(lightning.LightningModule):
         self, batch: Batch, batch_idx: int
     ) -> ValidationOutput:
         """Sum the loss and score every object, slice-wise on the 256 grid."""
-        sums, terms, logits = self._loss(batch, "val")
-        _add(self.val_sums, sums)
+        losses = self._loss(batch, "val")
+        _add(self.val_sums, losses.sums)
+        terms, logits = losses.terms, losses.logits
+        if terms is None or logits is None:
+            raise RuntimeError("a validation batch was not segmented")
         predicted = logits > 0
         found, masks = predicted.cpu().numpy(), batch.masks.cpu().numpy()
         scores = [
@@ -220,15 +266,24 @@ class SamModule(lightning.LightningModule):
     # ------------------------------------------------------------------ optimizer and checkpoint
     def configure_optimizers(self) -> Any:
         """Return the optimizer over trainable parameters, with its scheduler if there is one."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if not parameters:
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(self._lr_factor(name), []).append(parameter)
+        if not groups:
             raise ValueError("every parameter is frozen, so there is nothing to train; shorten `frozen`")
-        optimizer = self.make_optimizer(parameters)
+        optimizer = self.make_optimizer([{"params": parameters} for parameters in groups.values()])
+        for factor, group in zip(groups, optimizer.param_groups, strict=True):
+            group["lr"] *= factor
         if self.make_scheduler is None:
             return optimizer
         # Lightning only stores the schedule and watches its rate; `_step_schedule` steps it.
         scheduler = {"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor, "reduce_on_plateau": False}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _lr_factor(self, name: str) -> float:
+        holders = [part for part in self.lr_factors if name.startswith(f"{part}.")]
+        return self.lr_factors[max(holders, key=len)] if holders else 1.0
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Do nothing: Lightning steps a plateau when the epoch's checkpoint is already stored."""

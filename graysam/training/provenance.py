@@ -53,9 +53,10 @@ def start() -> dict[str, str]:
     return {"command": shlex.join(sys.orig_argv), "time": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def provenance(*, name: str, seed: int, weights: Sequence[dict[str, Any]], shards_dir: Path) -> dict[str, Any]:
+def provenance(
+    *, name: str, seed: int, weights: Sequence[dict[str, Any]], shards_dirs: Sequence[Path]
+) -> dict[str, Any]:
     """Return all of it as plain containers, with a random id of eight hexadecimal digits for the run."""
-    manifest = shards_dir / "manifest.json"
     return {
         "id": secrets.token_hex(4),
         "name": name,
@@ -63,6 +64,6 @@ def provenance(*, name: str, seed: int, weights: Sequence[dict[str, Any]], shard
         "git": git_state(conf_dir().parent),
         "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "weights": list(weights),
-        "shards": {"path": str(shards_dir), "manifest_sha256": sha256_of(manifest)},
+        "shards": [{"path": str(path), "manifest_sha256": sha256_of(path / "manifest.json")} for path in shards_dirs],
         "machine": machine(),
     }

@@ -106,10 +106,12 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         known = read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
-        before, now = (entry.get("shards", {}).get("manifest_sha256") for entry in (known, origin))
+        before, now = (
+            ", ".join(shards["manifest_sha256"][:8] for shards in entry["shards"]) for entry in (known, origin)
+        )
         if before != now:
             raise ValueError(
-                f"{self.path} was begun with other shards (manifest {str(before)[:8]}, now {str(now)[:8]}); "
+                f"{self.path} was begun with other shards (manifest {before}, now {now}); "
                 "give another name=..., or the shards of before"
             )
         if not self._config_file.is_file():  # first: by it a folder is known as a run's

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 
 from graysam.data.dataset import Batch
-from graysam.data.shards import ShardReader
+from graysam.data.shards import Reader
 from graysam.overlay import draw_overlay
 from graysam.training.dashboards import log_images, log_table
 from graysam.training.module import SamModule, ValidationOutput
@@ -152,7 +152,7 @@ def caption(seen: SeenObject) -> str:
     return f"{score.modality}  DSC {100 * score.dsc:.1f}  NSD {100 * score.nsd:.1f}  {score.key} box {score.prompt}"
 
 
-def draw_object(seen: SeenObject, reader: ShardReader) -> NDArray[np.uint8]:
+def draw_object(seen: SeenObject, reader: Reader) -> NDArray[np.uint8]:
     """Draw an object on its slice: box on the left; prediction in colour, ground truth dashed on the right.
 
     Shown is the part of the slice that holds the box and both masks, with some of their surroundings.

@@ -33,6 +33,7 @@ class TrainSettings(TypedDict):
     channels: Built
     model: Built
     loss: Built
+    distillation: Built | Nothing
     optimizer: Built
     scheduler: Built | Nothing
     trainer: Built
@@ -54,6 +55,7 @@ class TrainSettings(TypedDict):
     threads: int | None
     compare: bool
     require_improvement: bool
+    lr_factors: dict[str, float]
     unused: list[str]
     frozen: list[str]
 
@@ -69,7 +71,7 @@ class DemoSettings(TypedDict):
 class PackSettings(TypedDict):
     """`conf/pack.yaml`."""
 
-    source: Literal["npz", "demo"]
+    source: Literal["npz", "images", "demo"]
     input_dir: str | None
     output_dir: str | None
     overwrite: bool
@@ -88,7 +90,7 @@ SETTINGS: dict[str, Any] = {"train": TrainSettings, "pack": PackSettings}
 
 # By key path: what the code gives to an object when it builds or calls it.
 SUPPLIED: dict[str, tuple[str, ...]] = {
-    "data": ("scheme", "jitter", "augmentations"),
+    "data": ("scheme", "teacher_scheme", "jitter", "augmentations"),
     "data.prepare": ("output_dir",),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
