@@ -137,6 +137,7 @@ def test_sams_vit_b_is_read_by_its_own_names(tmp_path: Path) -> None:
     assert torch.equal(found, expected.half())
 
 
+@pytest.mark.slow
 def test_other_weights_are_no_vit_b(tmp_path: Path) -> None:
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}, tmp_path / "part.pth")
     with pytest.raises(ValueError, match=r"no ViT-B of SAM or MedSAM \(first difference: .*\); give medsam_vit_b\.pth"):

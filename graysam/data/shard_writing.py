@@ -194,8 +194,8 @@ class ShardWriter:
         groups: dict[str, dict[str, Any]] = {}
         for _, name, _, _, group, modality, split in table:
             per_shard[name][group] += 1
-            counts = groups.setdefault(group, {"modality": modality, **dict.fromkeys(SPLITS, 0)})
-            counts[split] += 1
+            counts = groups.setdefault(group, {"modality": modality, "train": 0, "val": 0})
+            counts[split] = counts.get(split, 0) + 1  # unlabelled only where there are any
         content = {
             **manifest,
             "format": FORMAT,

@@ -107,7 +107,7 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         known = read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
         before, now = (
-            ", ".join(shards["manifest_sha256"][:8] for shards in entry["shards"]) for entry in (known, origin)
+            ", ".join(shards["manifest_sha256"][:8] for shards in entry.get("shards", [])) for entry in (known, origin)
         )
         if before != now:
             raise ValueError(
