@@ -163,7 +163,7 @@ class TrainingSlices(Dataset[Item]):
 
     def __getitem__(self, draw: Draw) -> Item:
         rng = np.random.default_rng(draw.seed)
-        fixed_rng = rng if draw.view is None else np.random.default_rng(draw.view_seed)
+        fixed_rng = rng if draw.view is None else np.random.default_rng((draw.seed[0], draw.row, draw.view))
         sample = self.reader.read(draw.row)
         count = min(self.boxes_per_image, len(sample.labels))
         labels = fixed_rng.choice(sample.labels, count, replace=False).tolist() if count else []

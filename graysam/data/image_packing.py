@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.packing import PackedCase, PackReport, Subject, in_order
+from graysam.data.packing import PackedCase, PackReport, Subject, as_stored, in_order
 from graysam.data.shard_writing import ShardWriter, building, check_output, encode_unlabelled
-from graysam.imaging.canvas import resize_longest_side, to_uint8
+from graysam.imaging.canvas import to_uint8
 from graysam.terminal import progress
 
 IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"))
@@ -71,7 +71,7 @@ def _pack_image(file: str, folder: Path, size: int) -> PackedCase:
         kind = _kind(file)
         sample = encode_unlabelled(
             _key(file),
-            np.asarray(resize_longest_side(image, size), np.uint8),
+            as_stored(image, size),
             group=f"unlabelled_{kind}",
             modality=kind,
             meta={
@@ -95,9 +95,7 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         raise ValueError("not an image that OpenCV can read; required: PNG, JPEG, BMP or TIFF")
     pixels: NDArray[Any] = stored
     if pixels.ndim == 3:
-        pixels = pixels[:, :, 0] if pixels.shape[2] < 3 else pixels[:, :, 2::-1]
-        if pixels.ndim == 3 and (pixels == pixels[:, :, :1]).all():
-            pixels = pixels[:, :, 0]
+        pixels = pixels[:, :, 0] if pixels.shape[2] < 3 else pixels[:, :, 2::-1]  # without alpha
     return np.ascontiguousarray(to_uint8(pixels))
 
 

@@ -104,6 +104,13 @@ class PackReport:
 # --------------------------------------------------------------------------------------------------- one case
 
 
+def as_stored(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Bring an image uint8 (H,W) or (H,W,3) to the longest side `size`, as one channel where its three are equal."""
+    if image.ndim == 3 and (image == image[:, :, :1]).all():
+        image = np.ascontiguousarray(image[:, :, 0])
+    return np.asarray(resize_longest_side(image, size), dtype=np.uint8)
+
+
 def encode_labelled_image(
     key: str,
     image: NDArray[np.uint8],
@@ -121,9 +128,7 @@ def encode_labelled_image(
     label in one map only. Returns the sample, None when no label survives, and the number of labels that
     vanished in resizing.
     """
-    if image.ndim == 3 and (image == image[:, :, :1]).all():
-        image = np.ascontiguousarray(image[:, :, 0])
-    resized = np.asarray(resize_longest_side(image, size), dtype=np.uint8)
+    resized = as_stored(image, size)
     grid = (resized.shape[1], resized.shape[0])
     masks: dict[int, NDArray[np.bool_]] = {}
     boxes_xyxy: dict[str, list[int]] = {}

@@ -27,11 +27,6 @@ class Draw:
     seed: tuple[int, ...]
     view: int | None = None
 
-    @property
-    def view_seed(self) -> tuple[int, ...]:
-        """Seed words of the choices that a view fixes: the same whenever the sample's view comes again."""
-        return self.seed if self.view is None else (self.seed[0], self.row, self.view)
-
 
 def group_counts(
     sizes: Mapping[str, int], samples_per_group: int | None, cap_small_groups: bool, ranks: int
