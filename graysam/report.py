@@ -1,43 +1,136 @@
-"""`python -m graysam.report RUNS...`: run directories become one table, mean and spread over seeds."""
+"""`python -m graysam.report RUNS...`: run directories, metrics files, probes and benchmarks become tables and figures.
+
+Without `-o` the tables are printed; `-o FILE.md` also writes them. `-o FOLDER` writes the whole report: `report.md`
+with its pictures, and `report.html`, one file that opens anywhere.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from graysam.benchmarking.charts import write_accuracy_chart, write_seconds_chart
+from graysam.benchmarking.results import Document, accuracy_of
+from graysam.benchmarking.tables import markdown as speed_tables
+from graysam.extras import require
 from graysam.files import replacing
-from graysam.reporting.runs import find_runs, read_run
+from graysam.reporting.document import (
+    Section,
+    accuracy_section,
+    document,
+    missing_section,
+    probes_section,
+    runs_section,
+)
+from graysam.reporting.inputs import Inputs, collect
+from graysam.reporting.runs import read_run
 from graysam.reporting.tables import report
 from graysam.terminal import BAD_INPUT, FAILED, one_line
+
+NAME = "report"  # of the files in the report's folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, 1 when a run is not in the tables, or 2 for arguments that cannot be used."""
     arguments = _parser().parse_args(argv)
+    output: Path | None = arguments.output
+    folder = None if output is None or output.suffix == ".md" else output
+    if folder is not None:
+        require("report")
     try:
-        if arguments.output is not None and arguments.output.is_dir():
-            raise ValueError(f"-o {arguments.output} is a folder; required: a file's name, such as report.md")
-        paths = find_runs(arguments.runs)
-        made = report(map(read_run, paths), modalities=arguments.modalities, kinds=arguments.kinds)
-        if arguments.output is not None:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(arguments.output) as temporary:
-                temporary.write_text(made.markdown, encoding="utf-8")
+        if output is not None and folder is None and output.is_dir():
+            raise ValueError(f"-o {output} is a folder; give a folder's name that does not end in .md")
+        if folder is not None and folder.is_file():
+            raise ValueError(f"-o {folder} is a file; required: a folder, or a file's name such as report.md")
+        inputs = collect(arguments.runs)
+        text, left_out, unreadable = _compose(inputs, folder, arguments)
+        if folder is not None:
+            from graysam.reporting.page import to_html
+
+            _write(folder / f"{NAME}.md", text)
+            _write(folder / f"{NAME}.html", to_html(text, folder, "graysam: measured results"))
+        elif output is not None:
+            _write(output, text)
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    print(made.markdown, end="")
-    if made.left_out:
-        print(f"error: {len(made.left_out)} of {len(paths)} runs are not in the table", file=sys.stderr)
-    return FAILED if made.left_out else 0
+    print(text, end="")
+    for line in unreadable:
+        print(f"error: {line}", file=sys.stderr)
+    if left_out:
+        print(f"error: {len(left_out)} of {len(inputs.runs)} runs are not in the table", file=sys.stderr)
+    return FAILED if left_out or unreadable else 0
+
+
+def _compose(
+    inputs: Inputs, folder: Path | None, arguments: argparse.Namespace
+) -> tuple[str, Sequence[str], Sequence[str]]:
+    """Return the report's Markdown, its pictures drawn into `folder`.
+
+    Also a line for each run that is not in it, and for each whose learning curve cannot be read.
+    """
+    runs = [read_run(path) for path in inputs.runs]
+    plain = folder is None and arguments.reference is None
+    if plain and runs and not (inputs.metrics or inputs.probes or inputs.benchmarks):
+        made = report(runs, modalities=arguments.modalities, kinds=arguments.kinds)
+        return made.markdown, made.left_out, []
+    sections: list[Section] = []
+    left_out: list[str] = []
+    unreadable: list[str] = []
+    if inputs.metrics:
+        sections.append(accuracy_section(inputs.metrics))
+    sections += [_speed_section(found, number) for number, found in enumerate(inputs.benchmarks, start=1)]
+    if inputs.probes:
+        sections.append(probes_section(inputs))
+    if runs:
+        section, left_out, unreadable = runs_section(
+            runs, modalities=arguments.modalities, kinds=arguments.kinds, reference=arguments.reference
+        )
+        sections.append(section)
+    return document([*sections, missing_section(inputs)], folder), left_out, unreadable
+
+
+def _speed_section(found: Document, number: int) -> Section:
+    """Return a benchmark's tables; its own heading becomes one below the section's."""
+    try:
+        tables = speed_tables(found).replace("# Benchmark", "### Benchmark", 1).rstrip()
+        known = any(accuracy_of(found, name) for name in found["contenders"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"a benchmark cannot be read ({error!r}); run python -m graysam.benchmark again") from None
+    section = Section("Speed (the paper's Table 5)", [tables])
+    section.pictures.append(
+        (f"seconds_{number}.png", "Seconds a case and contender", lambda path: write_seconds_chart(found, path))
+    )
+    if known:
+
+        def draw(path: Path) -> None:
+            write_accuracy_chart(found, path)
+
+        section.pictures.append((f"accuracy_{number}.png", "Accuracy over latency: DSC over seconds a case", draw))
+    return section
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m graysam.report", description="One table over run directories: a row a variant."
+    parser = argparse.ArgumentParser(prog="python -m graysam.report", description="Tables and figures.")
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUNS",
+        help="run directories, metrics files (evaluate -o), probes, benchmarks, or folders that hold some",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="run directories, or folders that hold some")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.md", help="also write the tables as Markdown")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write the report; FILE.md: tables only")
+    parser.add_argument(
+        "--reference",
+        metavar="VARIANT",
+        help="also differences from this variant, paired by object, e.g. channels=replicate",
+    )
     parser.add_argument("--modalities", action="store_true", help="also DSC and NSD per modality")
     parser.add_argument("--kinds", action="store_true", help="also the benchmarked kinds (benchmark.json of each run)")
     return parser

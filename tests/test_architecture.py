@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "graysam"
-ENTRY_POINTS = {"train", "check", "pack", "predict", "evaluate", "export", "benchmark", "report", "workspace"}
+ENTRY_POINTS = {"train", "check", "pack", "predict", "evaluate", "export", "benchmark", "report", "probe", "workspace"}
 
 # What each part may import of graysam, besides itself.
 ALLOWED = {
@@ -33,7 +33,7 @@ ALLOWED = {
         "environment",
     },
     "config": {"resources", "terminal", "reporting"},
-    "reporting": set(),
+    "reporting": {"files"},
     "resources": set(),
     "files": set(),
     "environment": set(),
@@ -54,6 +54,7 @@ ALLOWED = {
         "environment",
     },
     "timing": {"runtime"},
+    "probing": {"imaging", "data", "metrics", "runtime"},
 }
 # The session side of the runtime runs without torch; its torch side may know the models.
 RUNTIME = {
@@ -145,6 +146,7 @@ def test_init_files_hold_a_docstring_only() -> None:
         "graysam.evaluate",
         "graysam.benchmark",
         "graysam.report",
+        "graysam.probe",
         "graysam.runtime.volume",
         "graysam.runtime.session",
         "graysam.runtime.openvino_backend",

@@ -62,6 +62,10 @@ def a_row(contender: str, case: str, seconds: list[float], **more: Any) -> dict[
 
 @pytest.fixture
 def document() -> dict[str, Any]:
+    return a_document()
+
+
+def a_document() -> dict[str, Any]:
     return {
         "format": 1,
         "time": "2024-06-17T00:00:00+00:00",

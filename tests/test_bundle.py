@@ -262,6 +262,15 @@ def test_a_weight_file_is_known_by_its_content(shelves: Path, monkeypatch: pytes
         open_bundle("a.pth")
 
 
+def test_a_name_stands_for_the_weights_that_are_shipped_with_it(shelves: Path) -> None:
+    (shelves / "weights" / "shipped_one.safetensors").write_bytes(b"weights")
+    assert bundle_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
+    Path("a.pth").write_bytes(b"weights")
+    path = bundle_path("shipped_one", "fp32")
+    assert path.name.startswith("shipped_one_fp32_")
+    assert path.name.removeprefix("shipped_one") == bundle_path("a.pth", "fp32").name.removeprefix("a")
+
+
 def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
     Path("a.pth").write_bytes(b"weights")
     write_tiny_bundle(bundle_path("a.pth", "fp32"))
@@ -274,7 +283,6 @@ def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
         ("absent.pth", r"absent\.pth does not exist; give a bundle's folder, a weight file or shipped_one \(int8\)"),
         ("folder/absent", "folder/absent does not exist"),
         ("../weights/shipped_one", "does not exist"),
-        ("graysam_l0", "graysam has no weights of its own yet"),
         ("weights", r"weights/bundle\.json is missing, so its folder is no bundle"),
     ],
 )

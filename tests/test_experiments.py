@@ -207,7 +207,7 @@ def test_experiments_log_to_csv_and_wandb(name: str) -> None:
 def test_the_command_stands_on_top_and_the_name_is_the_files(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0] == "# @package _global_"
-    grid = "-m " if path.stem in ABLATIONS else ""
+    grid = "-m " if path.stem in (*ABLATIONS, "leave_one_out") else ""
     assert lines[1] == f"# python -m graysam.train {grid}experiment={path.stem}"
     assert values(path.stem)["name"] == path.stem
     assert bool(params(path.stem)) == bool(grid)
@@ -218,6 +218,27 @@ def test_the_command_stands_on_top_and_the_name_is_the_files(path: Path) -> None
 
 def test_every_ablation_has_its_factor_here() -> None:
     assert sorted(FACTORS) == sorted(ARMS) == ABLATIONS
+
+
+def test_leaving_one_modality_out_changes_nothing_else() -> None:
+    here = ["weights=a.ckpt", "run_dir=here"]
+    (parsed,) = OverridesParser.create().parse_overrides(
+        [f"{key}={value}" for key, value in params("leave_one_out").items()]
+    )
+    points = [f"data.leave_out={value}" for value in parsed.sweep_string_iterator()]
+    arms = [values("leave_one_out", *here, point) for point in points]
+    left_out = [arm.pop("data.leave_out") for arm in arms]
+    assert left_out == [[], ["CT"], ["Dermoscopy"], ["MR"], ["Microscopy"], ["PET"], ["US"]]
+    assert all(arm == arms[0] for arm in arms)
+    changed = {line.partition(":")[0] for line in differing_keys(values("finetune", *here), arms[0])}
+    assert changed == {
+        "name",
+        "data.leave_out",
+        "data.samples_per_group",
+        "trainer.max_epochs",
+        "trainer.check_val_every_n_epoch",
+        "scheduler.T_max",
+    }
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import graysam.export
+from graysam.data.image_packing import pack_images
+from graysam.imaging.presets import load_scheme
 from graysam.runtime import exporting, parity
 from graysam.runtime.bundle import read_bundle
 from graysam.runtime.parity import Check, Row, check_case, check_slices, shortcomings, summarize
@@ -105,6 +108,22 @@ def test_a_checkpoint_becomes_a_bundle(
     assert "macro" in captured.out and captured.err.splitlines()[-1].startswith("error: not kept: ")
     assert json.loads((tmp_path / "bundle" / "bundle.json").read_text()) == said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "tiny.safetensors"]
+
+
+def test_images_without_masks_calibrate_beside_training_slices(toy_shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "fundus").mkdir(parents=True)
+    half_white = np.zeros((64, 64), np.uint8)
+    half_white[:, 32:] = 255
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / "in" / "fundus" / f"{name}.png"), half_white)
+    pack_images(tmp_path / "in", tmp_path / "more", size=256, samples_per_shard=4)
+    slices = exporting._Slices([toy_shards, tmp_path / "more"], load_scheme("replicate"), 256)
+    assert slices.name == f"{toy_shards.name}, more"
+    images = slices.calibration(4, seed=0)
+    assert len(images) == 4 and all(image.shape == (3, 256, 256) for image in images)
+    alike = [image[0, :, :120].max() < 0.1 and image[0, :, 136:].min() > 0.9 for image in images]
+    assert 0 < sum(alike) < 4, "every group gives images: of the new one, and of the others"
+    assert all(len(check.masks) for check in slices.checks(100))
 
 
 @pytest.mark.parametrize(

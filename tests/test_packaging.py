@@ -50,7 +50,7 @@ def run_installed(installed: Path, hidden: set[str], code: str, cwd: Path) -> st
 # --------------------------------------------------------------------------------------------------- contents
 
 
-def test_the_wheel_holds_code_configs_and_licence_only(wheel: Path) -> None:
+def test_the_wheel_holds_code_configs_licence_and_the_reports_template_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         sizes = {info.filename: info.file_size for info in archive.infolist()}
@@ -61,7 +61,8 @@ def test_the_wheel_holds_code_configs_and_licence_only(wheel: Path) -> None:
     rest = names - code - configs
     (info,) = {name.split("/")[0] for name in rest if ".dist-info/" in name}
     assert f"{info}/licenses/LICENSE" in rest
-    assert {name for name in rest if not name.startswith((f"{info}/", "graysam/weights/"))} == set()
+    template = "graysam/reporting/page.html"
+    assert {name for name in rest if not name.startswith((f"{info}/", "graysam/weights/"))} == {template}
     weights = {name: size for name, size in sizes.items() if name.startswith("graysam/weights/")}
     assert sum(sizes.values()) - sum(weights.values()) < 2_000_000
     assert {Path(name).parent.name for name in weights} == {"lite_medsam_int8"}

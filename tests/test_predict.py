@@ -225,8 +225,6 @@ def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monk
         (("--runtime", "torch"), "TINY is a folder, and bundles need --runtime openvino"),
         (("--runtime", "torch", "--precision", "int8"), "--precision int8 needs --runtime openvino"),
         (("--runtime", "openvino", "--device", "cuda"), "--device cuda needs --runtime torch"),
-        (("--model", "graysam_l0"), "graysam has no weights of its own"),
-        (("--model", "graysam_l0", "--runtime", "openvino"), "graysam has no weights of its own yet"),
         (("--model", "absent.pth", "--runtime", "openvino"), "absent.pth does not exist; give a bundle's folder"),
         (("--model", "in"), "in/bundle.json is missing, so its folder is no bundle; export the bundle again"),
     ],
@@ -277,10 +275,10 @@ def test_bad_arguments_are_reported_before_a_runtime_is_loaded(tmp_path: Path) -
     code = (
         "import sys; from graysam.predict import main\n"
         "for more in (['-i', 'absent'], ['-o', 'in'], ['--runtime', 'torch', '--precision', 'int8'],\n"
-        "             ['--model', 'graysam_l0'], ['--runtime', 'torch', '--model', 'in']):\n"
+        "             ['--runtime', 'torch', '--model', 'in']):\n"
         "    assert main(['-i', 'in', '-o', 'out', '--model', 'lite_medsam', *more]) == 2\n"
         "print([name for name in ('torch', 'hydra', 'openvino') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
-    assert len(done.stderr.splitlines()) == 5
+    assert len(done.stderr.splitlines()) == 4

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from graysam.report import main
-from graysam.reporting.runs import Score, find_runs, natural_key, read_run
+from graysam.reporting.inputs import collect
+from graysam.reporting.runs import Score, natural_key, read_run
 from graysam.reporting.tables import Table, cell, mean_and_spread
 
 MODALITIES = {"CT": (0.5, 0.25, 2), "US": (0.7, 0.75, 3)}
@@ -43,9 +44,10 @@ def make_run(
     if found is not None:
         (path / "summary.json").write_text(json.dumps(found))
     if epochs is not None:
-        rows = [f"{epoch},,0.5" for epoch in range(epochs)] + [f"{epochs},0.4,"]  # the next epoch has only begun
+        rows = [f"{epoch},{epoch},,0.5" for epoch in range(epochs)]
+        rows.append(f"{epochs},{epochs},0.4,")  # the next epoch has only begun
         (path / "metrics" / "version_0").mkdir(parents=True)
-        text = "\n".join(["epoch,train/loss_step,train/loss_epoch", *rows])
+        text = "\n".join(["epoch,step,train/loss_step,train/loss_epoch", *rows])
         (path / "metrics" / "version_0" / "metrics.csv").write_text(text)
     return path
 
@@ -214,7 +216,7 @@ def test_runs_are_found_once_and_not_inside_runs(tmp_path: Path) -> None:
     make_run(tmp_path, "a", 2, summary())
     make_run(path / "wandb", "inner", 0, summary())
     make_run(tmp_path / ".hidden", "a", 0, summary())
-    found = find_runs([tmp_path, path, tmp_path / "a"])
+    found = collect([tmp_path, path, tmp_path / "a"]).runs
     assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a/seed0", "a/seed2", "a/seed10"]
 
 
@@ -237,9 +239,11 @@ def test_the_written_file_is_whole_and_the_same_each_time(tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere does not exist"),
         (["empty"], "empty holds no run"),
-        (["runs", "-o", "empty"], "-o empty is a folder"),
+        (["runs", "-o", "folder.md"], "-o folder.md is a folder"),
+        (["runs", "-o", "a.txt"], "-o a.txt is a file"),
+        (["a.txt"], "a.txt is no metrics file, probe or benchmark"),
         (["runs", "-o", "runs/a/seed0/config.json/x.md"], "config.json"),
     ],
 )
@@ -252,6 +256,8 @@ def test_bad_arguments_end_with_one_line_and_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "a.txt").touch()
     make_run(tmp_path / "runs", "a", 0, summary())
     assert main(arguments) == 2
     printed = capsys.readouterr()

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from graysam.files import sha256_of
 from graysam.models.downloads import DOWNLOADS, fetch
 from graysam.models.key_maps import ENCODER_PREFIX, HEAD_PREFIXES, recognise, rename
+from graysam.resources import weights_dir
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 HEADS = ("prompt_encoder", "mask_decoder")
 FORMAT = 1  # of that metadata
 METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
 
+GRAYSAM_L0 = "graysam_l0"  # our own, in weights_dir()
 LITE_MEDSAM = "lite_medsam"
 LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 
@@ -86,7 +88,7 @@ def lite_medsam_path() -> Path:
 
 
 def resolve(name_or_path: str) -> Path:
-    """Return the file of a name (`lite_medsam`, or one that can be downloaded) or a path.
+    """Return the file of a name (`graysam_l0`, `lite_medsam`, or one that can be downloaded) or a path.
 
     Raises:
         ValueError: there is no such file, or it cannot be downloaded.
@@ -95,11 +97,11 @@ def resolve(name_or_path: str) -> Path:
         return lite_medsam_path()
     if name_or_path in DOWNLOADS:
         return fetch(name_or_path)
-    path = Path(name_or_path)
+    path = weights_dir() / f"{GRAYSAM_L0}.safetensors" if name_or_path == GRAYSAM_L0 else Path(name_or_path)
     if not path.is_file():
         raise ValueError(
             f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file, "
-            f"or one of {', '.join((LITE_MEDSAM, *DOWNLOADS))}"
+            f"or one of {', '.join((GRAYSAM_L0, LITE_MEDSAM, *DOWNLOADS))}"
         )
     return path
 
@@ -145,8 +147,9 @@ def read_weights(name_or_path: str) -> WeightFile:
     """Read a weight file into float32 tensors under our names.
 
     Args:
-        name_or_path: `lite_medsam`, or the path of a `.pth`/`.pt` (official LiteMedSAM, EfficientViT-SAM, MedSAM,
-            SAM, or the released code's `{"model": ...}`), a Lightning checkpoint, or a `.safetensors` file.
+        name_or_path: `graysam_l0`, `lite_medsam`, or the path of a `.pth`/`.pt` (official LiteMedSAM,
+            EfficientViT-SAM, MedSAM, SAM, or the released code's `{"model": ...}`), a Lightning checkpoint, or a
+            `.safetensors` file.
 
     Raises:
         ValueError: no such file, an unreadable one, or keys of no known model.

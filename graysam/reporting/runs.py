@@ -3,9 +3,8 @@
 import csv
 import json
 import math
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,13 +32,16 @@ Scores = Mapping[str, Score]  # modality or MACRO -> score
 class Kind:
     """One kind of numbers (a quantization, or none) that a run's weights were benchmarked in.
 
-    times_ms are medians. Where the kind could not run, `reason` says why and the rest is empty.
+    times_ms are medians. objects: (slice's key, box's number) -> modality, DSC, NSD, of the validation objects that
+    were scored; empty where an older benchmark did not store them. Where the kind could not run, `reason` says why and
+    the rest is empty.
     """
 
     scores: Scores = field(default_factory=dict)
     times_ms: Mapping[str, float] = field(default_factory=dict)
     size_mb: float = math.nan
     reason: str = ""
+    objects: Mapping[tuple[str, int], tuple[str, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,29 +71,6 @@ def natural_key(text: str) -> list[Any]:
     """Return a key that sorts numbers within names by their value: seed2 before seed10, 5e-05 before 0.0001."""
     parts = _NUMBER.split(text)
     return [float(part) if place % 2 else part for place, part in enumerate(parts)]
-
-
-def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Return the run directories in or below folders, in natural order, each once; a run is not searched itself.
-
-    Raises:
-        ValueError: a folder that is none, or that holds no run.
-    """
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; required: run directories, or folders that hold some")
-        runs = []
-        for place, inside, files in os.walk(folder):
-            if CONFIG in files or SUMMARY in files:
-                runs.append(Path(place))
-                inside.clear()
-            inside[:] = [name for name in inside if not name.startswith(".")]
-        if not runs:
-            raise ValueError(f"{folder} holds no run; required: folders in which graysam.train left its {CONFIG}")
-        for run in runs:
-            found.setdefault(run.resolve(), run)
-    return sorted(found.values(), key=lambda path: natural_key(path.as_posix()))
 
 
 def read_run(path: Path) -> Run:
@@ -161,7 +140,14 @@ def _kind(name: str, content: Any) -> Kind:
         return Kind(reason=str(content.get("reason", "no reason given")) if isinstance(content, dict) else "damaged")
     times = {key: _number(_part(content, key, BENCHMARK), "median", BENCHMARK) for key in TIMES}
     scores = _scores(content.get("scores"), f"{BENCHMARK}: {name}")
-    return Kind(scores, times, _number(content, "size_mb", BENCHMARK))
+    try:
+        objects = {
+            (str(key), int(prompt)): (str(modality), float(dsc), float(nsd))
+            for key, prompt, modality, dsc, nsd in content.get("objects", [])
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{BENCHMARK}: {name}: its objects are no rows of five ({error})") from None
+    return Kind(scores, times, _number(content, "size_mb", BENCHMARK), objects=objects)
 
 
 def _finished_epochs(path: Path) -> int | None:

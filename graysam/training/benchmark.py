@@ -105,7 +105,8 @@ def benchmark(checkpoint: Path, items: FixedSlices, settings: Settings) -> dict[
 
     Returns:
         Plain containers, as benchmark.json holds them: `kinds` has for each `available`, and either `reason` or
-        `scores`, `encoder_ms`, `decoder_ms`, `image_ms`, `size_mb` and `quantized`.
+        `scores`, `objects` (a row an object, for comparisons in pairs), `encoder_ms`, `decoder_ms`, `image_ms`,
+        `size_mb` and `quantized`.
 
     Raises:
         ValueError: the checkpoint cannot be used. ChildProcessError: the timing process died.
@@ -151,6 +152,7 @@ def _benchmark(
         kinds[name] = {
             "available": True,
             "scores": scores[name].summary(),
+            "objects": scores[name].rows(),
             **times.by_kind[name],
             "size_mb": network.saved_bytes / MEGABYTE,
             "quantized": account.of(network.quantized_layers),

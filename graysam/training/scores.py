@@ -77,6 +77,10 @@ class Scores:
         rows = {**self.by("modality"), MACRO: self.macro()}
         return {name: {"dsc": m.dsc, "nsd": m.nsd, "n": float(m.n)} for name, m in rows.items()}
 
+    def rows(self) -> list[list[str | int | float]]:
+        """Return a row an object, plain and short: key of its slice, number of its box, modality, DSC, NSD."""
+        return [[s.key, s.prompt, s.modality, round(s.dsc, 6), round(s.nsd, 6)] for s in self.objects]
+
 
 def _means(rows: Sequence[tuple[float, float, float]]) -> Means:
     if not rows:

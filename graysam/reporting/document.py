@@ -1,0 +1,144 @@
+"""The report as one Markdown text with its pictures beside it: a section for each kind of input that there is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graysam.reporting.accuracy import METRICS, CaseScores
+from graysam.reporting.curves import curve_table, draw, read_curves
+from graysam.reporting.figures import draw_calibration, draw_robustness, draw_sizes
+from graysam.reporting.inputs import Inputs
+from graysam.reporting.paired_runs import kinds_differences_table, variants_table
+from graysam.reporting.paper_tables import (
+    ARMS,
+    NOT_COMPARABLE,
+    arms_of,
+    differences_table,
+    missing_arms,
+    table_4,
+)
+from graysam.reporting.probes import calibration_table, robustness_table, size_table
+from graysam.reporting.runs import Run
+from graysam.reporting.tables import EMPTY, Table, report
+
+WORST = 10  # cases listed
+
+Picture = tuple[str, str, Callable[[Path], None]]  # file name, what it shows in words, what draws it
+
+
+@dataclass
+class Section:
+    """A heading, paragraphs and tables in their order, and pictures after them."""
+
+    title: str
+    parts: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    def markdown(self, folder: Path | None) -> str:
+        """Return it as Markdown and draw its pictures into `folder`; None leaves them out."""
+        lines = [f"## {self.title}", *self.parts]
+        for name, words, paint in self.pictures if folder is not None else []:
+            paint(folder / name)  # type: ignore[operator]
+            lines.append(f"![{words}]({name})")
+        return "\n\n".join(lines)
+
+
+def accuracy_section(metrics: Sequence[CaseScores]) -> Section:
+    """Return Table 4 in every metric, what each arm gains, and the worst cases."""
+    parts = [table_4(metrics, metric).markdown() for metric in METRICS]
+    parts.insert(len(METRICS), NOT_COMPARABLE)
+    if next(iter(ARMS)) in arms_of(metrics):
+        parts += [differences_table(metrics, metric).markdown() for metric in METRICS]
+    return Section("Accuracy (the paper's Table 4)", [*parts, worst_table(metrics).markdown()])
+
+
+def worst_table(metrics: Sequence[CaseScores]) -> Table:
+    """Return the cases with the smallest DSC of the last arm that there is (or of the last file), beside the others."""
+    arms = arms_of(metrics)
+    of = list(arms.values())[-1] if arms else metrics[-1]
+    columns = arms or {scores.name: scores for scores in metrics}
+    dsc = {name: _flat(scores) for name, scores in columns.items()}
+    cases = {(modality, case): value for modality, group in of.scores["dsc"].items() for case, value in group.items()}
+    worst = sorted(cases, key=lambda key: (cases[key], key))[:WORST]
+    rows = [
+        [case, modality, *(f"{100 * one[case]:.2f}" if case in one else EMPTY for one in dsc.values())]
+        for modality, case in worst
+    ]
+    return Table(f"The {WORST} cases with the smallest DSC (%) of {of.name}", ["case", "modality", *columns], rows, 2)
+
+
+def _flat(scores: CaseScores) -> dict[str, float]:
+    return {case: value for group in scores.scores["dsc"].values() for case, value in group.items()}
+
+
+def probes_section(inputs: Inputs) -> Section:
+    """Return what loose boxes cost, whether the predicted IoU is right, and what small objects cost."""
+    probes = inputs.probes
+    titles = ", ".join(probe.title for probe in probes)
+    return Section(
+        "Robustness",
+        [table(probes).markdown() for table in (robustness_table, calibration_table, size_table)],
+        [
+            ("robustness.png", f"DSC falls as boxes are shifted, enlarged and shrunk: {titles}",
+             lambda path: draw_robustness(probes, path)),
+            ("calibration.png", f"Real over predicted IoU: {titles}", lambda path: draw_calibration(probes, path)),
+            ("sizes.png", f"DSC by the share of the image that objects take: {titles}",
+             lambda path: draw_sizes(probes, path)),
+        ],
+    )  # fmt: skip
+
+
+def runs_section(
+    runs: Sequence[Run], *, modalities: bool, kinds: bool, reference: str | None = None
+) -> tuple[Section, list[str], list[str]]:
+    """Return the tables over runs and their learning curves; reference: the variant that others are compared with.
+
+    Also a line for each run that is in no table, and for each whose metrics.csv cannot be read.
+    """
+    made = report(runs, modalities=modalities, kinds=kinds)
+    section = Section("Training runs", [made.markdown.rstrip()])
+    if reference is not None:
+        pairs = variants_table(runs, reference)
+        if pairs is None:
+            raise ValueError(
+                f"--reference {reference}: no finished run of that name has a benchmark.json with objects, or there is "
+                "nothing to compare it with"
+            )
+        section.parts.append(pairs.markdown())
+    costs = kinds_differences_table(runs)
+    section.parts += [costs.markdown()] if costs is not None and kinds else []
+    curves, unreadable = [], []
+    for run in runs:
+        try:
+            found = read_curves(run)
+            curves += [found] if found is not None else []
+        except ValueError as error:
+            unreadable.append(f"no learning curve of {run.path}: {error}")
+    if curves:
+        section.parts += [curve_table(one).markdown() for one in curves]
+        names = ", ".join(f"{one.run.name}, seed {one.run.seed}" for one in curves)
+        section.pictures.append(
+            ("learning.png", f"Learning curves over the images seen: {names}", lambda path: draw(curves, path))
+        )
+    section.parts += ["\n".join(f"- {line}" for line in unreadable)] if unreadable else []
+    return section, list(made.left_out), unreadable
+
+
+def missing_section(inputs: Inputs) -> Section:
+    """Return what the report would hold with more inputs, and the command that makes each."""
+    lines = [f"{line} (`python -m graysam.evaluate -o`)" for line in missing_arms(inputs.metrics)]
+    if not inputs.benchmarks:
+        lines.append("no speed: no benchmark.json was given (`python -m graysam.benchmark -o`)")
+    if not inputs.probes:
+        lines.append("no robustness: no probe was given (`python -m graysam.probe -o`)")
+    if not inputs.runs:
+        lines.append("no training: no run directory was given (`python -m graysam.train`)")
+    return Section("What is missing", ["\n".join(f"- {line}" for line in lines) if lines else "Nothing."])
+
+
+def document(sections: Sequence[Section], folder: Path | None) -> str:
+    """Return the whole report as Markdown; pictures are drawn into `folder`, None leaves them out."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    intro = "# graysam: measured results\n\nMade by `python -m graysam.report`; the same inputs give the same text."
+    return "\n\n".join([intro, *(section.markdown(folder) for section in sections)]) + "\n"

@@ -1,0 +1,66 @@
+"""From a report's Markdown to one HTML file that needs nothing else: pictures inside, no script, no request."""
+
+import base64
+from pathlib import Path
+from string import Template
+from xml.etree.ElementTree import Element
+
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.treeprocessors import Treeprocessor
+
+PAGE = Path(__file__).with_name("page.html")
+
+
+def to_html(markdown: str, folder: Path, title: str) -> str:
+    """Return a page of a Markdown text.
+
+    Args:
+        markdown: with `#` headings, tables, and PNG pictures by their paths relative to `folder`.
+        folder: where those pictures lie.
+        title: of the page.
+
+    Raises:
+        ValueError: a picture that is not there, or that lies elsewhere than in files.
+    """
+    converter = Markdown(extensions=["tables", "toc", "sane_lists", _Standalone(folder)], output_format="html")
+    body = converter.convert(markdown)
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(title=title, contents=converter.toc, body=body)  # type: ignore[attr-defined]
+
+
+class _Standalone(Extension):
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def extendMarkdown(self, md: Markdown) -> None:
+        md.treeprocessors.register(_Inline(md, self.folder), "standalone", -10)  # after the toc has its anchors
+
+
+class _Inline(Treeprocessor):
+    """Puts pictures into the page, and tables into boxes that scroll and that a keyboard reaches."""
+
+    def __init__(self, md: Markdown, folder: Path) -> None:
+        super().__init__(md)
+        self.folder = folder
+
+    def run(self, root: Element) -> None:
+        for picture in root.iter("img"):
+            picture.set("src", self._data(picture.get("src", "")))
+            picture.set("loading", "lazy")
+        heading = ""
+        for parent in list(root.iter()):
+            for place, child in enumerate(list(parent)):
+                if child.tag in ("h1", "h2", "h3"):
+                    heading = "".join(child.itertext())
+                if child.tag == "table":
+                    box = Element("div", {"class": "scroll", "tabindex": "0", "role": "region"})
+                    box.set("aria-label", f"Table, {heading}")
+                    box.append(child)
+                    parent[place] = box
+
+    def _data(self, source: str) -> str:
+        path = self.folder / source
+        if ":" in source or not path.is_file():
+            raise ValueError(f"the report's picture {source} is no file in {self.folder}")
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
