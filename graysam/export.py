@@ -38,10 +38,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--cases", type=Path, metavar="DIR", help="compare on a folder of case files instead; with --gts")
     add("--gts", type=Path, metavar="DIR", help="ground truths of --cases, same names")
     add("--threads", type=int, help="CPU threads of the comparison")
+    add("--blend-from", metavar="MODEL", help="with --kind weights: the model that MODEL was fine-tuned from")
+    add("--blend-share", type=float, default=0.5, help="MODEL's share in the blend of both (default: 0.5)")
     add("--keep-below-gate", action="store_true", help="keep a bundle that segments worse than the gate allows")
     arguments = parser.parse_args(argv)
     if (arguments.cases is None) != (arguments.gts is None):
         parser.error("--cases and --gts go together: case files, and their ground truths")
+    if arguments.blend_from is not None and arguments.kind != WEIGHTS:
+        parser.error(f"--blend-from goes with --kind {WEIGHTS}; export what that gives as {arguments.kind} then")
     if arguments.threads is not None and arguments.threads < 1:
         parser.error(f"--threads is {arguments.threads}; required: at least 1")
     return arguments
@@ -88,11 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def store_weights(arguments: argparse.Namespace) -> int:
     """Store a checkpoint in float16 and return the exit code."""
+    from graysam.models.blending import blend
     from graysam.models.half_files import save_half
     from graysam.models.weights import read_weights
 
     try:
-        save_half(read_weights(arguments.model), arguments.output)
+        file = read_weights(arguments.model)
+        if arguments.blend_from is not None:
+            file = blend(read_weights(arguments.blend_from), file, arguments.blend_share)
+        save_half(file, arguments.output)
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
