@@ -4,4 +4,4 @@
 set -eu
 cd "$(dirname "$0")"
 # A container is made anew for every case, so a compiled model kept in it would never be used again.
-exec python -m graysam.predict -i inputs -o outputs --model "${GRAYSAM_MODEL:-lite_medsam}" --no-cache "$@"
+exec python -m graysam.predict -i inputs -o outputs --model "${GRAYSAM_MODEL:-graysam_l0}" --no-cache "$@"

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--gts", type=Path, metavar="DIR", help="folder of their masks (default: the input's `gts` beside its `imgs`)")
     add("--cases", type=_words, default=[], metavar="A,B", help="only cases whose names hold one of these words")
     add("--contenders", type=_words, default=[], metavar="A,B", help=f"of {', '.join(CONTENDERS)}; default: all")
-    add("--l0", metavar="FILE", help="weights of the L0 rows, which are left out without them")
+    add("--l0", metavar="FILE", help="weights of the L0 rows, such as graysam_l0; without them left out")
     add("--channels", choices=scheme_names(), help="channel scheme of --l0 where the file does not say it")
     add("--bundle", type=_pair, action="append", default=[], metavar="NAME=DIR", help="the bundle a contender runs")
     add("--accuracy", type=_pair, action="append", default=[], metavar="NAME=CSV", help="its metrics.csv of evaluate")

