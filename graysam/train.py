@@ -1,8 +1,8 @@
 """Train a model: `python -m graysam.train experiment=NAME key=value ...`.
 
 Composes the config, builds data and model, loads weights strictly, trains, and keeps the best checkpoint by validation
-loss. With `compare=true` it ends with three figures per modality: the untrained model, "fill the whole box", and the
-trained model.
+loss. With `compare=true` it ends with three figures per modality: the model before training, "fill the whole box", and
+the trained model.
 """
 
 import json
@@ -233,13 +233,13 @@ def load_best(directory: RunDirectory, module: SamModule) -> Path:
 
 
 def print_summary(summary: dict[str, Any], config: dict[str, Any]) -> int:
-    """Print the final table; return 1 when training had to improve on the untrained model and did not."""
-    titles = [title for title in ("untrained", "fill the box", "trained") if title in summary]
+    """Print the final table; return 1 when training had to improve on the model before it and did not."""
+    titles = [title for title in ("start", "fill the box", "trained") if title in summary]
     print(f"\nbest checkpoint by {config['monitor']}: {summary['best_checkpoint']}")
     print("validation, slice-wise at 256 px (%)")
     print(comparison_table({title: summary[title] for title in titles}))
     if config["compare"] and config["require_improvement"]:
-        before, after = (summary[title][MACRO]["dsc"] for title in ("untrained", "trained"))
+        before, after = (summary[title][MACRO]["dsc"] for title in ("start", "trained"))
         if not after > before:
             print(f"error: training did not improve DSC ({100 * before:.2f} -> {100 * after:.2f})", file=sys.stderr)
             return 1
@@ -268,7 +268,7 @@ def carry_out(
     module: SamModule,
     data: ShardDataModule,
 ) -> int:
-    """Score the untrained model where that is wanted, train, score, and return the exit code."""
+    """Score the model before training where that is wanted, train, score, and return the exit code."""
     summary = directory.read_summary()
     if trainer.is_global_zero:
         origin = provenance(
@@ -278,9 +278,9 @@ def carry_out(
             shards_dirs=[data.shards_dir, *data.further_shards],
         )
         directory.claim(origin, start())
-    if config["compare"] and "untrained" not in summary:
-        log.info("scoring the untrained model and filled boxes")
-        summary = {"untrained": validate(trainer, module, data), "fill the box": filled_boxes(data)}
+    if config["compare"] and "start" not in summary:
+        log.info("scoring the model before training, and filled boxes")
+        summary = {"start": validate(trainer, module, data), "fill the box": filled_boxes(data)}
         if trainer.is_global_zero:
             directory.write_summary(summary)
     best = fit(trainer, module, data, directory)

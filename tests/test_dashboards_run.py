@@ -102,7 +102,7 @@ def test_dsc_and_nsd_of_every_modality_are_curves(finished: Path, file: WandbFil
 
 def test_every_validation_has_its_table(finished: Path, file: WandbFile) -> None:
     (folder,) = {path.parent for path in wandb_files(finished)}
-    for name, steps in (("untrained", [0]), ("validation", [1, 3]), ("trained", [4])):
+    for name, steps in (("start", [0]), ("validation", [1, 3]), ("trained", [4])):
         key = f"tables/{name}"
         assert [step for step, row in sorted(file.rows.items()) if key in row] == steps
         for step in steps:
@@ -197,7 +197,7 @@ def test_tables_and_pictures_are_files_beside_the_csv(finished: Path, file: Wand
         assert float(row["DSC"]) == pytest.approx(file.rows[int(row["step"])][key], abs=1e-6)
     pictures = {str(path.relative_to(finished / "images")) for path in (finished / "images").rglob("*.png")}
     ends = {f"{end}/{modality}.png" for end in ("best", "worst") for modality in ("CT", "US")}
-    assert pictures == {f"{title}/{end}" for title in ("untrained", "validation", "trained") for end in ends}
+    assert pictures == {f"{title}/{end}" for title in ("start", "validation", "trained") for end in ends}
     ours = cv2.imread(str(finished / "images" / "trained" / "best" / "US.png"))
     (folder,) = {path.parent for path in wandb_files(finished)}
     theirs = cv2.imread(str(folder / "files" / file.rows[4]["images/trained/best/US"]["filenames"][0]))
@@ -226,7 +226,7 @@ def test_a_run_that_fails_is_ended_as_failed_and_goes_on_as_the_same_run(
     first, second = read(tmp_path / "run")
     assert (first.exit_code, second.exit_code) == (1, 0)
     assert first.id == second.id == json.loads((tmp_path / "run" / "run.json").read_text())["id"]
-    assert "tables/untrained" in first.rows[0]
+    assert "tables/start" in first.rows[0]
     losses = [
         {step: row["train/loss"] for step, row in part.rows.items() if "train/loss" in row} for part in (first, second)
     ]
@@ -256,8 +256,8 @@ def test_two_ranks_show_what_one_shows_and_make_one_run(toy_shards: Path, tmp_pa
         assert only.exit_code == 0
         assert len(list((tmp_path / str(ranks) / "metrics").iterdir())) == 1
     files = [
-        "tables/untrained.csv",
-        *(f"images/untrained/{end}/{m}.png" for end in ("best", "worst") for m in ("CT", "US")),
+        "tables/start.csv",
+        *(f"images/start/{end}/{m}.png" for end in ("best", "worst") for m in ("CT", "US")),
     ]
     for name in files:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name

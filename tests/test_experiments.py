@@ -186,13 +186,14 @@ def test_quickstart_needs_no_files_and_no_account() -> None:
     has(
         given,
         {
-            "weights": None,
-            "heads": "lite_medsam",
+            "weights": "graysam_l0",
+            "heads": None,
+            "channels.colour": "keep",
             "data.shards_dir": "data_shards/demo",
             "data.prepare._target_": "graysam.data.demo.build_demo",
             "compare": True,
             "require_improvement": True,
-            "trainer.max_epochs": 3,
+            "trainer.max_epochs": 2,
         },
     )
     assert {key.split(".")[1] for key in given if key.startswith("logger.")} == {"csv"}

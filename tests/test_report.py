@@ -79,14 +79,14 @@ def test_mean_and_spread_by_hand() -> None:
 
 def test_means_over_seeds_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, shift in enumerate((0.0, 0.1, 0.2)):
-        make_run(tmp_path, "a/channels=paper", seed, summary(shift, untrained=-0.5))
+        make_run(tmp_path, "a/channels=paper", seed, summary(shift, start=-0.5))
     make_run(tmp_path, "a/channels=replicate", 0, summary(), epochs=2)
     assert main([str(tmp_path), "--modalities"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     macro, modalities = tables(printed.out)
     assert macro == [
-        ["variant", "finished", "epochs", "DSC", "NSD", "untrained DSC", "untrained NSD"],
+        ["variant", "finished", "epochs", "DSC", "NSD", "start DSC", "start NSD"],
         ["a/channels=paper", "3/3", "3", "70.00 ± 10.00", "50.00 ± 0.00", "10.00 ± 0.00", "50.00 ± 0.00"],
         ["a/channels=replicate", "1/1", "2", "60.00", "50.00", "-", "-"],
     ]
@@ -153,7 +153,7 @@ def test_a_table_is_markdown_whatever_its_cells_hold() -> None:
 def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path, "a", 0, summary())
     make_run(tmp_path, "a", 1, None, epochs=1)
-    make_run(tmp_path, "a", 2, {"untrained": summary()["trained"]}, epochs=None)
+    make_run(tmp_path, "a", 2, {"start": summary()["trained"]}, epochs=None)
     broken = {
         "b/seed0": ("summary.json", "{", "summary.json is no JSON"),
         "b/seed1": ("config.json", "[]", "config.json holds a list"),

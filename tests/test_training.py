@@ -149,7 +149,7 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
     assert file.metadata is not None
     assert set(file.tensors) == set(prepare_module(given, prepare_data(given)).model.state_dict())
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert set(summary) == {"untrained", "fill the box", "trained", "best_checkpoint"}
+    assert set(summary) == {"start", "fill the box", "trained", "best_checkpoint"}
     assert set(summary["trained"]) == {"CT", "US", "macro"}
     assert summary["fill the box"]["US"]["dsc"] == pytest.approx(0.86, abs=0.01)  # discs in their boxes
     columns = (run_dir / "metrics" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
@@ -195,7 +195,7 @@ def test_training_learns_the_toy_discs(toy_shards: Path, tmp_path: Path) -> None
     )
     assert run(given) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["trained"]["macro"]["dsc"] > summary["untrained"]["macro"]["dsc"] + 0.05
+    assert summary["trained"]["macro"]["dsc"] > summary["start"]["macro"]["dsc"] + 0.05
 
 
 def test_no_improvement_is_an_exit_code(toy_shards: Path, tmp_path: Path) -> None:

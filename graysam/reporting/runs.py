@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MACRO = "macro"
-UNTRAINED, FILLED, TRAINED = "untrained", "fill the box", "trained"
+START, FILLED, TRAINED = "start", "fill the box", "trained"
 CONFIG, SUMMARY, BENCHMARK = "config.json", "summary.json", "benchmark.json"
 EPOCH_MEANS = ("train/loss_epoch", "train/embedding_error_epoch")  # columns of metrics.csv, written when an epoch ends
 TIMES = ("encoder_ms", "decoder_ms", "image_ms")
@@ -48,7 +48,7 @@ class Kind:
 class Run:
     """What a run directory holds.
 
-    scores: by title (UNTRAINED, FILLED, TRAINED), of the validation slices at 256 px. epochs: those that ended, None
+    scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. epochs: those that ended, None
     where no CSV logger wrote them down. problem: "" for a finished run, else what it lacks, in one line.
     """
 
@@ -85,7 +85,7 @@ def read_run(path: Path) -> Run:
     try:
         epochs = _finished_epochs(path)
         summary = _json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
-        scores = {title: _scores(summary[title], SUMMARY) for title in (UNTRAINED, FILLED, TRAINED) if title in summary}
+        scores = {title: _scores(summary[title], SUMMARY) for title in (START, FILLED, TRAINED) if title in summary}
         benchmark = _json(path / BENCHMARK) if (path / BENCHMARK).is_file() else {"kinds": {}}
         kinds = {name: _kind(name, part) for name, part in _part(benchmark, "kinds", BENCHMARK).items()}
     except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graysam.reporting.runs import FILLED, MACRO, TIMES, TRAINED, UNTRAINED, Run, Score, natural_key
+from graysam.reporting.runs import FILLED, MACRO, START, TIMES, TRAINED, Run, Score, natural_key
 
 EMPTY = "-"
 PLAIN = "none"  # the kind that the others are compared with
@@ -71,7 +71,7 @@ def _percent(title: str, modality: str, metric: str) -> Getter:
 def _score_columns(runs: Sequence[Run], modality: str) -> dict[str, Getter]:
     """Return the columns of DSC and NSD: of the trained model, and of what it is compared with where that is there."""
     columns: dict[str, Getter] = {}
-    for title in (TRAINED, UNTRAINED, FILLED):
+    for title in (TRAINED, START, FILLED):
         if title == TRAINED or any(title in run.scores for run in runs):
             prefix = "" if title == TRAINED else f"{title} "
             columns |= {f"{prefix}{metric.upper()}": _percent(title, modality, metric) for metric in ("dsc", "nsd")}

@@ -43,8 +43,8 @@ class SeenObject:
 class ValidationReport(Callback):
     """Gives the run's loggers a table of every validation and pictures of its best and worst objects by modality.
 
-    Within training the table is `validation`; a validation before training is called `untrained`, one after it
-    `trained`, and the scores of these two are also logged as `untrained/dsc_slice256/<modality>` and so on. Pictures
+    Within training the table is `validation`; a validation before training is called `start`, one after it
+    `trained`, and the scores of these two are also logged as `start/dsc_slice256/<modality>` and so on. Pictures
     are `<table>/worst/<modality>` and `<table>/best/<modality>`. Of all objects, only those shown are kept in memory.
 
     Args:
@@ -134,7 +134,7 @@ def extremes(found: Iterable[SeenObject], worst: int, best: int) -> list[SeenObj
 def _title(trainer: lightning.Trainer) -> str:
     if trainer.state.fn == TrainerFn.FITTING:
         return "validation"
-    return "trained" if trainer.global_step else "untrained"
+    return "trained" if trainer.global_step else "start"
 
 
 def _objects(outputs: ValidationOutput, batch: Batch) -> list[SeenObject]:
