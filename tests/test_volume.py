@@ -100,6 +100,32 @@ def test_own_propagation_prompts_with_the_grown_low_resolution_box():
     np.testing.assert_array_equal(segs, (volume > 100).astype(np.uint16))
 
 
+def test_own_boxes_stay_within_the_pixels_of_the_given_box():
+    # Two grid pixels a native one. The middle slice's object fills the box; above it the stub finds nothing new, so the
+    # box grown by 3 would leave native columns 20 to 39 and rows 10 to 29: grid 40 to 79 and 20 to 59.
+    _, prompts = trace(np.zeros((5, 64, 128), np.uint8), [[20, 10, 0, 39, 29, 4]], FullBoxBackend())
+    boxes = {z: box.tolist() for _, z, box in prompts}
+    assert boxes[2] == [40, 20, 78, 58]
+    assert boxes[3] == boxes[1] == [40, 20, 79, 59]
+    assert boxes[4] == boxes[0] == [40, 20, 79, 59]
+
+
+class AsideBackend(StubBackend):
+    """The object always lies in the grid's last corner, whatever the box."""
+
+    def decode(self, embedding, boxes_256, covered=None):
+        logits = np.full((len(boxes_256), *embedding.shape[1:]), -8, np.float32)
+        logits[:, 100:120, 230:250] = 8
+        return logits, np.zeros(len(boxes_256), np.float32)
+
+
+def test_a_mask_outside_of_the_given_box_gives_no_prompt():
+    _, prompts = trace(np.zeros((3, 64, 128), np.uint8), [[20, 10, 0, 39, 29, 2]], AsideBackend())
+    assert [box.tolist() for _, _, box in prompts] == [[40, 20, 78, 58]] * 3
+    _, prompts = trace(np.zeros((3, 64, 128), np.uint8), [[100, 10, 0, 120, 55, 2]], AsideBackend())
+    assert [box.tolist() for _, _, box in prompts] == [[200, 20, 240, 110], [227, 97, 241, 111], [227, 97, 241, 111]]
+
+
 def test_own_boxes_stay_on_the_image():
     # The object fills the 64 x 80 image: 205 x 256 on the grid, so no box may pass row 204 or column 255.
     _, prompts = trace(np.zeros((3, 64, 80), np.uint8), [[0, 0, 0, 79, 63, 2]], FullBoxBackend())

@@ -96,8 +96,9 @@ def segment(
     propagation: where the box of the next slice comes from, always grown by 3 grid pixels a side; an empty
     mask falls back to the given box.
     - `own`: the object's low-resolution mask (logits > 0 where the image lies on the grid), clipped to the
-      image. The prompt lives on that same grid, so no way to native pixels and back blurs it, and neither
-      other objects nor the label's number have a say.
+      pixels of the given box: a volume's box surrounds its object in every slice, so what lies beyond is none of
+      it, and prompts cannot drift away. The prompt lives on that same grid, so no way to native pixels and back
+      blurs it, and neither other objects nor the label's number have a say. A mask wholly outside counts as empty.
     - `litemedsam`: the native mask filled with its label, resized by area and clipped to `size`, as
       LiteMedSAM's script does it; the box depends on the label's number. Kept to reproduce the published
       baseline.
@@ -143,7 +144,7 @@ def segment(
                 _paint(segs[z], item.label, logits, canvas, bounds)
                 if item.z_min < item.z_max:
                     own = propagation == "own"
-                    item.remember(z, _own_box(bounds, canvas) if own else _litemedsam_box(item.label, logits, canvas))
+                    item.remember(z, item.own_box(bounds) if own else _litemedsam_box(item.label, logits, canvas))
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -159,6 +160,7 @@ class _Object:
     z_mid: int
     z_max: int
     given_box: Float32Array  # (4,) on the grid
+    covered: Bounds  # grid pixels that the given box's native pixels cover
     _last_box: Float32Array | None = None
     _middle_box: Float32Array | None = None
 
@@ -168,6 +170,14 @@ class _Object:
             return self.given_box
         box = self._middle_box if z == self.z_mid - 1 else self._last_box
         return self.given_box if box is None else box
+
+    def own_box(self, bounds: Bounds | None) -> Float32Array | None:
+        """Return the box around the object's low-resolution mask, inside of the given one; None where there is none."""
+        if bounds is None:
+            return None
+        x_low, y_low, x_high, y_high = self.covered
+        box = np.maximum(grow_bounds(bounds, BOX_MARGIN, x_high, y_high), np.array([x_low, y_low, 0, 0], np.float32))
+        return box if (box[:2] < box[2:]).all() else None
 
     def remember(self, z: int, box: Float32Array | None) -> None:
         """Take the box around slice z's mask, None for an empty mask."""
@@ -225,13 +235,6 @@ def _paint(segs: UInt16Array, label: int, logits: Float32Array, canvas: Canvas, 
         np.maximum(labels, mask * np.uint16(label), out=labels)
 
 
-def _own_box(bounds: Bounds | None, canvas: Canvas) -> Float32Array | None:
-    """Return the box around the object's low-resolution mask."""
-    if bounds is None:
-        return None
-    return grow_bounds(bounds, BOX_MARGIN, canvas.resized_width - 1, canvas.resized_height - 1)
-
-
 def _litemedsam_box(label: int, logits: Float32Array, canvas: Canvas) -> Float32Array | None:
     """Return the box around the native mask, filled with its label and resized by area."""
     # The original's 8-bit map overflows past 255 objects; those get 16 bits.
@@ -280,8 +283,10 @@ def _as_boxes_3d(boxes: AnyArray) -> Float64Array:
 
 def _plan_objects(boxes: Float64Array, depth: int, canvas: Canvas, z_max_inclusive: bool) -> list[_Object]:
     grid_boxes = boxes_to_grid(boxes[:, [0, 1, 3, 4]], canvas.height, canvas.width, canvas.size)
+    ends = np.ceil((boxes[:, [3, 4]] + 1) * canvas.scale) - 1
+    ends = np.minimum(ends, [canvas.resized_width - 1, canvas.resized_height - 1])
     objects = []
-    for label, (box, grid_box) in enumerate(zip(boxes, grid_boxes, strict=True), start=1):
+    for label, (box, grid_box, end) in enumerate(zip(boxes, grid_boxes, ends, strict=True), start=1):
         z_min = max(int(box[2]), 0)
         z_written = min(int(box[5]), depth - 1 if z_max_inclusive else depth)
         z_max = z_written if z_max_inclusive else z_written - 1
@@ -292,5 +297,6 @@ def _plan_objects(boxes: Float64Array, depth: int, canvas: Canvas, z_max_inclusi
             )
         # The middle of the range as written, as both original scripts take it.
         z_mid = int((z_written - z_min) / 2 + z_min)
-        objects.append(_Object(label, z_min, z_mid, z_max, grid_box))
+        covered = int(grid_box[0]), int(grid_box[1]), int(end[0]), int(end[1])
+        objects.append(_Object(label, z_min, z_mid, z_max, grid_box, covered))
     return objects
