@@ -16,7 +16,7 @@ CHANNELS = (
 )
 OUTLINES = (
     "DSC is that of the whole case; of a volume the slice with most of the ground truth is shown. Boxes are dashed, "
-    "the ground truth is the thin blue line, the prediction the thick orange one; where they agree, blue lies on orange."
+    "ground truth is the thin blue line, prediction the thick orange one; where they agree, blue lies on orange."
 )
 
 
