@@ -1,7 +1,7 @@
 """What paper, code and official metric leave unsaid, computed: `python -m graysam.findings -o findings.json`.
 
-All findings are computed, or those that are named. Those about networks need `pip install '.[train]'` and are left out
-with the reason where it is missing, unless they are named. Input that cannot be used gives exit code 2.
+All findings are computed, or those that are named. Those on networks and splits need `pip install '.[train]'` and are
+left out with the reason where it is missing, unless they are named. Input that cannot be used gives exit code 2.
 """
 
 import argparse
@@ -12,19 +12,18 @@ from pathlib import Path
 
 from graysam.claims.diffusion import measure_diffusion
 from graysam.claims.finding import Finding, as_document, write_findings
-from graysam.claims.splits import count_leaks
 from graysam.claims.surfaces import compare_surfaces
 from graysam.extras import missing, require
 from graysam.reporting.findings import from_document, markdown
 from graysam.terminal import BAD_INPUT, one_line
 
-OF_IMAGES = ("nsd", "blur", "split")
-OF_NETWORKS = {  # name -> title, told where it cannot be computed
+NEED_TRAIN = {  # name -> title, told where it cannot be computed
+    "split": "Splits by slices and by patients",
     "quantization": "What dynamic quantization touches",
     "macs": "The paper's FLOPs",
     "models": "Parameters, multiply-accumulates and sizes",
 }
-NAMES = (*OF_IMAGES, *OF_NETWORKS)
+NAMES = ("nsd", "blur", *NEED_TRAIN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"unknown {', '.join(strangers)}; required: some of {', '.join(NAMES)}, or none for all")
         if arguments.output is not None and arguments.output.is_dir():
             raise ValueError(f"-o {arguments.output} is a folder; required: a file's name, such as findings.json")
-        if set(named) & OF_NETWORKS.keys():
+        if NEED_TRAIN.keys() & named:
             require("train")
         findings = [_compute(name, arguments.train_npz) for name in NAMES if not named or name in named]
         if arguments.output is not None:
@@ -51,9 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compute(name: str, train_npz: Path | None) -> Finding:
     command = f"python -m graysam.findings {name}"
-    if name == "split":
-        given = "" if train_npz is None else f" --train-npz {shlex.quote(str(train_npz))}"
-        return count_leaks(command + given, train_npz)
     if name == "nsd":
         return compare_surfaces(command)
     if name == "blur":
@@ -61,7 +57,12 @@ def _compute(name: str, train_npz: Path | None) -> Finding:
     absent = missing("train")
     if absent:
         reason = f"it needs {', '.join(absent)}: pip install '.[train]'"
-        return Finding(name, OF_NETWORKS[name], command, skipped=reason)
+        return Finding(name, NEED_TRAIN[name], command, skipped=reason)
+    if name == "split":
+        from graysam.claims.splits import count_leaks
+
+        given = "" if train_npz is None else f" --train-npz {shlex.quote(str(train_npz))}"
+        return count_leaks(command + given, train_npz)
     from graysam.claims.networks import count_operations, find_quantized, list_models
 
     of_networks: dict[str, Callable[[str], Finding]] = {

@@ -10,7 +10,7 @@ from graysam.imaging.channels import PeronaMalik, Released
 from graysam.imaging.presets import load_scheme
 
 _SIDE, _STEP, _NOISE = 128, 100, 5  # px, grey levels, and their standard deviation
-_RELEASED, _REAL = "released code", "Perona-Malik, kappa on the image's scale"
+_RELEASED, _REAL = "released code", "Perona-Malik"
 
 
 def noisy_step() -> NDArray[np.uint8]:

@@ -65,7 +65,8 @@ def find_quantized(command: str) -> Finding:
         shares = {what: 100 * _sum(report[what], 0) / _sum(report[what], 1) for what in ("parameters", "macs")}
         encoder, heads = (report["layers"][part] for part in PARTS)
         label = NETWORKS[name][0]
-        rows.append([label, *encoder, *heads, shares["parameters"], shares["macs"]])
+        touched = [f"{hit} of {total}" for hit, total in (encoder, heads)]
+        rows.append([label, *touched, shares["parameters"], shares["macs"]])
         told.append(
             f"of {label} {encoder[0]} of {encoder[1]} layers of the encoder and {heads[0]} of {heads[1]} of the heads, "
             f"{shares['parameters']:.1f} % of the parameters and {shares['macs']:.1f} % of the multiply-accumulates"
@@ -75,11 +76,9 @@ def find_quantized(command: str) -> Finding:
         title=title,
         command=command,
         summary=f"torch's dynamic quantization replaces nn.Linear alone: {'; '.join(told)}.",
-        columns=(
-            "model", "encoder: layers touched", "of", "heads: layers touched", "of", "parameters (%)", "MACs (%)",
-        ),
+        columns=("model", "encoder layers", "layers of the heads", "parameters (%)", "MACs (%)"),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def _sum(parts: dict[str, list[int]], place: int) -> int:

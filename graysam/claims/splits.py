@@ -83,6 +83,6 @@ def count_leaks(command: str, train_npz: Path | None) -> Finding:
             f"the released code does, takes slices of {held_out} patients, and other slices of {both} of these are "
             f"trained on; held out by patient, it is {rows[1][3]}."
         ),
-        columns=("split by", "held out (%)", "patients with slices held out", "of these also in training"),
+        columns=("split by", "held out (%)", "patients held out", "also in training"),
         rows=rows,
     )

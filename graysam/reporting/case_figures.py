@@ -48,7 +48,7 @@ def draw_channels(views: Sequence[View], path: Path) -> None:
         grid = block.add_gridspec(2, 2 + len(SCHEMES))
         whole = block.add_subplot(grid[:, :2])
         _show(whole, channels(view.image, load_scheme("replicate"))[..., 0])
-        whole.set_xlabel("raw image", fontsize=_LARGE)
+        whole.set_title("raw image", fontsize=_LARGE)
         for column, name in enumerate(SCHEMES):
             made = channels(view.image, load_scheme(name))
             for row, ordinal in enumerate(("2nd", "3rd")):

@@ -81,5 +81,5 @@ def _titled(shown: Sequence[tuple[str, View]]) -> list[tuple[str, View]]:
 
 
 def _table(shown: Sequence[tuple[str, View]]) -> Table:
-    rows = [[words, view.name, f"{100 * view.dsc:.2f}"] for words, view in shown]
-    return Table("Best and worst case by DSC (%)", ["modality", "case", "DSC"], rows, labels=2)
+    rows = [[words, f"{100 * view.dsc:.2f}", view.name] for words, view in shown]
+    return Table("Best and worst case by DSC (%)", ["modality", "DSC", "case"], rows)
