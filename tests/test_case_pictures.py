@@ -138,8 +138,7 @@ def test_the_window_holds_all_that_is_drawn_with_a_margin() -> None:
 
 def test_lines_lie_where_masks_and_boxes_end() -> None:
     """On a window of 64 px drawn at 640, a native pixel is 10 px; truth and prediction are apart."""
-    truth, masks = square(), np.zeros((64, 64), np.uint8)
-    truth[:], masks[:] = 0, 0
+    truth, masks = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
     truth[10:30, 10:30] = 1
     masks[40:55, 40:55] = 3
     view = View("a", "US", np.full((64, 64), 90, np.uint8), boxes=np.array([[0, 0, 63, 63]]), truth=truth, masks=masks)
@@ -152,12 +151,22 @@ def test_lines_lie_where_masks_and_boxes_end() -> None:
     assert edge == {BOX, (0, 0, 0)}, "dashes of white and black"
 
 
+def test_a_boxs_last_pixel_lies_in_it() -> None:
+    """A box from pixel 10 to 19 ends where pixel 20 begins; the other box only widens the window to 64 px."""
+    boxes = np.array([[10, 10, 19, 19], [0, 0, 63, 63]])
+    picture = panel(View("a", "US", np.full((64, 64), 90, np.uint8), boxes=boxes), 640)
+    drawn = [x for x in range(50, 300) if tuple(picture[150, x]) != (90, 90, 90)]
+    assert min(drawn) + max(drawn) == 100 + 200 and 95 < min(drawn) < 100, "lines around 100 and 200"
+
+
+def colours(picture: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for pixel in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+
+
 def test_where_they_agree_truth_lies_on_the_prediction() -> None:
     view = View("a", "US", np.full((64, 64), 90, np.uint8), truth=square(), masks=square())
-    found = {tuple(pixel) for pixel in panel(view).reshape(-1, 3).tolist()}
-    assert {TRUTH, PREDICTION} <= found
-    only = {tuple(p) for p in panel(View("a", "US", view.image, truth=square())).reshape(-1, 3).tolist()}
-    assert PREDICTION not in only
+    assert {TRUTH, PREDICTION} <= colours(panel(view))
+    assert PREDICTION not in colours(panel(View("a", "US", view.image, truth=square())))
 
 
 def test_channels_are_those_that_the_network_sees() -> None:
