@@ -164,8 +164,9 @@ def colours(picture: np.ndarray) -> set[tuple[int, ...]]:
 
 
 def test_where_they_agree_truth_lies_on_the_prediction() -> None:
-    view = View("a", "US", np.full((64, 64), 90, np.uint8), truth=square(), masks=square())
-    assert {TRUTH, PREDICTION} <= colours(panel(view))
+    boxes = np.array([[10, 20, 29, 39]])  # tight, so it lies below them all along
+    view = View("a", "US", np.full((64, 64), 90, np.uint8), boxes=boxes, truth=square(), masks=square())
+    assert {TRUTH, PREDICTION} <= colours(panel(view)) and BOX not in colours(panel(view))
     assert PREDICTION not in colours(panel(View("a", "US", view.image, truth=square())))
 
 
@@ -196,12 +197,12 @@ def test_the_report_shows_cases_twice_the_same(folders: Folders, tmp_path: Path)
         "Channels (the paper's Figure 2)",
     ]
     assert re.findall(r"\]\((\S+\.png)\)", markdown) == ["extremes.png", "worst.png", "channels.png"]
-    rows = re.findall(r"^\| (\S+, (?:best|worst|only case)) +\| +(\S+) \| +(\S.*?) \|$", markdown, re.MULTILINE)
+    rows = re.findall(r"^\| (\S+, (?:best|worst|only)) +\| +(\S+) +\| +(\S.*?) +\|$", markdown, re.MULTILINE)
     assert rows == [
-        ("CT, only case", "100.00", "3DBox_CT_e, slice 3"),
+        ("CT, only", "100.00", "3DBox_CT_e, slice 3"),
         ("US, best", "100.00", "2DBox_US_a"),
         ("US, worst", "0.00", "2DBox_US_c"),
-        ("Dermoscopy, only case", "100.00", "2DBox_Dermoscopy_d"),
+        ("Dermoscopy, only", "100.00", "2DBox_Dermoscopy_d"),
     ]
     missing = markdown.partition("## What is missing")[2]
     assert "Figure" not in missing and first["report.html"].count(b"data:image/png") == 3

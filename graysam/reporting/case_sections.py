@@ -57,7 +57,7 @@ def cases_section(folders: Folders, metrics: Sequence[CaseScores]) -> tuple[Sect
             left_out.append(f"{case}: {' '.join(str(error).split())}")
     shown: list[tuple[str, View]] = []
     for modality, (best, worst_one) in extremes.items():
-        pair = {"only case": best} if best == worst_one else {"best": best, "worst": worst_one}
+        pair = {"only": best} if best == worst_one else {"best": best, "worst": worst_one}
         shown += [(f"{modality}, {word}", views[case]) for word, case in pair.items() if case in views]
     if not shown:
         return None, left_out
@@ -82,4 +82,4 @@ def _titled(shown: Sequence[tuple[str, View]]) -> list[tuple[str, View]]:
 
 def _table(shown: Sequence[tuple[str, View]]) -> Table:
     rows = [[words, f"{100 * view.dsc:.2f}", view.name] for words, view in shown]
-    return Table("Best and worst case by DSC (%)", ["modality", "DSC", "case"], rows)
+    return Table("Best and worst case by DSC (%)", ["modality", "DSC", "case"], rows, labels=3)

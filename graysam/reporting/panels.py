@@ -27,8 +27,8 @@ _DASH = 14  # px
 def panel(view: View, side: int = SIDE) -> Picture:
     """Draw a case: uint8 RGB (side,side), black where the image ends.
 
-    The truth is a thin line upon the prediction's thick one, so that both are seen where they agree; boxes are dashed.
-    Without objects and boxes the whole image is shown.
+    The truth is a thin line upon the prediction's thick one, so that both are seen where they agree; boxes are dashed
+    and lie below both, because tight ones would hide what they touch. Without any, all of the image is shown.
     """
     x0, y0, length = window(view)
     image = view.image if view.image.ndim == 3 else cv2.cvtColor(view.image, cv2.COLOR_GRAY2RGB)
@@ -37,14 +37,14 @@ def panel(view: View, side: int = SIDE) -> Picture:
     picture: Picture = np.asarray(cv2.resize(cut, (side, side), interpolation=smooth), np.uint8)
     thin = max([len(view.boxes), *(len(np.unique(labels)) for labels in _labels(view))]) > _MANY
     scale = side / length
-    if view.masks is not None:
-        _outline(picture, _cut(view.masks, x0, y0, length), PREDICTION, 4 if thin else 8, casing=2)
-    if view.truth is not None:
-        _outline(picture, _cut(view.truth, x0, y0, length), TRUTH, 2 if thin else 3)
     for x_min, y_min, x_max, y_max in view.boxes:
         # A box's pixels are inclusive, so its right and lower edges lie one pixel further.
         corners = np.array([x_min - x0, y_min - y0, x_max + 1 - x0, y_max + 1 - y0]) * scale
         _dashed_rectangle(picture, np.clip(np.rint(corners), 0, side - 1).astype(int), 1 if thin else 3)
+    if view.masks is not None:
+        _outline(picture, _cut(view.masks, x0, y0, length), PREDICTION, 4 if thin else 8, casing=2)
+    if view.truth is not None:
+        _outline(picture, _cut(view.truth, x0, y0, length), TRUTH, 2 if thin else 3)
     return picture
 
 
