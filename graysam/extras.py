@@ -23,16 +23,21 @@ MODULES = {
 }
 
 
+def missing(extra: str) -> list[str]:
+    """Return the modules of an extra, a key of MODULES, that are not installed; nothing is imported."""
+    return [name for name in MODULES[extra] if importlib.util.find_spec(name) is None]
+
+
 def require(extra: str) -> None:
     """Exit with code 2 and one line on the standard error when a module of an extra is not installed.
 
     Args:
         extra: a key of MODULES.
     """
-    missing = [name for name in MODULES[extra] if importlib.util.find_spec(name) is None]
-    if missing:
+    absent = missing(extra)
+    if absent:
         print(
-            f"error: this command needs {', '.join(missing)}, which the plain installation leaves out: "
+            f"error: this command needs {', '.join(absent)}, which the plain installation leaves out: "
             f"pip install '.[{extra}]'",
             file=sys.stderr,
         )

@@ -66,10 +66,7 @@ def case_metrics(
     if absent not in ("skip", "official"):
         raise ValueError(f"absent is {absent!r}; required: skip or official")
     _check_tolerance(tolerance)
-    _check_labels("gts", gts)
-    _check_labels("segs", segs)
-    if gts.shape != segs.shape:
-        raise ValueError(f"segs have shape {segs.shape}, gts {gts.shape}; required: the same shape")
+    _check_label_maps(gts, segs)
     spacing = None if gts.ndim == 2 else _checked_spacing(spacing_mm)
     last = int(gts.max(initial=0))
     bounds = _label_bounds(gts, segs, last)
@@ -92,6 +89,16 @@ def case_metrics(
     pairs = [_image_surface_dices(gt, pred, tolerance) for gt, pred in _label_masks(gts, segs, bounds)]
     nsd, contour = np.mean(pairs, axis=0)
     return CaseMetrics(dsc, float(nsd), float(contour))
+
+
+def case_dice(gts: NDArray[Any], segs: NDArray[Any]) -> float:
+    """Return the `dsc` of `case_metrics` (absent="skip") alone: no surface is measured, no spacing needed.
+
+    gts, segs: integers, (H,W) or (D,H,W). NaN where gts hold no label. Raises ValueError as `case_metrics` does.
+    """
+    _check_label_maps(gts, segs)
+    scores = [_dice(*pair) for pair in _label_masks(gts, segs, _label_bounds(gts, segs, int(gts.max(initial=0))))]
+    return float(np.mean(scores)) if scores else _NAN
 
 
 def binary_metrics(gt: Mask, pred: Mask) -> tuple[float, float]:
@@ -283,6 +290,13 @@ def _checked_masks(gt: Mask, pred: Mask, ranks: tuple[int, ...]) -> tuple[Mask, 
     if gt.shape != pred.shape or gt.ndim not in ranks:
         raise ValueError(f"masks have shapes {gt.shape} and {pred.shape}; required: the same, of rank {ranks}")
     return gt, pred
+
+
+def _check_label_maps(gts: NDArray[Any], segs: NDArray[Any]) -> None:
+    _check_labels("gts", gts)
+    _check_labels("segs", segs)
+    if gts.shape != segs.shape:
+        raise ValueError(f"segs have shape {segs.shape}, gts {gts.shape}; required: the same shape")
 
 
 def _check_labels(name: str, labels: NDArray[Any]) -> None:

@@ -1,5 +1,6 @@
-"""`python -m graysam.report RUNS...`: run directories, metrics files, probes and benchmarks become tables and figures.
+"""`python -m graysam.report RUNS...`: run directories, metrics files, probes, benchmarks, findings become a report.
 
+`--cases IMGS` adds the channels of grey images, and with `--gts GTS --segs SEGS` the best and worst cases' pictures.
 Without `-o` the tables are printed; `-o FILE.md` also writes them. `-o FOLDER` writes the whole report: `report.md`
 with its pictures, and `report.html`, one file that opens anywhere.
 """
@@ -14,15 +15,18 @@ from graysam.benchmarking.results import Document, accuracy_of
 from graysam.benchmarking.tables import markdown as speed_tables
 from graysam.extras import require
 from graysam.files import replacing
+from graysam.reporting.case_files import Folders
+from graysam.reporting.case_sections import cases_section, channels_section, scores_of
 from graysam.reporting.document import (
     Section,
     accuracy_section,
     document,
+    findings_sections,
     missing_section,
     probes_section,
     runs_section,
 )
-from graysam.reporting.inputs import Inputs, collect
+from graysam.reporting.inputs import REQUIRED, Inputs, collect
 from graysam.reporting.runs import read_run
 from graysam.reporting.tables import report
 from graysam.terminal import BAD_INPUT, FAILED, one_line
@@ -42,8 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"-o {output} is a folder; give a folder's name that does not end in .md")
         if folder is not None and folder.is_file():
             raise ValueError(f"-o {folder} is a file; required: a folder, or a file's name such as report.md")
+        folders = Folders(arguments.cases, arguments.gts, arguments.segs)
+        if not arguments.runs and folders == Folders():
+            raise ValueError(f"nothing to report; required: {REQUIRED}, or --cases IMGS")
         inputs = collect(arguments.runs)
-        text, left_out, unreadable = _compose(inputs, folder, arguments)
+        text, left_out, unreadable = _compose(inputs, folders, folder, arguments)
         if folder is not None:
             from graysam.reporting.page import to_html
 
@@ -63,31 +70,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compose(
-    inputs: Inputs, folder: Path | None, arguments: argparse.Namespace
+    inputs: Inputs, folders: Folders, folder: Path | None, arguments: argparse.Namespace
 ) -> tuple[str, Sequence[str], Sequence[str]]:
     """Return the report's Markdown, its pictures drawn into `folder`.
 
-    Also a line for each run that is not in it, and for each whose learning curve cannot be read.
+    Also a line for each run that is not in it, and for each learning curve or case that cannot be read.
     """
     runs = [read_run(path) for path in inputs.runs]
     plain = folder is None and arguments.reference is None
-    if plain and runs and not (inputs.metrics or inputs.probes or inputs.benchmarks):
+    only_runs = not (inputs.metrics or inputs.probes or inputs.benchmarks or inputs.findings)
+    if plain and runs and only_runs and folders == Folders():
         made = report(runs, modalities=arguments.modalities, kinds=arguments.kinds)
         return made.markdown, made.left_out, []
     sections: list[Section] = []
     left_out: list[str] = []
     unreadable: list[str] = []
     if inputs.metrics:
-        sections.append(accuracy_section(inputs.metrics))
+        sections.append(accuracy_section(inputs.metrics, scores_of(folders, inputs.metrics)))
+    if folders.complete:
+        shown, lines = cases_section(folders, inputs.metrics)
+        sections += [] if shown is None else [shown]
+        unreadable += lines
     sections += [_speed_section(found, number) for number, found in enumerate(inputs.benchmarks, start=1)]
     if inputs.probes:
         sections.append(probes_section(inputs))
+    if folders.cases is not None:
+        grey, lines = channels_section(folders)
+        sections += [] if grey is None else [grey]
+        unreadable += [line for line in lines if line not in unreadable]
     if runs:
-        section, left_out, unreadable = runs_section(
+        section, left_out, without_curve = runs_section(
             runs, modalities=arguments.modalities, kinds=arguments.kinds, reference=arguments.reference
         )
         sections.append(section)
-    return document([*sections, missing_section(inputs)], folder), left_out, unreadable
+        unreadable += without_curve
+    sections += findings_sections(inputs.findings)
+    return document([*sections, missing_section(inputs, folders)], folder), left_out, unreadable
 
 
 def _speed_section(found: Document, number: int) -> Section:
@@ -121,10 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "runs",
         type=Path,
-        nargs="+",
+        nargs="*",
         metavar="RUNS",
-        help="run directories, metrics files (evaluate -o), probes, benchmarks, or folders that hold some",
+        help="run directories, metrics files (evaluate -o), probes, benchmarks, findings, or folders that hold some",
     )
+    parser.add_argument("--cases", type=Path, metavar="IMGS", help="input NPZ (imgs, boxes): draws their channels")
+    parser.add_argument("--gts", type=Path, metavar="GTS", help="their masks, for pictures of best and worst cases")
+    parser.add_argument("--segs", type=Path, metavar="SEGS", help="what graysam.predict made of them, likewise")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write the report; FILE.md: tables only")
     parser.add_argument(
         "--reference",

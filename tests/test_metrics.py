@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from graysam.metrics import (
     CaseMetrics,
     binary_metrics,
+    case_dice,
     case_metrics,
     contour_dice,
     dice,
@@ -213,6 +214,18 @@ def test_a_label_of_segs_alone_scores_zero_below_the_last_label_of_gts_only() ->
     assert case_metrics(gts, segs).dsc == pytest.approx(2 / 3)
     segs[25:28, 25:28] = 4
     assert case_metrics(gts, segs).dsc == 1.0
+
+
+def test_case_dice_is_that_of_the_whole_score() -> None:
+    """Labels 1 (half found), 2 (not found) and 4 (found); 3 is a gap, and 5 of segs alone does not count."""
+    gts, segs = np.zeros((4, 8), np.uint8), np.zeros((4, 8), np.uint8)
+    gts[0], gts[1], gts[2] = 1, 2, 4
+    segs[0, :4], segs[2], segs[3] = 1, 4, 5
+    assert case_dice(gts, segs) == pytest.approx((2 * 4 / 12 + 0 + 1) / 3) == case_metrics(gts, segs).dsc
+    assert math.isnan(case_dice(np.zeros_like(gts), segs))
+    assert case_dice(gts[None], segs[None]) == case_dice(gts, segs), "no spacing needed"
+    with pytest.raises(ValueError, match="required: the same shape"):
+        case_dice(gts, segs[:3])
 
 
 def test_gts_without_labels_are_not_scored() -> None:

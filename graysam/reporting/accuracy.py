@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,11 @@ from graysam.reporting.tables import EMPTY
 METRICS = ("dsc", "nsd", "nsd_contour")
 RESAMPLES = 10_000
 _ORDER = ("CT", "MR", "PET", "US", "XRay", "X-Ray", "Dermoscopy", "Endoscopy", "Fundus", "Microscopy")  # the paper's
+
+
+def in_papers_order(modalities: Iterable[str]) -> list[str]:
+    """Return modalities in the paper's order, others by name after them."""
+    return sorted(modalities, key=lambda m: (_ORDER.index(m) if m in _ORDER else len(_ORDER), m))
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,14 @@ class CaseScores:
 
     @property
     def modalities(self) -> list[str]:
-        """Return the modalities in the paper's order, others by name after them."""
+        """Return the modalities, see `in_papers_order`."""
         found = {modality for by_modality in self.scores.values() for modality in by_modality}
-        return sorted(found, key=lambda m: (_ORDER.index(m) if m in _ORDER else len(_ORDER), m))
+        return in_papers_order(found)
+
+    @property
+    def dsc_by_case(self) -> dict[str, float]:
+        """Return the DSC of every case that has one, whatever its modality."""
+        return {case: dsc for group in self.scores["dsc"].values() for case, dsc in group.items()}
 
 
 @dataclass(frozen=True)

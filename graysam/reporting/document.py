@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graysam.reporting.accuracy import METRICS, CaseScores
+from graysam.reporting.case_files import Folders
 from graysam.reporting.curves import curve_table, draw, read_curves
 from graysam.reporting.figures import draw_calibration, draw_robustness, draw_sizes
+from graysam.reporting.findings import MODELS, Found, markdown
 from graysam.reporting.inputs import Inputs
 from graysam.reporting.paired_runs import kinds_differences_table, variants_table
 from graysam.reporting.paper_tables import (
@@ -43,21 +45,21 @@ class Section:
         return "\n\n".join(lines)
 
 
-def accuracy_section(metrics: Sequence[CaseScores]) -> Section:
-    """Return Table 4 in every metric, what each arm gains, and the worst cases."""
+def accuracy_section(metrics: Sequence[CaseScores], shown: CaseScores | None = None) -> Section:
+    """Return Table 4 in every metric, what each arm gains, and the worst cases of the file whose masks are shown."""
     parts = [table_4(metrics, metric).markdown() for metric in METRICS]
     parts.insert(len(METRICS), NOT_COMPARABLE)
     if next(iter(ARMS)) in arms_of(metrics):
         parts += [differences_table(metrics, metric).markdown() for metric in METRICS]
-    return Section("Accuracy (the paper's Table 4)", [*parts, worst_table(metrics).markdown()])
+    return Section("Accuracy (the paper's Table 4)", [*parts, worst_table(metrics, shown).markdown()])
 
 
-def worst_table(metrics: Sequence[CaseScores]) -> Table:
-    """Return the cases with the smallest DSC of the last arm that there is (or of the last file), beside the others."""
+def worst_table(metrics: Sequence[CaseScores], of: CaseScores | None = None) -> Table:
+    """Return the cases with the smallest DSC of a file, beside the others; None: the last arm's, or the last file's."""
     arms = arms_of(metrics)
-    of = list(arms.values())[-1] if arms else metrics[-1]
-    columns = arms or {scores.name: scores for scores in metrics}
-    dsc = {name: _flat(scores) for name, scores in columns.items()}
+    of = of or (list(arms.values())[-1] if arms else metrics[-1])
+    columns = arms if of in arms.values() else {scores.name: scores for scores in metrics}
+    dsc = {name: scores.dsc_by_case for name, scores in columns.items()}
     cases = {(modality, case): value for modality, group in of.scores["dsc"].items() for case, value in group.items()}
     worst = sorted(cases, key=lambda key: (cases[key], key))[:WORST]
     rows = [
@@ -65,10 +67,6 @@ def worst_table(metrics: Sequence[CaseScores]) -> Table:
         for modality, case in worst
     ]
     return Table(f"The {WORST} cases with the smallest DSC (%) of {of.name}", ["case", "modality", *columns], rows, 2)
-
-
-def _flat(scores: CaseScores) -> dict[str, float]:
-    return {case: value for group in scores.scores["dsc"].values() for case, value in group.items()}
 
 
 def probes_section(inputs: Inputs) -> Section:
@@ -124,13 +122,30 @@ def runs_section(
     return section, list(made.left_out), unreadable
 
 
-def missing_section(inputs: Inputs) -> Section:
+def findings_sections(findings: Sequence[Found]) -> list[Section]:
+    """Return what was found about paper and metric, and the table of the models on its own; none for none."""
+    models = [one for one in findings if one.name == MODELS]
+    others = [one for one in findings if one.name != MODELS]
+    sections = [Section(one.title, one.parts()) for one in models]
+    return sections + ([Section("Findings", [markdown(others)])] if others else [])
+
+
+def missing_section(inputs: Inputs, folders: Folders) -> Section:
     """Return what the report would hold with more inputs, and the command that makes each."""
     lines = [f"{line} (`python -m graysam.evaluate -o`)" for line in missing_arms(inputs.metrics)]
     if not inputs.benchmarks:
         lines.append("no speed: no benchmark.json was given (`python -m graysam.benchmark -o`)")
     if not inputs.probes:
         lines.append("no robustness: no probe was given (`python -m graysam.probe -o`)")
+    if not any(one.name != MODELS for one in inputs.findings):
+        lines.append("no findings: no findings.json was given (`python -m graysam.findings -o findings.json`)")
+    if not any(one.name == MODELS for one in inputs.findings):
+        lines.append("no parameters, operations and sizes (`python -m graysam.findings -o findings.json`)")
+    if folders.cases is None:
+        lines.append("no channels (Figure 2): give case files (`python -m graysam.report --cases IMGS`)")
+    if not folders.complete:
+        what = "no successes and failures (Figure 3, pictures of the worst cases)"
+        lines.append(f"{what}: also give `{' '.join(folders.absent)}`; masks come from `python -m graysam.predict`")
     if not inputs.runs:
         lines.append("no training: no run directory was given (`python -m graysam.train`)")
     return Section("What is missing", ["\n".join(f"- {line}" for line in lines) if lines else "Nothing."])

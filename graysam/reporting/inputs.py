@@ -1,4 +1,4 @@
-"""What a report is made of: run directories, metrics files, probes and benchmarks, found by what they hold."""
+"""What a report is made of: run directories, metrics files, probes, benchmarks, findings, found by what they hold."""
 
 import csv
 import json
@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from graysam.reporting.accuracy import METRICS, CaseScores, read_case_scores
+from graysam.reporting.findings import Found, is_findings, read_findings
 from graysam.reporting.probes import Probe, is_probe, read_probe
 from graysam.reporting.runs import CONFIG, SUMMARY, natural_key
+
+REQUIRED = "run directories, metrics files, probes, benchmarks, findings"
 
 
 @dataclass
@@ -21,28 +24,29 @@ class Inputs:
     metrics: list[CaseScores] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[Found] = field(default_factory=list)
 
 
 def collect(paths: Iterable[Path]) -> Inputs:
     """Find what files and folders hold; a run directory counts as one and is not searched itself.
 
-    Other files in folders are left alone; a file that is named must be a metrics file (CSV), a probe or a benchmark
-    (JSON).
+    Other files in folders are left alone; a file that is named must be a metrics file (CSV), a probe, a benchmark or
+    findings (JSON).
 
     Raises:
         ValueError: a path that is not there, a folder that holds nothing of all this, a file that is something else or
-            damaged, two metrics files of one name.
+            damaged, two metrics files of one name, two files of findings.
     """
     found = Inputs()
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
-            raise ValueError(f"{path} does not exist; required: run directories, metrics files, probes, benchmarks")
+            raise ValueError(f"{path} does not exist; required: {REQUIRED}")
         runs, files = _below(path) if path.is_dir() else ([], [path])
         kinds = [(file, kind) for file in files if (kind := _kind(file)) is not None]
         if not runs and not kinds:
             what = "holds no run" if path.is_dir() else "is no metrics file, probe or benchmark"
-            raise ValueError(f"{path} {what}; required: run directories, metrics files, probes, benchmarks")
+            raise ValueError(f"{path} {what}; required: {REQUIRED}")
         found.runs += [run for run in runs if _new(run, seen)]
         for file, kind in kinds:
             if _new(file, seen):
@@ -89,6 +93,8 @@ def _kind(file: Path) -> str | None:
         return None
     if is_probe(document):
         return "probe"
+    if is_findings(document):
+        return "findings"
     return "benchmark" if isinstance(document, dict) and document.keys() >= {"contenders", "cases"} else None
 
 
@@ -97,5 +103,9 @@ def _add(found: Inputs, file: Path, kind: str) -> None:
         found.metrics.append(read_case_scores(file))
     elif kind == "probe":
         found.probes.append(read_probe(file))
+    elif kind == "findings":
+        if found.findings:
+            raise ValueError(f"{file} is a second file of findings; give one")
+        found.findings += read_findings(file)
     else:
         found.benchmarks.append(json.loads(file.read_text(encoding="utf-8")))

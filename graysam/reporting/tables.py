@@ -15,7 +15,7 @@ Getter = Callable[[Run], float | None]  # a run's value of one column; None wher
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the names of the columns, and rows of text; the first `labels` columns name the row."""
+    """A title ("" for none), the names of the columns, and rows of text; the first `labels` columns name the row."""
 
     title: str
     columns: Sequence[str]
@@ -32,7 +32,8 @@ class Table:
             for row in cells
         ]
         rule = "|".join("-" * (w + 1) + ("-" if side == "<" else ":") for side, w in zip(sides, widths, strict=True))
-        return "\n".join([f"**{self.title}**", "", lines[0], f"|{rule}|", *lines[1:]])
+        title = [f"**{self.title}**", ""] if self.title else []
+        return "\n".join([*title, lines[0], f"|{rule}|", *lines[1:]])
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""What the paper, its code and the official metric claim or leave unsaid, computed anew."""
