@@ -5,6 +5,7 @@ import pytest
 from graysam.config.composing import load_group
 from graysam.models.build import build_sam
 from graysam.models.cost import measure_cost
+from graysam.runtime.quantize.accounting import account_for
 
 
 def test_macs_of_the_papers_batch() -> None:
@@ -27,3 +28,17 @@ def test_macs_of_a_convolution_by_hand() -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.image_encoder.neck.laterals[0].conv(torch.zeros(1, 512, 8, 8))
     assert counter.get_total_flops() // 2 == 512 * 256 * 8 * 8
+
+
+def test_attentions_products_are_counted() -> None:
+    """By hand, for one box: 7 tokens (IoU, 4 masks, 2 corners) and 64x64 cells, two products each.
+
+    Tokens among themselves in both blocks, 256 wide; tokens to cells and back in both, tokens to cells at the end, 128
+    wide. Beside that and the layers there is one product more: a mask's 32 weights with 256x256 cells.
+    """
+    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
+    layers = account_for(model, 256).layers
+    heads = sum(layer.macs for name, layer in layers.items() if not name.startswith("image_encoder"))
+    attention = 2 * 2 * 7 * 7 * 256 + 5 * 2 * 7 * 64 * 64 * 128
+    cost = measure_cost(model, batch=1, boxes_per_image=1, size=256)
+    assert cost.macs["heads"] - heads == attention + 32 * 256 * 256
