@@ -133,6 +133,7 @@ def test_images_without_masks_calibrate_beside_training_slices(toy_shards: Path,
         (("m", "-o", "b", "--kind", "int4"), "invalid choice: 'int4'"),
         (("m", "-o", "b", "--cases", "x"), "--cases and --gts go together"),
         (("m", "-o", "b", "--threads", "0"), "required: at least 1"),
+        (("m", "-o", "b", "--kind", "int8", "--blend-from", "x"), "--blend-from goes with --kind weights"),
         (("m", "-o", "b", "--calibration-images", "0"), "calibration_images is 0; required: at least 1"),
     ],
 )

@@ -6,12 +6,10 @@ Needs the extra `train`. Networks have random weights: nothing here depends on t
 from functools import cache
 from typing import Any
 
-from torch import nn
-
 from graysam.claims.finding import Cell, Finding
 from graysam.config.composing import load_group
 from graysam.models.build import build_sam
-from graysam.models.cost import Cost, measure_cost
+from graysam.models.cost import Cost, count_parameters, measure_cost
 from graysam.models.sam import Sam
 from graysam.models.weights import GRAYSAM_L0, LITE_MEDSAM, resolve
 from graysam.resources import weights_dir
@@ -114,7 +112,7 @@ def list_models(command: str) -> Finding:
     parameters, macs = {}, {}
     for name, (title, shipped) in NETWORKS.items():
         model, cost = _network(name), _cost(name)
-        parts = [_parameters(part) for part in (model.image_encoder, model.prompt_encoder, model.mask_decoder)]
+        parts = [count_parameters(part) for part in (model.image_encoder, model.prompt_encoder, model.mask_decoder)]
         parameters[name], macs[name] = sum(parts), cost.total_macs
         gmac = [cost.macs[part] / 1e9 for part in PARTS]
         rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6, _weights_mb(shipped), _bundle_mb(shipped)])
@@ -135,10 +133,6 @@ def list_models(command: str) -> Finding:
         ),
         rows=rows,
     )  # fmt: skip
-
-
-def _parameters(part: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def _weights_mb(shipped: str | None) -> float | None:

@@ -33,11 +33,16 @@ def mask_bounds(mask: AnyArray) -> Bounds | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
 
-def grow_bounds(bounds: Bounds, margin: int, x_limit: int, y_limit: int) -> Float32Array:
-    """Return bounds grown by `margin` pixels a side and clipped to 0..limit, as a box float32 (4,)."""
+def grow_bounds(
+    bounds: Bounds, margin: int, x_limit: int, y_limit: int, x_first: int = 0, y_first: int = 0
+) -> Float32Array:
+    """Return bounds grown by `margin` pixels a side and clipped to first..limit, as a box float32 (4,).
+
+    Bounds that lie wholly outside give a box that is inverted or has no extent.
+    """
     x_min, y_min, x_max, y_max = bounds
-    corners = max(x_min - margin, 0), max(y_min - margin, 0), min(x_max + margin, x_limit), min(y_max + margin, y_limit)
-    return np.array(corners, np.float32)
+    low = max(x_min - margin, x_first), max(y_min - margin, y_first)
+    return np.array([*low, min(x_max + margin, x_limit), min(y_max + margin, y_limit)], np.float32)
 
 
 def box_from_mask(mask: AnyArray, margin: int, limit: int | None = None) -> Float32Array | None:

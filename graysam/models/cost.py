@@ -29,7 +29,8 @@ class Cost:
         return sum(self.macs.values())
 
 
-def _parameters(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """Return how many parameters a module has, frozen ones too; 0 without any."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -59,5 +60,5 @@ def measure_cost(model: Sam, *, batch: int, boxes_per_image: int, size: int) -> 
         with FlopCounterMode(display=False) as counter:
             model.decode(embedding, boxes)
         macs["heads"] = counter.get_total_flops() // 2
-    heads = _parameters(model.prompt_encoder) + _parameters(model.mask_decoder)
-    return Cost(parameters={"image_encoder": _parameters(model.image_encoder), "heads": heads}, macs=macs)
+    heads = count_parameters(model.prompt_encoder) + count_parameters(model.mask_decoder)
+    return Cost(parameters={"image_encoder": count_parameters(model.image_encoder), "heads": heads}, macs=macs)

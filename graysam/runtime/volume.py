@@ -175,8 +175,8 @@ class _Object:
         """Return the box around the object's low-resolution mask, inside of the given one; None where there is none."""
         if bounds is None:
             return None
-        x_low, y_low, x_high, y_high = self.covered
-        box = np.maximum(grow_bounds(bounds, BOX_MARGIN, x_high, y_high), np.array([x_low, y_low, 0, 0], np.float32))
+        x_first, y_first, x_limit, y_limit = self.covered
+        box = grow_bounds(bounds, BOX_MARGIN, x_limit, y_limit, x_first, y_first)
         return box if (box[:2] < box[2:]).all() else None
 
     def remember(self, z: int, box: Float32Array | None) -> None:
