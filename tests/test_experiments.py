@@ -12,11 +12,13 @@ from omegaconf import open_dict
 
 from graysam.config.composing import to_plain
 from graysam.resources import conf_dir
+from graysam.runtime.quantize.kinds import KINDS
 from graysam.training.run_directory import differing_keys
 
 FILES = sorted((conf_dir() / "experiment").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
 ABLATIONS = [name for name in NAMES if name.startswith("ablation_")]
+SWEEPS = ("channels_distilled", "channels_untrained", "leave_one_out")  # of what is no delta over `proposed`
 
 # The one factor that each ablation changes: key prefixes of the resolved config.
 FACTORS: dict[str, tuple[str, ...]] = {
@@ -208,7 +210,7 @@ def test_experiments_log_to_csv_and_wandb(name: str) -> None:
 def test_the_command_stands_on_top_and_the_name_is_the_files(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0] == "# @package _global_"
-    grid = "-m " if path.stem in (*ABLATIONS, "leave_one_out") else ""
+    grid = "-m " if path.stem in (*ABLATIONS, *SWEEPS) else ""
     assert lines[1] == f"# python -m graysam.train {grid}experiment={path.stem}"
     assert values(path.stem)["name"] == path.stem
     assert bool(params(path.stem)) == bool(grid)
@@ -240,6 +242,20 @@ def test_leaving_one_modality_out_changes_nothing_else() -> None:
         "trainer.check_val_every_n_epoch",
         "scheduler.T_max",
     }
+
+
+def test_the_distilled_students_channels_change_nothing_else() -> None:
+    """Four schemes and two seeds of some 1,500 images, the same for all, and every kind that a laptop runs."""
+    assert params("channels_distilled") == {"channels": "replicate,paper,released,perona_malik", "seed": "0,1"}
+    assert params("channels_untrained") == {"channels": "replicate,paper,released,perona_malik", "seed": "0"}
+    for name, start in (("channels_distilled", "a.ckpt"), ("channels_untrained", "lite_medsam")):
+        here = [f"weights={start}", "run_dir=here"]
+        arms = [values(name, *here, f"channels={c}") for c in params(name)["channels"].split(",")]
+        changed = {line.partition(":")[0] for arm in arms for line in differing_keys(arms[0], arm)}
+        assert {key.partition(".")[0] for key in changed} == {"channels"}
+        assert {arm["channels.colour"] for arm in arms} == {"keep"}
+        assert arms[0]["trainer.max_epochs"] == (1 if name == "channels_distilled" else 0)
+        assert set(arms[0]["quantize.kinds"]) == set(KINDS)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

@@ -1,11 +1,21 @@
 """Pairs of runs: by object, averaged over seeds, then over a subject's objects, then over modalities."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from graysam.reporting.paired_runs import difference, kinds_differences_table, mean_objects, subject_of, variants_table
+from graysam.reporting.conclusions import kind_conclusions, variant_conclusions
+from graysam.reporting.paired_runs import (
+    DSC,
+    NSD,
+    differences,
+    kind_pairs,
+    mean_objects,
+    pairs_by_modality_table,
+    pairs_table,
+    subject_of,
+    variant_pairs,
+)
 from graysam.reporting.runs import Kind, Run
 
 
@@ -33,32 +43,82 @@ def test_seeds_are_averaged_object_by_object() -> None:
 def test_a_difference_by_hand() -> None:
     first = kind(CT_a_z1=0.5, CT_a_z2=0.5, CT_b_z1=0.5, US_c=0.5, only=0.1).objects
     second = kind(CT_a_z1=0.6, CT_a_z2=0.8, CT_b_z1=0.5, US_c=0.4).objects
-    found = difference(first, second, 1)
-    assert found.mean == pytest.approx(((0.2 + 0.0) / 2 - 0.1) / 2), "CT: patients a and b alike; US: one image"
-    assert found.n == 3
-    assert (found.low, found.high) == pytest.approx((-0.05, 0.05)), "US cannot vary"
-    assert difference(first, second, 2).mean == pytest.approx(found.mean / 2)
-    assert difference({}, second, 1).n == 0
+    found = differences(first, second, DSC)
+    assert list(found) == ["CT", "US", "macro"]
+    assert (found["CT"].mean, found["US"].mean) == pytest.approx((0.1, -0.1))
+    macro = found["macro"]
+    assert macro.mean == pytest.approx(((0.2 + 0.0) / 2 - 0.1) / 2), "CT: patients a and b alike; US: one image"
+    assert macro.n == 3
+    assert (macro.low, macro.high) == pytest.approx((-0.05, 0.05)), "US cannot vary"
+    assert differences(first, second, NSD)["macro"].mean == pytest.approx(macro.mean / 2)
+    assert differences({}, second, DSC)["macro"].n == 0
+
+
+RUNS = [
+    run("s/channels=replicate", none=kind(CT_a=0.5), int8=kind(CT_a=0.4)),
+    run("s/channels=paper", 0, none=kind(CT_a=0.6), int8=kind(CT_a=0.4)),
+    run("s/channels=paper", 1, none=kind(CT_a=0.8), int8=kind(CT_a=0.4)),
+    run("s/channels=released", problem="unfinished: 1 of 3 epochs", none=kind(CT_a=0.1)),
+]
 
 
 def test_variants_are_held_against_one_of_them() -> None:
-    runs = [
-        run("s/channels=replicate", none=kind(CT_a=0.5), int8=kind(CT_a=0.4)),
-        run("s/channels=paper", 0, none=kind(CT_a=0.6), int8=kind(CT_a=0.4)),
-        run("s/channels=paper", 1, none=kind(CT_a=0.8), int8=kind(CT_a=0.4)),
-        run("s/channels=released", problem="unfinished: 1 of 3 epochs", none=kind(CT_a=0.1)),
-    ]
-    table = variants_table(runs, "channels=replicate")
-    assert table is not None
-    assert table.rows == [
+    pairs = variant_pairs(RUNS, "channels=replicate")
+    assert pairs_table(pairs, "title").rows == [
         ["s/channels=paper", "none", "1", "+20.00", "+10.00"],
         ["s/channels=paper", "int8", "1", "+0.00", "+0.00"],
     ]
-    assert variants_table(runs, "absent") is None
-    assert variants_table([run("a"), run("b")], "a") is None
-    costs: Any = kinds_differences_table(runs)
-    assert costs.rows == [
+    by_modality = pairs_by_modality_table(pairs, "title")
+    assert (by_modality.columns, by_modality.rows) == (["variant", "CT"], [["s/channels=paper", "+20.00"]])
+    assert variant_pairs(RUNS, "absent") == []
+    assert variant_pairs([run("a"), run("b")], "a") == []
+
+
+def test_quantized_kinds_are_held_against_their_own_plain_weights() -> None:
+    assert pairs_table(kind_pairs(RUNS), "title").rows == [
         ["s/channels=paper", "int8", "1", "-30.00", "-15.00"],
         ["s/channels=replicate", "int8", "1", "-10.00", "-5.00"],
     ]
-    assert kinds_differences_table([run("a")]) is None
+    assert kind_pairs([run("a")]) == []
+
+
+def test_each_sweep_is_held_against_its_own_reference() -> None:
+    """Another network's `replicate` says nothing about this one's channels; a whole name asks for just that."""
+    other = [run("t/channels=replicate", none=kind(CT_a=0.1)), run("t/channels=paper", none=kind(CT_a=0.4))]
+    found = {(p.variant, p.reference): p.dsc["macro"].mean for p in variant_pairs(RUNS + other, "channels=replicate")
+             if p.kind == "none"}  # fmt: skip
+    assert found == {
+        ("s/channels=paper", "s/channels=replicate"): pytest.approx(0.2),
+        ("t/channels=paper", "t/channels=replicate"): pytest.approx(0.3),
+    }
+    whole = variant_pairs(RUNS + other, "t/channels=replicate")
+    assert {p.variant for p in whole} == {"s/channels=paper", "s/channels=replicate", "t/channels=paper"}
+
+
+def test_conclusions_follow_the_intervals() -> None:
+    """Better, worse, and what the numbers do not tell apart: +10, -10, and a mean of +5 between -10 and +20."""
+    runs = [
+        run("s/x=base", none=kind(CT_a=0.5, CT_b=0.5), int8=kind(CT_a=0.4, CT_b=0.4)),
+        run("s/x=good", none=kind(CT_a=0.6, CT_b=0.6), int8=kind(CT_a=0.7, CT_b=0.5)),
+        run("s/x=bad", none=kind(CT_a=0.4, CT_b=0.4)),
+        run("s/x=open", none=kind(CT_a=0.4, CT_b=0.7)),
+    ]
+    dsc, nsd = variant_conclusions(variant_pairs(runs, "x=base"))
+    assert dsc == (
+        "Against `s/x=base`, DSC in points: better: `x=good` +10.00 (+10.00 to +10.00); "
+        "worse: `x=bad` -10.00 (-10.00 to -10.00); no difference shown: `x=open` +5.00 (-10.00 to +20.00)."
+    )
+    assert "NSD" in nsd
+    assert "`x=good` +5.00" in nsd
+    (line,) = kind_conclusions(kind_pairs(runs))
+    assert line == (
+        "`int8` changes `s`: DSC by -10.00 to +0.00 points, with an interval apart from 0 in 1 of 2 variants; "
+        "NSD by -5.00 to +0.00 points, with an interval apart from 0 in 1 of 2 variants."
+    )
+
+
+def test_one_subject_shows_no_difference() -> None:
+    """Without a second there is no interval, and nothing to conclude."""
+    dsc, _ = variant_conclusions(variant_pairs(RUNS, "channels=replicate"))
+    assert dsc.endswith("better: none; worse: none; no difference shown: `channels=paper` +20.00.")
+    assert variant_conclusions([]) == kind_conclusions([]) == []

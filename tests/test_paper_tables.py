@@ -3,7 +3,7 @@
 import pytest
 
 from graysam.reporting.accuracy import METRICS, CaseScores
-from graysam.reporting.paper_tables import ARMS, PAPER, differences_table, missing_arms, table_4
+from graysam.reporting.paper_tables import ARMS, PAPER, differences_table, missing_arms, summary_table, table_4
 
 
 def scores(name: str, shift: float = 0.0) -> CaseScores:
@@ -30,6 +30,20 @@ def test_table_4_holds_ours_and_the_papers() -> None:
         "72.47", "72.71", "84.46", "84.80",
     ]  # fmt: skip
     assert table.rows[-1][1:3] == ["4", "37.50 (37.50 to 37.50)"]
+
+
+def test_the_summary_holds_both_metrics_of_every_arm() -> None:
+    given = [scores("graysam_l0_int8", 0.125), scores("lite_medsam_fp32"), scores("distilled", 0.25)]
+    given[1] = CaseScores("lite_medsam_fp32", {**given[1].scores, "nsd": {"US": {"a": 1.0, "b": 0.5}}})
+    table = summary_table(given)
+    assert list(table.columns) == [
+        "modality", "cases", "baseline (`lite_medsam_fp32`)", "quantized proposed (`graysam_l0_int8`)",
+    ]  # fmt: skip
+    assert table.rows == [
+        ["CT", "2", "25.00 / -", "37.50 / 37.50"],
+        ["US", "2", "50.00 / 75.00", "62.50 / 62.50"],
+        ["macro", "4", "37.50 / 75.00", "50.00 / 50.00"],
+    ]
 
 
 def test_the_contour_has_no_figures_in_the_paper() -> None:

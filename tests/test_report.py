@@ -243,7 +243,7 @@ def test_the_written_file_is_whole_and_the_same_each_time(tmp_path: Path, capsys
         (["empty"], "empty holds no run"),
         (["runs", "-o", "folder.md"], "-o folder.md is a folder"),
         (["runs", "-o", "a.txt"], "-o a.txt is a file"),
-        (["a.txt"], "a.txt is no metrics file, probe or benchmark"),
+        (["a.txt"], "a.txt is no metrics file, probe, benchmark or findings"),
         (["runs", "-o", "runs/a/seed0/config.json/x.md"], "config.json"),
     ],
 )

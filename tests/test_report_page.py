@@ -126,7 +126,7 @@ def test_the_worst_cases_are_listed_in_their_order(tmp_path: Path, capsys: pytes
 
 
 def test_what_is_named_must_be_ours_and_names_must_differ(inputs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"strange\.json is no metrics file, probe or benchmark"):
+    with pytest.raises(ValueError, match=r"strange\.json is no metrics file, probe, benchmark or findings"):
         collect([inputs / "strange.json"])
     (inputs / "more").mkdir()
     (inputs / "more" / "other.csv").write_text(HEADER)

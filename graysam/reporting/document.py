@@ -6,17 +6,19 @@ from pathlib import Path
 
 from graysam.reporting.accuracy import METRICS, CaseScores
 from graysam.reporting.case_files import Folders
+from graysam.reporting.conclusions import kind_conclusions, variant_conclusions
 from graysam.reporting.curves import curve_table, draw, read_curves
 from graysam.reporting.figures import draw_calibration, draw_robustness, draw_sizes
 from graysam.reporting.findings import MODELS, Found, markdown
 from graysam.reporting.inputs import Inputs
-from graysam.reporting.paired_runs import kinds_differences_table, variants_table
+from graysam.reporting.paired_runs import kind_pairs, pairs_by_modality_table, pairs_table, variant_pairs
 from graysam.reporting.paper_tables import (
     ARMS,
     NOT_COMPARABLE,
     arms_of,
     differences_table,
     missing_arms,
+    summary_table,
     table_4,
 )
 from graysam.reporting.probes import calibration_table, robustness_table, size_table
@@ -24,6 +26,7 @@ from graysam.reporting.runs import Run
 from graysam.reporting.tables import EMPTY, Table, report
 
 WORST = 10  # cases listed
+POINTS = "points, 95 % bootstrap interval over subjects"
 
 Picture = tuple[str, str, Callable[[Path], None]]  # file name, what it shows in words, what draws it
 
@@ -47,8 +50,8 @@ class Section:
 
 def accuracy_section(metrics: Sequence[CaseScores], shown: CaseScores | None = None) -> Section:
     """Return Table 4 in every metric, what each arm gains, and the worst cases of the file whose masks are shown."""
-    parts = [table_4(metrics, metric).markdown() for metric in METRICS]
-    parts.insert(len(METRICS), NOT_COMPARABLE)
+    parts = [summary_table(metrics).markdown()] if arms_of(metrics) else []
+    parts += [*(table_4(metrics, metric).markdown() for metric in METRICS), NOT_COMPARABLE]
     if next(iter(ARMS)) in arms_of(metrics):
         parts += [differences_table(metrics, metric).markdown() for metric in METRICS]
     return Section("Accuracy (the paper's Table 4)", [*parts, worst_table(metrics, shown).markdown()])
@@ -96,15 +99,23 @@ def runs_section(
     made = report(runs, modalities=modalities, kinds=kinds)
     section = Section("Training runs", [made.markdown.rstrip()])
     if reference is not None:
-        pairs = variants_table(runs, reference)
-        if pairs is None:
+        pairs = variant_pairs(runs, reference)
+        if not pairs:
             raise ValueError(
                 f"--reference {reference}: no finished run of that name has a benchmark.json with objects, or there is "
                 "nothing to compare it with"
             )
-        section.parts.append(pairs.markdown())
-    costs = kinds_differences_table(runs)
-    section.parts += [costs.markdown()] if costs is not None and kinds else []
+        conclusions = variant_conclusions(pairs)
+        section.parts += [_list(conclusions)] if conclusions else []
+        section.parts.append(pairs_table(pairs, f"Differences from {reference}, same kind ({POINTS})").markdown())
+        if modalities and conclusions:
+            title = f"Differences of DSC from {reference} per modality, kind none ({POINTS})"
+            section.parts.append(pairs_by_modality_table(pairs, title).markdown())
+    costs = kind_pairs(runs) if kinds else []
+    if costs:
+        section.parts.append(_list(kind_conclusions(costs)))
+        title = f"Differences of quantized kinds from the same weights ({POINTS})"
+        section.parts.append(pairs_table(costs, title).markdown())
     curves, unreadable = [], []
     for run in runs:
         try:
@@ -118,8 +129,12 @@ def runs_section(
         section.pictures.append(
             ("learning.png", f"Learning curves over the images seen: {names}", lambda path: draw(curves, path))
         )
-    section.parts += ["\n".join(f"- {line}" for line in unreadable)] if unreadable else []
+    section.parts += [_list(unreadable)] if unreadable else []
     return section, list(made.left_out), unreadable
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def findings_sections(findings: Sequence[Found]) -> list[Section]:
@@ -148,7 +163,7 @@ def missing_section(inputs: Inputs, folders: Folders) -> Section:
         lines.append(f"{what}: also give `{' '.join(folders.absent)}`; masks come from `python -m graysam.predict`")
     if not inputs.runs:
         lines.append("no training: no run directory was given (`python -m graysam.train`)")
-    return Section("What is missing", ["\n".join(f"- {line}" for line in lines) if lines else "Nothing."])
+    return Section("What is missing", [_list(lines) if lines else "Nothing."])
 
 
 def document(sections: Sequence[Section], folder: Path | None) -> str:

@@ -45,7 +45,7 @@ def collect(paths: Iterable[Path]) -> Inputs:
         runs, files = _below(path) if path.is_dir() else ([], [path])
         kinds = [(file, kind) for file in files if (kind := _kind(file)) is not None]
         if not runs and not kinds:
-            what = "holds no run" if path.is_dir() else "is no metrics file, probe or benchmark"
+            what = "holds no run" if path.is_dir() else "is no metrics file, probe, benchmark or findings"
             raise ValueError(f"{path} {what}; required: {REQUIRED}")
         found.runs += [run for run in runs if _new(run, seen)]
         for file, kind in kinds:

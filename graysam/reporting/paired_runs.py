@@ -1,11 +1,12 @@
 """Comparisons in pairs: variants of a sweep, and quantized kinds, on the very same validation objects."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from graysam.reporting.accuracy import Estimate, estimate
-from graysam.reporting.runs import Kind, Run
-from graysam.reporting.tables import PLAIN, Table, variants
+from graysam.reporting.accuracy import Estimate, estimate, in_papers_order
+from graysam.reporting.runs import MACRO, Kind, Run
+from graysam.reporting.tables import EMPTY, PLAIN, Table, variants
 
 _SLICE = re.compile(r"_z\d+$")
 Objects = Mapping[tuple[str, int], tuple[str, float, float]]
@@ -31,11 +32,15 @@ def mean_objects(kinds: Sequence[Kind]) -> Objects:
     }
 
 
-def difference(first: Objects, second: Objects, metric: int) -> Estimate:
-    """Return second minus first, macro average over modalities, with its 95 % bootstrap interval over subjects.
+DSC, NSD = 1, 2  # places in an object's row
 
-    first, second: of `mean_objects`; metric: 1 for DSC, 2 for NSD. Objects of one subject are averaged first, for they
-    say much the same; n counts subjects. Without shared objects n is 0.
+
+def differences(first: Objects, second: Objects, metric: int) -> dict[str, Estimate]:
+    """Return second minus first of each modality, and their macro average under the key `macro`.
+
+    first, second: of `mean_objects`; metric: `DSC` or `NSD`. Objects of one subject are averaged first, for they say
+    much the same; the 95 % bootstrap interval is over subjects, and n counts them. Without shared objects the macro
+    average's n is 0.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for key in sorted(first.keys() & second.keys()):
@@ -43,7 +48,8 @@ def difference(first: Objects, second: Objects, metric: int) -> Estimate:
         found.setdefault(modality, {}).setdefault(subject_of(key[0]), []).append(
             float(second[key][metric]) - float(first[key][metric])
         )
-    return estimate([[sum(v) / len(v) for v in subjects.values()] for subjects in found.values()])
+    groups = {m: [sum(v) / len(v) for v in found[m].values()] for m in in_papers_order(found)}
+    return {**{m: estimate([group]) for m, group in groups.items()}, MACRO: estimate(list(groups.values()))}
 
 
 def _by_kind(runs: Sequence[Run]) -> dict[str, Objects]:
@@ -51,39 +57,84 @@ def _by_kind(runs: Sequence[Run]) -> dict[str, Objects]:
     return {name: mean_objects([run.kinds[name] for run in runs if name in run.kinds]) for name in names}
 
 
-def variants_table(runs: Sequence[Run], reference: str) -> Table | None:
-    """Return what each variant gains over one of them, in each kind; None where nothing can be compared.
+@dataclass(frozen=True)
+class Pair:
+    """A variant in a kind of numbers, against what it is compared with: modality or `macro` -> second minus first.
 
-    reference: the variant's name, or the end of it behind a slash.
+    family: the sweep's name, "" for a run that is none's. reference: the variant, or kind, that is subtracted.
     """
-    found = {name: _by_kind(group) for name, group in variants(run for run in runs if not run.problem).items()}
-    matching = [name for name in found if name == reference or name.endswith(f"/{reference}")]
-    if not matching or not found[matching[0]]:
-        return None
-    base = found[matching[0]]
-    rows = []
-    for name, kinds in found.items():
-        for kind, objects in kinds.items():
-            if name != matching[0] and kind in base:
-                rows.append([name, kind, *_cells(base[kind], objects)])
-    title = f"Differences from {matching[0]}, same kind (points, 95 % bootstrap interval over subjects)"
-    return Table(title, ["variant", "kind", "subjects", "DSC", "NSD"], rows, labels=2) if rows else None
+
+    family: str
+    variant: str
+    kind: str
+    reference: str
+    dsc: Mapping[str, Estimate]
+    nsd: Mapping[str, Estimate]
 
 
-def kinds_differences_table(runs: Sequence[Run]) -> Table | None:
-    """Return what each quantized kind costs each variant against its own plain weights; None without such runs."""
-    rows = []
+def _pair(family: str, variant: str, kind: str, reference: str, first: Objects, second: Objects) -> Pair:
+    return Pair(
+        family, variant, kind, reference, differences(first, second, DSC), differences(first, second, NSD)
+    )  # fmt: skip
+
+
+def _variants_by_kind(runs: Sequence[Run]) -> Iterator[tuple[str, str, dict[str, Objects]]]:
     for name, group in variants(run for run in runs if not run.problem).items():
-        kinds = _by_kind(group)
-        rows += [
-            [name, kind, *_cells(kinds[PLAIN], objects)]
-            for kind, objects in kinds.items()
-            if PLAIN in kinds and kind != PLAIN
+        yield name.rpartition("/")[0], name, _by_kind(group)
+
+
+def variant_pairs(runs: Sequence[Run], reference: str) -> list[Pair]:
+    """Return what each variant gains over the reference, in each kind that both have; seeds are averaged.
+
+    reference: a variant's name, with which all others are compared, or the end of it behind a slash: then each sweep's
+    variants are compared with that sweep's own.
+    """
+    found = list(_variants_by_kind(runs))
+    pairs = []
+    for family, base_name, base in found:
+        if not (base_name == reference or base_name.endswith(f"/{reference}")):
+            continue
+        for other, name, kinds in found:
+            if name != base_name and (base_name == reference or other == family):
+                pairs += [
+                    _pair(other, name, kind, base_name, base[kind], objects)
+                    for kind, objects in kinds.items()
+                    if kind in base
+                ]
+    return pairs
+
+
+def kind_pairs(runs: Sequence[Run]) -> list[Pair]:
+    """Return what each quantized kind changes in each variant against its own plain weights; seeds are averaged."""
+    return [
+        _pair(family, name, kind, PLAIN, kinds[PLAIN], objects)
+        for family, name, kinds in _variants_by_kind(runs)
+        for kind, objects in kinds.items()
+        if PLAIN in kinds and kind != PLAIN
+    ]
+
+
+def pairs_table(pairs: Sequence[Pair], title: str) -> Table:
+    """Return macro averages: a row a pair."""
+    rows = [
+        [
+            pair.variant,
+            pair.kind,
+            str(pair.dsc[MACRO].n),
+            pair.dsc[MACRO].percent(sign=True),
+            pair.nsd[MACRO].percent(sign=True),
         ]
-    title = "Differences of quantized kinds from the same weights (points, 95 % bootstrap interval over subjects)"
-    return Table(title, ["variant", "kind", "subjects", "DSC", "NSD"], rows, labels=2) if rows else None
+        for pair in pairs
+    ]
+    return Table(title, ["variant", "kind", "subjects", "DSC", "NSD"], rows, labels=2)
 
 
-def _cells(first: Objects, second: Objects) -> list[str]:
-    dsc, nsd = difference(first, second, 1), difference(first, second, 2)
-    return [str(dsc.n), dsc.percent(sign=True), nsd.percent(sign=True)]
+def pairs_by_modality_table(pairs: Sequence[Pair], title: str) -> Table:
+    """Return the DSC of each modality of the pairs in plain numbers: a row a pair, a column a modality."""
+    plain = [pair for pair in pairs if pair.kind == PLAIN]
+    modalities = in_papers_order({name for pair in plain for name in pair.dsc} - {MACRO})
+    rows = [
+        [pair.variant, *(pair.dsc[m].percent(sign=True) if m in pair.dsc else EMPTY for m in modalities)]
+        for pair in plain
+    ]
+    return Table(title, ["variant", *modalities], rows)

@@ -55,6 +55,21 @@ def arms_of(found: Sequence[CaseScores]) -> dict[str, CaseScores]:
     return {arm: by_name[name] for arm, name in ARMS.items() if name in by_name}
 
 
+def summary_table(found: Sequence[CaseScores]) -> Table:
+    """Return DSC / official NSD of every arm there is, means without intervals: what a README has room for."""
+    arms = arms_of(found)
+    columns = {arm: (estimates(scores, "dsc"), estimates(scores, "nsd")) for arm, scores in arms.items()}
+    names = CaseScores("", {METRICS[0]: {m: {} for scores in arms.values() for m in scores.modalities}}).modalities
+    rows = []
+    for name in [*names, MACRO]:
+        pairs = [[metric.get(name, NOTHING) for metric in column] for column in columns.values()]
+        n = max((one.n for pair in pairs for one in pair), default=0)
+        cells = [" / ".join(EMPTY if one.n == 0 else f"{100 * one.mean:.2f}" for one in pair) for pair in pairs]
+        rows.append([name, str(n), *cells])
+    titles = [f"{arm} (`{ARMS[arm]}`)" for arm in arms]
+    return Table("DSC / official NSD (%), mean over cases, then over modalities", ["modality", "cases", *titles], rows)
+
+
 def table_4(found: Sequence[CaseScores], metric: str) -> Table:
     """Return one metric of Table 4: our means with 95 % intervals over cases, the paper's figures after them.
 
