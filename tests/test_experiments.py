@@ -254,8 +254,13 @@ def test_the_distilled_students_channels_change_nothing_else() -> None:
         changed = {line.partition(":")[0] for arm in arms for line in differing_keys(arms[0], arm)}
         assert {key.partition(".")[0] for key in changed} == {"channels"}
         assert {arm["channels.colour"] for arm in arms} == {"keep"}
-        assert arms[0]["trainer.max_epochs"] == (1 if name == "channels_distilled" else 0)
+        assert arms[0]["trainer.max_epochs"] == (4 if name == "channels_distilled" else 0)
         assert set(arms[0]["quantize.kinds"]) == set(KINDS)
+
+
+def test_finetuning_goes_without_its_teacher() -> None:
+    assert not [key for key in values("finetune", "distillation=none") if key.startswith("distillation.")]
+    has(values("finetune"), {"distillation.weight": 1.0, "distillation.segmentation_weight": 1.0})
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
