@@ -7,8 +7,8 @@ import cv2
 import pytest
 
 from graysam.report import main
-from graysam.reporting.curves import curve_table, images_per_step, read_curves
-from graysam.reporting.runs import read_run
+from graysam.reporting.curves import curve_table, read_curves
+from graysam.reporting.runs import images_per_step, read_run
 from tests.test_report import make_run, summary
 
 TRAINER = {"max_epochs": 3, "accumulate_grad_batches": 2, "devices": 1, "num_nodes": 1}

@@ -80,15 +80,16 @@ def test_mean_and_spread_by_hand() -> None:
 def test_means_over_seeds_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, shift in enumerate((0.0, 0.1, 0.2)):
         make_run(tmp_path, "a/channels=paper", seed, summary(shift, start=-0.5))
-    make_run(tmp_path, "a/channels=replicate", 0, summary(), epochs=2)
+    trainer = {"max_epochs": 3, "accumulate_grad_batches": 2, "devices": 1, "num_nodes": 1}
+    make_run(tmp_path, "a/channels=replicate", 0, summary(), epochs=2, trainer=trainer, data={"batch_size": 8})
     assert main([str(tmp_path), "--modalities"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     macro, modalities = tables(printed.out)
     assert macro == [
-        ["variant", "finished", "epochs", "DSC", "NSD", "start DSC", "start NSD"],
-        ["a/channels=paper", "3/3", "3", "70.00 ± 10.00", "50.00 ± 0.00", "10.00 ± 0.00", "50.00 ± 0.00"],
-        ["a/channels=replicate", "1/1", "2", "60.00", "50.00", "-", "-"],
+        ["variant", "finished", "epochs", "images", "DSC", "NSD", "start DSC", "start NSD"],
+        ["a/channels=paper", "3/3", "3", "-", "70.00 ± 10.00", "50.00 ± 0.00", "10.00 ± 0.00", "50.00 ± 0.00"],
+        ["a/channels=replicate", "1/1", "2", "32", "60.00", "50.00", "-", "-"],
     ]
     assert modalities[0][:5] == ["variant", "modality", "objects", "DSC", "NSD"]
     assert [row[:5] for row in modalities[1:]] == [
@@ -135,10 +136,11 @@ def test_names_sort_by_their_numbers() -> None:
 
 
 def test_a_resumed_run_counts_every_epoch_once(tmp_path: Path) -> None:
-    path = make_run(tmp_path, "a", 0, summary(), epochs=2)
+    trainer = {"max_epochs": 3, "accumulate_grad_batches": 2, "devices": 1, "num_nodes": 1}
+    path = make_run(tmp_path, "a", 0, summary(), epochs=2, trainer=trainer, data={"batch_size": 8})
     (path / "metrics" / "version_1").mkdir()
-    (path / "metrics" / "version_1" / "metrics.csv").write_text("epoch,train/loss_epoch\n1,0.5\n2,0.4\n")
-    assert read_run(path).epochs == 3
+    (path / "metrics" / "version_1" / "metrics.csv").write_text("epoch,step,train/loss_epoch\n1,1,0.5\n2,2,0.4\n")
+    assert (read_run(path).epochs, read_run(path).images) == (3, 48)
     assert read_run(path).scores["trained"]["CT"] == Score(0.5, 0.25, 2)
 
 
@@ -174,7 +176,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert printed.err == "error: 10 of 11 runs are not in the table\n"
-    assert tables(printed.out)[0][1][:4] == ["a", "1/3", "3", "60.00"]
+    assert tables(printed.out)[0][1][:5] == ["a", "1/3", "3", "-", "60.00"]
     assert f"not in the means: {tmp_path}/a/seed1: unfinished: 1 of 3 epochs" in printed.out
     assert f"not in the means: {tmp_path}/a/seed2: unfinished: none of 3 epochs recorded" in printed.out
     for place, (_, _, why) in broken.items():
@@ -188,7 +190,7 @@ def test_a_sweep_of_which_nothing_is_finished_is_a_table_too(
     make_run(tmp_path, "a", 0, None)
     assert main([str(tmp_path), "--modalities", "--kinds"]) == 1
     macro, *others = tables(capsys.readouterr().out)
-    assert macro == [["variant", "finished", "epochs", "DSC", "NSD"], ["a", "0/1", "-", "-", "-"]]
+    assert macro == [["variant", "finished", "epochs", "images", "DSC", "NSD"], ["a", "0/1", *["-"] * 4]]
     assert [len(table) for table in others] == [1, 1]
 
 
@@ -197,7 +199,7 @@ def test_two_runs_of_one_name_and_seed_count_once(tmp_path: Path, capsys: pytest
     make_run(tmp_path / "there", "a", 0, summary(0.2))
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
-    assert tables(printed)[0][1][:4] == ["a", "1/2", "3", "60.00"]
+    assert tables(printed)[0][1][:5] == ["a", "1/2", "3", "-", "60.00"]
     assert f"{tmp_path}/there/a/seed0: the same name and seed as {tmp_path}/here/a/seed0" in printed
 
 

@@ -5,10 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from graysam.files import replacing
-from graysam.reporting.runs import MACRO, Run
+from graysam.reporting.runs import MACRO, Run, images_per_step
 from graysam.reporting.tables import EMPTY, Table
 
 DSC = f"val/dsc_slice256/{MACRO}"
@@ -55,16 +54,6 @@ def read_curves(run: Run) -> Curves | None:
     images = images_per_step(run.config)
     points = {column: [(step * images, values[step]) for step in sorted(values)] for column, values in found.items()}
     return Curves(run, points)
-
-
-def images_per_step(config: Mapping[str, Any]) -> int:
-    """Return how many images one step of the optimizer sees, over all ranks; ValueError where a config does not say."""
-    try:
-        trainer, batch = config["trainer"], int(config["data"]["batch_size"])
-        devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1  # "auto" is not written down
-        return batch * int(trainer["accumulate_grad_batches"]) * devices * int(trainer["num_nodes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"config.json does not say how many images a step sees ({error!r})") from None
 
 
 def curve_table(curves: Curves) -> Table:

@@ -48,8 +48,9 @@ class Kind:
 class Run:
     """What a run directory holds.
 
-    scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. epochs: those that ended, None
-    where no CSV logger wrote them down. problem: "" for a finished run, else what it lacks, in one line.
+    scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. epochs: those that ended; images:
+    seen in them, with repetitions; None where no CSV logger wrote them down. problem: "" for a finished run, else what
+    it lacks, in one line.
     """
 
     path: Path
@@ -59,12 +60,23 @@ class Run:
     scores: Mapping[str, Scores] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     epochs: int | None = None
+    images: int | None = None
     problem: str = ""
 
     @property
     def state(self) -> str:
         """Return `finished`, `unfinished` or `damaged`."""
         return self.problem.partition(":")[0] or "finished"
+
+
+def images_per_step(config: Mapping[str, Any]) -> int:
+    """Return how many images one step of the optimizer sees, over all ranks; ValueError where a config does not say."""
+    try:
+        trainer, batch = config["trainer"], int(config["data"]["batch_size"])
+        devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1  # "auto" is not written down
+        return batch * int(trainer["accumulate_grad_batches"]) * devices * int(trainer["num_nodes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"config.json does not say how many images a step sees ({error!r})") from None
 
 
 def natural_key(text: str) -> list[Any]:
@@ -83,7 +95,7 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError) as error:
         return Run(path, path.name, problem=f"damaged: {_line(error)}")
     try:
-        epochs = _finished_epochs(path)
+        epochs, images = _progress(path, config)
         summary = _json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
         scores = {title: _scores(summary[title], SUMMARY) for title in (START, FILLED, TRAINED) if title in summary}
         benchmark = _json(path / BENCHMARK) if (path / BENCHMARK).is_file() else {"kinds": {}}
@@ -94,7 +106,7 @@ def read_run(path: Path) -> Run:
     if TRAINED not in scores:
         of = f"of {_part(config, 'trainer', CONFIG).get('max_epochs')} epochs"
         problem = f"unfinished: none {of} recorded" if epochs is None else f"unfinished: {epochs} {of}"
-    return Run(path, name, seed, config, scores, kinds, epochs, problem)
+    return Run(path, name, seed, config, scores, kinds, epochs, images, problem)
 
 
 def _line(error: OSError | ValueError) -> str:
@@ -150,17 +162,22 @@ def _kind(name: str, content: Any) -> Kind:
     return Kind(scores, times, _number(content, "size_mb", BENCHMARK), objects=objects)
 
 
-def _finished_epochs(path: Path) -> int | None:
-    """Count the epochs that ended, over all starts of a run; None where no CSV logger's files tell."""
+def _progress(path: Path, config: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Count epochs that ended, and images seen in them, over all starts of a run; None where nothing tells."""
     files = sorted((path / "metrics").glob("version_*/metrics.csv"))
-    last = 0
+    epochs, steps = 0, 0
     try:
         for file in files:
             with file.open(newline="", encoding="utf-8") as stream:
-                ended = [
-                    row["epoch"] for row in csv.DictReader(stream) if any(map(row.get, EPOCH_MEANS)) and row["epoch"]
-                ]
-            last = max([last, *(int(float(epoch)) + 1 for epoch in ended)])
-    except (OSError, ValueError, csv.Error):  # cut short by a full disk, say; the scores do not come from it
-        return None
-    return last if files else None
+                for row in csv.DictReader(stream):
+                    if any(map(row.get, EPOCH_MEANS)) and row["epoch"]:
+                        epochs = max(epochs, int(float(row["epoch"])) + 1)
+                        steps = max(steps, int(float(row["step"])) + 1)
+    except (OSError, ValueError, KeyError, csv.Error):  # cut short by a full disk, say; the scores do not come from it
+        return None, None
+    if not files:
+        return None, None
+    try:
+        return epochs, steps * images_per_step(config)
+    except ValueError:
+        return epochs, None

@@ -92,9 +92,10 @@ def scores_table(finished: Mapping[str, Sequence[Run]], asked: Mapping[str, Sequ
     for name in asked:
         runs = finished.get(name, [])
         values = (cell(get(run) for run in runs) for get in columns.values())
-        rows.append([name, f"{len(runs)}/{len(asked[name])}", _span(run.epochs for run in runs), *values])
+        seen = (_span(run.epochs for run in runs), _span(run.images for run in runs))
+        rows.append([name, f"{len(runs)}/{len(asked[name])}", *seen, *values])
     title = "DSC and NSD (%), macro average over modalities, slices at 256 px; mean ± standard deviation over seeds"
-    return Table(title, ["variant", "finished", "epochs", *columns], rows)
+    return Table(title, ["variant", "finished", "epochs", "images", *columns], rows)
 
 
 def modalities_table(finished: Mapping[str, Sequence[Run]]) -> Table:
