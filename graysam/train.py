@@ -284,7 +284,8 @@ def carry_out(
         if trainer.is_global_zero:
             directory.write_summary(summary)
     best = fit(trainer, module, data, directory)
-    summary |= {"trained": validate(trainer, module, data), "best_checkpoint": str(best)}
+    trained = validate(trainer, module, data)
+    summary |= {"trained": trained, "objects": sorted(module.scores.rows()), "best_checkpoint": str(best)}
     if not trainer.is_global_zero:
         return 0
     directory.write_summary(summary)

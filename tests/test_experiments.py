@@ -245,7 +245,7 @@ def test_leaving_one_modality_out_changes_nothing_else() -> None:
 
 
 def test_the_distilled_students_channels_change_nothing_else() -> None:
-    """Four schemes and two seeds of some 1,500 images, the same for all, and every kind that a laptop runs."""
+    """Four schemes and two seeds of some 1,150 images, the same for all, and every kind that a laptop runs."""
     assert params("channels_distilled") == {"channels": "replicate,paper,released,perona_malik", "seed": "0,1"}
     assert params("channels_untrained") == {"channels": "replicate,paper,released,perona_malik", "seed": "0"}
     for name, start in (("channels_distilled", "a.ckpt"), ("channels_untrained", "lite_medsam")):

@@ -1,5 +1,6 @@
 """Pairs of runs: by object, averaged over seeds, then over a subject's objects, then over modalities."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from graysam.reporting.paired_runs import (
     pairs_by_modality_table,
     pairs_table,
     subject_of,
+    unquantized,
     variant_pairs,
 )
 from graysam.reporting.runs import Kind, Run
@@ -35,7 +37,7 @@ def test_slices_of_a_patient_are_one_subject() -> None:
 
 
 def test_seeds_are_averaged_object_by_object() -> None:
-    found = mean_objects([kind(CT_a_z1=0.5, CT_a_z2=0.25), kind(CT_a_z1=0.75, US_b=1.0)])
+    found = mean_objects([kind(CT_a_z1=0.5, CT_a_z2=0.25).objects, kind(CT_a_z1=0.75, US_b=1.0).objects])
     assert found == {("CT_a_z1", 0): ("CT", 0.625, 0.3125)}
     assert mean_objects([]) == {}
 
@@ -68,7 +70,7 @@ def test_variants_are_held_against_one_of_them() -> None:
         ["s/channels=paper", "none", "1", "+20.00", "+10.00"],
         ["s/channels=paper", "int8", "1", "+0.00", "+0.00"],
     ]
-    by_modality = pairs_by_modality_table(pairs, "title")
+    by_modality = pairs_by_modality_table(unquantized(pairs), "title")
     assert (by_modality.columns, by_modality.rows) == (["variant", "CT"], [["s/channels=paper", "+20.00"]])
     assert variant_pairs(RUNS, "absent") == []
     assert variant_pairs([run("a"), run("b")], "a") == []
@@ -93,6 +95,23 @@ def test_each_sweep_is_held_against_its_own_reference() -> None:
     }
     whole = variant_pairs(RUNS + other, "t/channels=replicate")
     assert {p.variant for p in whole} == {"s/channels=paper", "s/channels=replicate", "t/channels=paper"}
+
+
+def test_a_runs_own_validation_counts_where_every_seed_has_it() -> None:
+    """It holds all objects, where a benchmark may hold a part; quantized kinds stay with the benchmark's."""
+    own = [
+        replace(run("s/x=base", none=kind(CT_a=0.5), int8=kind(CT_a=0.4)), objects=kind(CT_a=0.5, CT_b=0.5).objects),
+        replace(run("s/x=new", none=kind(CT_a=0.6)), objects=kind(CT_a=0.6, CT_b=0.8).objects),
+    ]
+    pairs = variant_pairs(own, "x=base")
+    assert [(p.kind, p.dsc["macro"].n, p.dsc["macro"].mean) for p in pairs] == [
+        ("as trained", 2, pytest.approx(0.2)), ("none", 1, pytest.approx(0.1)),
+    ]  # fmt: skip
+    assert [p.kind for p in unquantized(pairs)] == ["as trained"]
+    assert "better: `x=new` +20.00 (+10.00 to +30.00)" in variant_conclusions(pairs)[0]
+    assert [p.kind for p in kind_pairs(own)] == ["int8"]
+    older = [*own, run("s/x=new", 1, none=kind(CT_a=0.6))]
+    assert [p.kind for p in variant_pairs(older, "x=base")] == ["none"]
 
 
 def test_conclusions_follow_the_intervals() -> None:

@@ -165,6 +165,11 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
         "b/seed5": ("benchmark.json", '{"kinds": {"none": {"available": true}}}', "benchmark.json"),
         "b/seed6": ("config.json", '{"name": 3}', "config.json is no run's"),
         "b/seed7": ("summary.json", "\udcff", "summary.json is no JSON"),
+        "b/seed8": (
+            "summary.json",
+            json.dumps({**summary(), "objects": [["key", 0]]}),
+            "its objects are no rows of five",
+        ),
     }
     for seed, (place, (file, content, _)) in enumerate(broken.items()):
         path = make_run(tmp_path, "b", seed, summary())
@@ -175,7 +180,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
             (path / file).write_text(content, errors="surrogateescape")
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr()
-    assert printed.err == "error: 10 of 11 runs are not in the table\n"
+    assert printed.err == "error: 11 of 12 runs are not in the table\n"
     assert tables(printed.out)[0][1][:5] == ["a", "1/3", "3", "-", "60.00"]
     assert f"not in the means: {tmp_path}/a/seed1: unfinished: 1 of 3 epochs" in printed.out
     assert f"not in the means: {tmp_path}/a/seed2: unfinished: none of 3 epochs recorded" in printed.out

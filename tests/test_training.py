@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -149,7 +150,13 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
     assert file.metadata is not None
     assert set(file.tensors) == set(prepare_module(given, prepare_data(given)).model.state_dict())
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert set(summary) == {"start", "fill the box", "trained", "best_checkpoint"}
+    assert set(summary) == {"start", "fill the box", "trained", "objects", "best_checkpoint"}
+    dsc_by_modality: dict[str, list[float]] = {}
+    for _, _, modality, dsc, _ in summary["objects"]:
+        dsc_by_modality.setdefault(modality, []).append(dsc)
+    for modality, dsc in dsc_by_modality.items():
+        assert len(dsc) == summary["trained"][modality]["n"]
+        assert np.mean(dsc) == pytest.approx(summary["trained"][modality]["dsc"], abs=1e-6)
     assert set(summary["trained"]) == {"CT", "US", "macro"}
     assert summary["fill the box"]["US"]["dsc"] == pytest.approx(0.86, abs=0.01)  # discs in their boxes
     columns = (run_dir / "metrics" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from graysam.reporting.accuracy import Estimate
-from graysam.reporting.paired_runs import Pair
+from graysam.reporting.paired_runs import Pair, unquantized
 from graysam.reporting.runs import MACRO
-from graysam.reporting.tables import PLAIN
 
 
 def _sorted_out(named: Sequence[tuple[str, Estimate]]) -> str:
@@ -20,10 +19,10 @@ def _sorted_out(named: Sequence[tuple[str, Estimate]]) -> str:
 def variant_conclusions(pairs: Sequence[Pair]) -> list[str]:
     """Return a sentence for each reference and metric: which variants are better, worse, or not told apart from it.
 
-    pairs: of `paired_runs.variant_pairs`; their plain numbers count, macro averages. Empty where there are none.
+    pairs: of `paired_runs.variant_pairs`; macro averages of those that are not quantized. Empty where there are none.
     """
     lines = []
-    plain = [pair for pair in pairs if pair.kind == PLAIN]
+    plain = unquantized(pairs)
     for reference in dict.fromkeys(pair.reference for pair in plain):
         here = [pair for pair in plain if pair.reference == reference]
         for metric, found in (("DSC", [p.dsc[MACRO] for p in here]), ("NSD", [p.nsd[MACRO] for p in here])):

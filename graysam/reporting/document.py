@@ -11,7 +11,7 @@ from graysam.reporting.curves import curve_table, draw, read_curves
 from graysam.reporting.figures import draw_calibration, draw_robustness, draw_sizes
 from graysam.reporting.findings import MODELS, Found, markdown
 from graysam.reporting.inputs import Inputs
-from graysam.reporting.paired_runs import kind_pairs, pairs_by_modality_table, pairs_table, variant_pairs
+from graysam.reporting.paired_runs import kind_pairs, pairs_by_modality_table, pairs_table, unquantized, variant_pairs
 from graysam.reporting.paper_tables import (
     ARMS,
     NOT_COMPARABLE,
@@ -109,8 +109,8 @@ def runs_section(
         section.parts += [_list(conclusions)] if conclusions else []
         section.parts.append(pairs_table(pairs, f"Differences from {reference}, same kind ({POINTS})").markdown())
         if modalities and conclusions:
-            title = f"Differences of DSC from {reference} per modality, kind none ({POINTS})"
-            section.parts.append(pairs_by_modality_table(pairs, title).markdown())
+            title = f"Differences of DSC from {reference} per modality, not quantized ({POINTS})"
+            section.parts.append(pairs_by_modality_table(unquantized(pairs), title).markdown())
     costs = kind_pairs(runs) if kinds else []
     if costs:
         section.parts.append(_list(kind_conclusions(costs)))

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graysam.reporting.accuracy import Estimate, estimate, in_papers_order
-from graysam.reporting.runs import MACRO, Kind, Run
+from graysam.reporting.runs import MACRO, Objects, Run
 from graysam.reporting.tables import EMPTY, PLAIN, Table, variants
 
 _SLICE = re.compile(r"_z\d+$")
-Objects = Mapping[tuple[str, int], tuple[str, float, float]]
+AS_TRAINED = "as trained"  # the run's own validation: every held-out object, in training's precision
 
 
 def subject_of(key: str) -> str:
@@ -17,16 +17,16 @@ def subject_of(key: str) -> str:
     return _SLICE.sub("", key)
 
 
-def mean_objects(kinds: Sequence[Kind]) -> Objects:
+def mean_objects(found: Sequence[Objects]) -> Objects:
     """Return the means over runs (seeds) of the objects that all of them scored."""
-    if not kinds:
+    if not found:
         return {}
-    shared = set.intersection(*(set(kind.objects) for kind in kinds))
+    shared = set.intersection(*(set(objects) for objects in found))
     return {
         key: (
-            kinds[0].objects[key][0],
-            sum(kind.objects[key][1] for kind in kinds) / len(kinds),
-            sum(kind.objects[key][2] for kind in kinds) / len(kinds),
+            found[0][key][0],
+            sum(objects[key][1] for objects in found) / len(found),
+            sum(objects[key][2] for objects in found) / len(found),
         )
         for key in sorted(shared)
     }
@@ -53,8 +53,11 @@ def differences(first: Objects, second: Objects, metric: int) -> dict[str, Estim
 
 
 def _by_kind(runs: Sequence[Run]) -> dict[str, Objects]:
+    """Return the seeds' means of `AS_TRAINED`, where all have it, and of each kind."""
     names = dict.fromkeys(name for run in runs for name, kind in run.kinds.items() if kind.objects)
-    return {name: mean_objects([run.kinds[name] for run in runs if name in run.kinds]) for name in names}
+    by_kind = {name: mean_objects([run.kinds[name].objects for run in runs if name in run.kinds]) for name in names}
+    own = mean_objects([run.objects for run in runs])
+    return {AS_TRAINED: own, **by_kind} if own else by_kind
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def kind_pairs(runs: Sequence[Run]) -> list[Pair]:
         _pair(family, name, kind, PLAIN, kinds[PLAIN], objects)
         for family, name, kinds in _variants_by_kind(runs)
         for kind, objects in kinds.items()
-        if PLAIN in kinds and kind != PLAIN
+        if PLAIN in kinds and kind not in (PLAIN, AS_TRAINED)
     ]
 
 
@@ -129,12 +132,19 @@ def pairs_table(pairs: Sequence[Pair], title: str) -> Table:
     return Table(title, ["variant", "kind", "subjects", "DSC", "NSD"], rows, labels=2)
 
 
+def unquantized(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs `AS_TRAINED`, which hold most objects; where a reference has none, those in plain numbers."""
+    fullest = {pair.reference: PLAIN for pair in pairs} | {
+        p.reference: AS_TRAINED for p in pairs if p.kind == AS_TRAINED
+    }
+    return [pair for pair in pairs if pair.kind == fullest[pair.reference]]
+
+
 def pairs_by_modality_table(pairs: Sequence[Pair], title: str) -> Table:
-    """Return the DSC of each modality of the pairs in plain numbers: a row a pair, a column a modality."""
-    plain = [pair for pair in pairs if pair.kind == PLAIN]
-    modalities = in_papers_order({name for pair in plain for name in pair.dsc} - {MACRO})
+    """Return the DSC of each modality: a row a pair, a column a modality."""
+    modalities = in_papers_order({name for pair in pairs for name in pair.dsc} - {MACRO})
     rows = [
         [pair.variant, *(pair.dsc[m].percent(sign=True) if m in pair.dsc else EMPTY for m in modalities)]
-        for pair in plain
+        for pair in pairs
     ]
     return Table(title, ["variant", *modalities], rows)

@@ -26,29 +26,30 @@ class Score(NamedTuple):
 
 
 Scores = Mapping[str, Score]  # modality or MACRO -> score
+Objects = Mapping[tuple[str, int], tuple[str, float, float]]  # slice's key, box's number -> modality, DSC, NSD
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind of numbers (a quantization, or none) that a run's weights were benchmarked in.
 
-    times_ms are medians. objects: (slice's key, box's number) -> modality, DSC, NSD, of the validation objects that
-    were scored; empty where an older benchmark did not store them. Where the kind could not run, `reason` says why and
-    the rest is empty.
+    times_ms are medians. objects: the validation objects that were scored; empty where an older benchmark did not
+    store them. Where the kind could not run, `reason` says why and the rest is empty.
     """
 
     scores: Scores = field(default_factory=dict)
     times_ms: Mapping[str, float] = field(default_factory=dict)
     size_mb: float = math.nan
     reason: str = ""
-    objects: Mapping[tuple[str, int], tuple[str, float, float]] = field(default_factory=dict)
+    objects: Objects = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Run:
     """What a run directory holds.
 
-    scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. epochs: those that ended; images:
+    scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. objects: all that the trained model
+    was scored on, empty where an older run did not store them. epochs: those that ended; images:
     seen in them, with repetitions; None where no CSV logger wrote them down. problem: "" for a finished run, else what
     it lacks, in one line.
     """
@@ -58,6 +59,7 @@ class Run:
     seed: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Scores] = field(default_factory=dict)
+    objects: Objects = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     epochs: int | None = None
     images: int | None = None
@@ -98,6 +100,7 @@ def read_run(path: Path) -> Run:
         epochs, images = _progress(path, config)
         summary = _json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
         scores = {title: _scores(summary[title], SUMMARY) for title in (START, FILLED, TRAINED) if title in summary}
+        objects = _objects(summary, SUMMARY)
         benchmark = _json(path / BENCHMARK) if (path / BENCHMARK).is_file() else {"kinds": {}}
         kinds = {name: _kind(name, part) for name, part in _part(benchmark, "kinds", BENCHMARK).items()}
     except (OSError, ValueError) as error:
@@ -106,7 +109,7 @@ def read_run(path: Path) -> Run:
     if TRAINED not in scores:
         of = f"of {_part(config, 'trainer', CONFIG).get('max_epochs')} epochs"
         problem = f"unfinished: none {of} recorded" if epochs is None else f"unfinished: {epochs} {of}"
-    return Run(path, name, seed, config, scores, kinds, epochs, images, problem)
+    return Run(path, name, seed, config, scores, objects, kinds, epochs, images, problem)
 
 
 def _line(error: OSError | ValueError) -> str:
@@ -152,14 +155,18 @@ def _kind(name: str, content: Any) -> Kind:
         return Kind(reason=str(content.get("reason", "no reason given")) if isinstance(content, dict) else "damaged")
     times = {key: _number(_part(content, key, BENCHMARK), "median", BENCHMARK) for key in TIMES}
     scores = _scores(content.get("scores"), f"{BENCHMARK}: {name}")
+    objects = _objects(content, f"{BENCHMARK}: {name}")
+    return Kind(scores, times, _number(content, "size_mb", BENCHMARK), objects=objects)
+
+
+def _objects(content: Mapping[str, Any], file: str) -> Objects:
     try:
-        objects = {
+        return {
             (str(key), int(prompt)): (str(modality), float(dsc), float(nsd))
             for key, prompt, modality, dsc, nsd in content.get("objects", [])
         }
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{BENCHMARK}: {name}: its objects are no rows of five ({error})") from None
-    return Kind(scores, times, _number(content, "size_mb", BENCHMARK), objects=objects)
+        raise ValueError(f"{file}: its objects are no rows of five ({error})") from None
 
 
 def _progress(path: Path, config: Mapping[str, Any]) -> tuple[int | None, int | None]:
