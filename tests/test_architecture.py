@@ -45,7 +45,7 @@ ALLOWED = {
         "environment",
     },
     "config": {"resources", "terminal", "reporting"},
-    "reporting": {"files", "imaging", "data", "metrics"},
+    "reporting": {"files", "imaging", "data", "metrics", "terminal"},
     # What paper, code and metric say, computed anew: it looks at all of them.
     "claims": {"files", "imaging", "data", "metrics", "models", "runtime", "config", "resources", "reporting"},
     "resources": set(),

@@ -7,23 +7,22 @@ import pytest
 
 from graysam.reporting.conclusions import kind_conclusions, variant_conclusions
 from graysam.reporting.paired_runs import (
-    DSC,
-    NSD,
     differences,
     kind_pairs,
     mean_objects,
+    not_compared,
     pairs_by_modality_table,
     pairs_table,
     subject_of,
     unquantized,
     variant_pairs,
 )
-from graysam.reporting.runs import Kind, Run
+from graysam.reporting.runs import Kind, ObjectScore, Run
 
 
 def kind(**dsc_by_key: float) -> Kind:
     """Make a kind of objects `<modality>_<subject>_z<slice>`; NSD is half the DSC."""
-    objects = {(key, 0): (key.partition("_")[0], dsc, dsc / 2) for key, dsc in dsc_by_key.items()}
+    objects = {(key, 0): ObjectScore(key.partition("_")[0], dsc, dsc / 2) for key, dsc in dsc_by_key.items()}
     return Kind(objects=objects)
 
 
@@ -45,21 +44,22 @@ def test_seeds_are_averaged_object_by_object() -> None:
 def test_a_difference_by_hand() -> None:
     first = kind(CT_a_z1=0.5, CT_a_z2=0.5, CT_b_z1=0.5, US_c=0.5, only=0.1).objects
     second = kind(CT_a_z1=0.6, CT_a_z2=0.8, CT_b_z1=0.5, US_c=0.4).objects
-    found = differences(first, second, DSC)
+    found = differences(first, second, "dsc")
     assert list(found) == ["CT", "US", "macro"]
     assert (found["CT"].mean, found["US"].mean) == pytest.approx((0.1, -0.1))
     macro = found["macro"]
     assert macro.mean == pytest.approx(((0.2 + 0.0) / 2 - 0.1) / 2), "CT: patients a and b alike; US: one image"
     assert macro.n == 3
     assert (macro.low, macro.high) == pytest.approx((-0.05, 0.05)), "US cannot vary"
-    assert differences(first, second, NSD)["macro"].mean == pytest.approx(macro.mean / 2)
-    assert differences({}, second, DSC)["macro"].n == 0
+    assert differences(first, second, "nsd")["macro"].mean == pytest.approx(macro.mean / 2)
+    assert differences({}, second, "dsc")["macro"].n == 0
 
 
 RUNS = [
-    run("s/channels=replicate", none=kind(CT_a=0.5), int8=kind(CT_a=0.4)),
+    run("s/channels=replicate", 0, none=kind(CT_a=0.5), int8=kind(CT_a=0.4)),
+    run("s/channels=replicate", 1, none=kind(CT_a=0.7), int8=kind(CT_a=0.4)),
     run("s/channels=paper", 0, none=kind(CT_a=0.6), int8=kind(CT_a=0.4)),
-    run("s/channels=paper", 1, none=kind(CT_a=0.8), int8=kind(CT_a=0.4)),
+    run("s/channels=paper", 1, none=kind(CT_a=0.9), int8=kind(CT_a=0.4)),
     run("s/channels=released", problem="unfinished: 1 of 3 epochs", none=kind(CT_a=0.1)),
 ]
 
@@ -67,21 +67,58 @@ RUNS = [
 def test_variants_are_held_against_one_of_them() -> None:
     pairs = variant_pairs(RUNS, "channels=replicate")
     assert pairs_table(pairs, "title").rows == [
-        ["s/channels=paper", "none", "1", "+20.00", "+10.00"],
-        ["s/channels=paper", "int8", "1", "+0.00", "+0.00"],
+        ["s/channels=paper", "none", "2", "1", "+15.00", "+7.50"],
+        ["s/channels=paper", "int8", "2", "1", "+0.00", "+0.00"],
     ]
     by_modality = pairs_by_modality_table(unquantized(pairs), "title")
-    assert (by_modality.columns, by_modality.rows) == (["variant", "CT"], [["s/channels=paper", "+20.00"]])
+    assert (by_modality.columns, by_modality.rows) == (["variant", "CT, n = 1"], [["s/channels=paper", "+15.00"]])
     assert variant_pairs(RUNS, "absent") == []
     assert variant_pairs([run("a"), run("b")], "a") == []
 
 
+def test_only_seeds_that_both_sides_have_are_compared() -> None:
+    """Seed 1's other level is no gain of the variant, and no cost of a kind that ran on seed 0 alone."""
+    runs = [
+        run("s/x=base", 0, none=kind(CT_a=0.5), int8=kind(CT_a=0.4)),
+        run("s/x=base", 1, none=kind(CT_a=0.9), int8=kind()),
+        run("s/x=new", 0, none=kind(CT_a=0.6)),
+    ]
+    (pair,) = variant_pairs(runs, "x=base")
+    assert (pair.seeds, pair.dsc["macro"].mean) == (1, pytest.approx(0.1))
+    (cost,) = kind_pairs(runs)
+    assert (cost.seeds, cost.dsc["macro"].mean) == (1, pytest.approx(-0.1))
+
+
+def test_a_run_that_stands_there_twice_counts_once() -> None:
+    again = replace(RUNS[0], path=Path("t/elsewhere"), kinds={"none": kind(CT_a=0.1)})
+    assert variant_pairs([*RUNS, again], "channels=replicate") == variant_pairs(RUNS, "channels=replicate")
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    """Other seeds, other objects, or no reference in its sweep."""
+    runs = [
+        run("s/x=base", 0, none=kind(CT_a=0.5), int8=kind(CT_b=0.5)),
+        run("s/x=new", 1, none=kind(CT_a=0.6)),
+        run("t/x=new", 0, none=kind(CT_a=0.6)),
+    ]
+    pairs = variant_pairs(runs, "x=base")
+    assert variant_conclusions(pairs)[0] == "Against `s/x=base`, DSC in points: not compared: `x=new` -."
+    assert not_compared(runs, pairs) == ["s/x=new", "t/x=new"]
+    assert kind_conclusions(kind_pairs(runs)) == ["`int8` changes `s`: 1 variants not compared, for no seed has both."]
+    assert not_compared(RUNS, variant_pairs(RUNS, "channels=replicate")) == []
+
+
 def test_quantized_kinds_are_held_against_their_own_plain_weights() -> None:
     assert pairs_table(kind_pairs(RUNS), "title").rows == [
-        ["s/channels=paper", "int8", "1", "-30.00", "-15.00"],
-        ["s/channels=replicate", "int8", "1", "-10.00", "-5.00"],
+        ["s/channels=paper", "int8", "2", "1", "-35.00", "-17.50"],
+        ["s/channels=replicate", "int8", "2", "1", "-20.00", "-10.00"],
     ]
     assert kind_pairs([run("a")]) == []
+    alone = [run("a", none=kind(CT_a=0.5), int8=kind(CT_a=0.4)), run("b", none=kind(CT_a=0.5), int8=kind(CT_a=0.3))]
+    assert [line.partition(":")[0] for line in kind_conclusions(kind_pairs(alone))] == [
+        "`int8` changes `a`",
+        "`int8` changes `b`",
+    ]
 
 
 def test_each_sweep_is_held_against_its_own_reference() -> None:
@@ -90,11 +127,13 @@ def test_each_sweep_is_held_against_its_own_reference() -> None:
     found = {(p.variant, p.reference): p.dsc["macro"].mean for p in variant_pairs(RUNS + other, "channels=replicate")
              if p.kind == "none"}  # fmt: skip
     assert found == {
-        ("s/channels=paper", "s/channels=replicate"): pytest.approx(0.2),
+        ("s/channels=paper", "s/channels=replicate"): pytest.approx(0.15),
         ("t/channels=paper", "t/channels=replicate"): pytest.approx(0.3),
     }
     whole = variant_pairs(RUNS + other, "t/channels=replicate")
     assert {p.variant for p in whole} == {"s/channels=paper", "s/channels=replicate", "t/channels=paper"}
+    said = variant_conclusions(whole)[0]
+    assert all(f"`{name}`" in said for name in ("s/channels=paper", "s/channels=replicate", "channels=paper"))
 
 
 def test_a_runs_own_validation_counts_where_every_seed_has_it() -> None:
@@ -110,8 +149,10 @@ def test_a_runs_own_validation_counts_where_every_seed_has_it() -> None:
     assert [p.kind for p in unquantized(pairs)] == ["as trained"]
     assert "better: `x=new` +20.00 (+10.00 to +30.00)" in variant_conclusions(pairs)[0]
     assert [p.kind for p in kind_pairs(own)] == ["int8"]
-    older = [*own, run("s/x=new", 1, none=kind(CT_a=0.6))]
-    assert [p.kind for p in variant_pairs(older, "x=base")] == ["none"]
+    older = [own[0], run("s/x=old", none=kind(CT_a=0.4)), own[1]]
+    assert [(p.variant, p.kind) for p in unquantized(variant_pairs(older, "x=base"))] == [
+        ("s/x=new", "as trained"), ("s/x=old", "none"),
+    ]  # fmt: skip
 
 
 def test_conclusions_follow_the_intervals() -> None:
@@ -122,13 +163,14 @@ def test_conclusions_follow_the_intervals() -> None:
         run("s/x=bad", none=kind(CT_a=0.4, CT_b=0.4)),
         run("s/x=open", none=kind(CT_a=0.4, CT_b=0.7)),
     ]
-    dsc, nsd = variant_conclusions(variant_pairs(runs, "x=base"))
+    dsc, nsd, limits = variant_conclusions(variant_pairs(runs, "x=base"))
     assert dsc == (
         "Against `s/x=base`, DSC in points: better: `x=good` +10.00 (+10.00 to +10.00); "
         "worse: `x=bad` -10.00 (-10.00 to -10.00); no difference shown: `x=open` +5.00 (-10.00 to +20.00)."
     )
     assert "NSD" in nsd
     assert "`x=good` +5.00" in nsd
+    assert limits.endswith("(see the spread over seeds).")
     (line,) = kind_conclusions(kind_pairs(runs))
     assert line == (
         "`int8` changes `s`: DSC by -10.00 to +0.00 points, with an interval apart from 0 in 1 of 2 variants; "
@@ -137,7 +179,8 @@ def test_conclusions_follow_the_intervals() -> None:
 
 
 def test_one_subject_shows_no_difference() -> None:
-    """Without a second there is no interval, and nothing to conclude."""
-    dsc, _ = variant_conclusions(variant_pairs(RUNS, "channels=replicate"))
-    assert dsc.endswith("better: none; worse: none; no difference shown: `channels=paper` +20.00.")
+    """Without a second there is no interval, and nothing to conclude; among others it is named."""
+    dsc, _, limits = variant_conclusions(variant_pairs(RUNS, "channels=replicate"))
+    assert dsc.endswith("DSC in points: no difference shown: `channels=paper` +15.00.")
+    assert limits.endswith("With one subject only, and so without a spread of its own: CT.")
     assert variant_conclusions([]) == kind_conclusions([]) == []

@@ -25,6 +25,10 @@ def summary(shift: float = 0.0, **titles: float) -> dict[str, Any]:
     return {**others, "trained": rows, "best_checkpoint": "best.ckpt"}
 
 
+def with_objects(*row: Any) -> str:
+    return json.dumps({**summary(), "objects": [list(row)]})
+
+
 def make_run(
     folder: Path, name: str, seed: int, found: dict[str, Any] | None, epochs: int | None = 3, **config: Any
 ) -> Path:
@@ -149,6 +153,36 @@ def test_a_table_is_markdown_whatever_its_cells_hold() -> None:
     assert text.splitlines() == ["**t**", "", "| a    |   b |", "|------|----:|", r"| x\|y |   1 |"]
 
 
+def test_sweeps_are_compared_object_by_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two networks' sweeps, one without benchmark.json: each against its own reference, by what the runs stored."""
+
+    def stored(shift: float) -> dict[str, Any]:
+        objects = [[f"{m}_{i}", 0, m, 0.5 + shift, 0.25 + shift] for m in ("CT", "US") for i in range(3)]
+        return {**summary(), "objects": objects}
+
+    for sweep, gain in (("one", 0.125), ("two", -0.125)):
+        make_run(tmp_path, f"{sweep}/channels=replicate", 0, stored(0), epochs=None)
+        make_run(tmp_path, f"{sweep}/channels=paper", 0, stored(gain), epochs=None)
+    make_run(tmp_path, "three/channels=paper", 0, stored(0), epochs=None)
+    kinds = {"none": (0.6, 20.0), "int8": (0.5, 10.0)}
+    content = json.loads(benchmark(**kinds))
+    for name, kind in content["kinds"].items():
+        kind["objects"] = stored(0.125 if name == "none" else 0)["objects"]
+    (tmp_path / "one/channels=paper/seed0/benchmark.json").write_text(json.dumps(content))
+    assert main([str(tmp_path), "--reference", "channels=replicate", "--modalities", "--kinds"]) == 0
+    printed = capsys.readouterr().out
+    interval = "(+12.50 to +12.50)"
+    assert f"- Against `one/channels=replicate`, DSC in points: better: `channels=paper` +12.50 {interval}." in printed
+    assert "- Against `two/channels=replicate`, NSD in points: worse: `channels=paper` -12.50" in printed
+    assert "- Not compared, for want of a reference or of objects: `three/channels=paper`." in printed
+    rows = [row for table in tables(printed) for row in table]
+    assert ["one/channels=paper", "as trained", "1", "6", *[f"+12.50 {interval}"] * 2] in rows
+    assert ["one/channels=paper", *[f"+12.50 {interval}"] * 2] in rows, "CT and US"
+    assert "- `int8` changes `one`: DSC by -12.50 to -12.50 points" in printed
+    assert main([str(tmp_path), "--reference", "channels=absent"]) == 2
+    assert "stored its objects' scores, or there is nothing to compare it with" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------- nothing in silence
 
 
@@ -165,11 +199,8 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
         "b/seed5": ("benchmark.json", '{"kinds": {"none": {"available": true}}}', "benchmark.json"),
         "b/seed6": ("config.json", '{"name": 3}', "config.json is no run's"),
         "b/seed7": ("summary.json", "\udcff", "summary.json is no JSON"),
-        "b/seed8": (
-            "summary.json",
-            json.dumps({**summary(), "objects": [["key", 0]]}),
-            "its objects are no rows of five",
-        ),
+        "b/seed8": ("summary.json", with_objects("key", 0), "its objects are no rows of five"),
+        "b/seed9": ("summary.json", with_objects("key", 0, "CT", math.nan, 1), "is not finite"),
     }
     for seed, (place, (file, content, _)) in enumerate(broken.items()):
         path = make_run(tmp_path, "b", seed, summary())
@@ -180,7 +211,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
             (path / file).write_text(content, errors="surrogateescape")
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr()
-    assert printed.err == "error: 11 of 12 runs are not in the table\n"
+    assert printed.err == "error: 12 of 13 runs are not in the table\n"
     assert tables(printed.out)[0][1][:5] == ["a", "1/3", "3", "-", "60.00"]
     assert f"not in the means: {tmp_path}/a/seed1: unfinished: 1 of 3 epochs" in printed.out
     assert f"not in the means: {tmp_path}/a/seed2: unfinished: none of 3 epochs recorded" in printed.out

@@ -151,12 +151,14 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
     assert set(file.tensors) == set(prepare_module(given, prepare_data(given)).model.state_dict())
     summary = json.loads((run_dir / "summary.json").read_text())
     assert set(summary) == {"start", "fill the box", "trained", "objects", "best_checkpoint"}
-    dsc_by_modality: dict[str, list[float]] = {}
-    for _, _, modality, dsc, _ in summary["objects"]:
-        dsc_by_modality.setdefault(modality, []).append(dsc)
-    for modality, dsc in dsc_by_modality.items():
-        assert len(dsc) == summary["trained"][modality]["n"]
-        assert np.mean(dsc) == pytest.approx(summary["trained"][modality]["dsc"], abs=1e-6)
+    rows = summary["objects"]
+    assert len({(key, prompt) for key, prompt, *_ in rows}) == len(rows)
+    for modality in ("CT", "US"):
+        scores = [(dsc, nsd) for _, _, name, dsc, nsd in rows if name == modality]
+        found = summary["trained"][modality]
+        assert len(scores) == found["n"] > 0
+        assert np.mean(scores, axis=0) == pytest.approx([found["dsc"], found["nsd"]], abs=1e-6)
+    assert len(rows) == summary["trained"]["macro"]["n"]
     assert set(summary["trained"]) == {"CT", "US", "macro"}
     assert summary["fill the box"]["US"]["dsc"] == pytest.approx(0.86, abs=0.01)  # discs in their boxes
     columns = (run_dir / "metrics" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")

@@ -13,6 +13,7 @@ from graysam.data.cases import Case, modality_of, read_gts, read_input_case, rea
 from graysam.imaging.canvas import to_uint8
 from graysam.metrics import case_dice
 from graysam.reporting.accuracy import CaseScores, in_papers_order
+from graysam.terminal import one_line
 
 LOOKED_AT = 20  # cases of a modality in which a grey image is looked for
 SAME_DSC = 1e-3  # that a metrics file and the masks may differ by; it has six digits
@@ -109,7 +110,7 @@ def rank(folders: Folders, scores: CaseScores | None) -> Ranking:
         try:
             dsc = known[path.stem] if path.stem in known else case_dice(read_gts(gts / path.name)[0], read_segs(path))
         except (ValueError, OSError) as error:
-            left_out.append(f"{path.stem}: {' '.join(str(error).split())}")
+            left_out.append(f"{path.stem}: {one_line(error)}")
             continue
         if math.isnan(dsc):  # no object, no DSC
             continue
@@ -160,7 +161,7 @@ def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
                 read = read_input_case(path)
                 view = _slice_of(read, _shown_slice(read, folders.gts) if read.is_volume else None)
             except (ValueError, OSError) as error:
-                left_out.append(f"{path.stem}: {' '.join(str(error).split())}")
+                left_out.append(f"{path.stem}: {one_line(error)}")
                 continue
             if view.image.ndim == 2:
                 views.append(view)

@@ -8,6 +8,7 @@ from graysam.reporting.case_figures import draw_cases, draw_channels
 from graysam.reporting.case_files import Folders, View, grey_views, rank, read_view
 from graysam.reporting.document import WORST, Section
 from graysam.reporting.tables import Table
+from graysam.terminal import one_line
 
 CHANNELS = (
     "Each row is the first grey image of a modality and the second and third channel that each "
@@ -54,7 +55,7 @@ def cases_section(folders: Folders, metrics: Sequence[CaseScores]) -> tuple[Sect
         try:
             views[case] = read_view(case, folders, ranking.dsc[case])
         except (ValueError, OSError) as error:
-            left_out.append(f"{case}: {' '.join(str(error).split())}")
+            left_out.append(f"{case}: {one_line(error)}")
     shown: list[tuple[str, View]] = []
     for modality, (best, worst_one) in extremes.items():
         pair = {"only": best} if best == worst_one else {"best": best, "worst": worst_one}

@@ -6,29 +6,44 @@ from graysam.reporting.accuracy import Estimate
 from graysam.reporting.paired_runs import Pair, unquantized
 from graysam.reporting.runs import MACRO
 
+METRICS = ("dsc", "nsd")
 
-def _sorted_out(named: Sequence[tuple[str, Estimate]]) -> str:
-    """Return names and differences by what their intervals show; an interval that holds 0 shows no difference."""
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
-    for name, found in named:
-        verdict = "better" if found.low > 0 else "worse" if found.high < 0 else "no difference shown"
-        groups[verdict].append(f"{name} {found.percent(sign=True)}")
-    return "; ".join(f"{verdict}: {', '.join(names) if names else 'none'}" for verdict, names in groups.items())
+
+def _verdict(found: Estimate) -> str:
+    """Say what an interval shows; one that holds 0, or none at all, shows no difference."""
+    if found.n == 0:
+        return "not compared"
+    return "better" if found.low > 0 else "worse" if found.high < 0 else "no difference shown"
 
 
 def variant_conclusions(pairs: Sequence[Pair]) -> list[str]:
     """Return a sentence for each reference and metric: which variants are better, worse, or not told apart from it.
 
-    pairs: of `paired_runs.variant_pairs`; macro averages of those that are not quantized. Empty where there are none.
+    And one on what the intervals do not hold. pairs: of `paired_runs.variant_pairs`; macro averages of those that are
+    not quantized. Empty where there are none.
     """
-    lines = []
     plain = unquantized(pairs)
+    lines = []
     for reference in dict.fromkeys(pair.reference for pair in plain):
         here = [pair for pair in plain if pair.reference == reference]
-        for metric, found in (("DSC", [p.dsc[MACRO] for p in here]), ("NSD", [p.nsd[MACRO] for p in here])):
-            named = [(f"`{_last(pair.variant)}`", one) for pair, one in zip(here, found, strict=True)]
-            lines.append(f"Against `{reference}`, {metric} in points: {_sorted_out(named)}.")
-    return lines
+        for metric in METRICS:
+            groups: dict[str, list[str]] = {name: [] for name in ("better", "worse", "no difference shown")}
+            for pair in here:
+                found: Estimate = getattr(pair, metric)[MACRO]
+                name = pair.variant.removeprefix(f"{reference.rpartition('/')[0]}/")
+                groups.setdefault(_verdict(found), []).append(f"`{name}` {found.percent(sign=True)}")
+            said = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in groups.items() if names)
+            lines.append(f"Against `{reference}`, {metric.upper()} in points: {said}.")
+    return [*lines, _limits(plain)] if lines else []
+
+
+def _limits(pairs: Sequence[Pair]) -> str:
+    single = sorted({m for pair in pairs for m, one in pair.dsc.items() if m != MACRO and one.n == 1})
+    return (
+        "Intervals are over subjects, of these very trainings: how far another training would differ they do not hold "
+        "(see the spread over seeds)."
+        + (f" With one subject only, and so without a spread of its own: {', '.join(single)}." if single else "")
+    )
 
 
 def kind_conclusions(pairs: Sequence[Pair]) -> list[str]:
@@ -37,19 +52,19 @@ def kind_conclusions(pairs: Sequence[Pair]) -> list[str]:
     pairs: of `paired_runs.kind_pairs`, macro averages. Empty where there are none.
     """
     lines = []
-    for family, kind in dict.fromkeys((pair.family, pair.kind) for pair in pairs):
-        here = [pair for pair in pairs if (pair.family, pair.kind) == (family, kind)]
+    for family, kind in dict.fromkeys((pair.family or pair.variant, pair.kind) for pair in pairs):
+        here = [pair for pair in pairs if (pair.family or pair.variant, pair.kind) == (family, kind)]
         parts = []
-        for metric, found in (("DSC", [p.dsc[MACRO] for p in here]), ("NSD", [p.nsd[MACRO] for p in here])):
+        for metric in METRICS:
+            found = [one for pair in here if (one := getattr(pair, metric)[MACRO]).n]
+            clear = sum(_verdict(one) in ("better", "worse") for one in found)
             means = [100 * one.mean for one in found]
-            clear = sum(one.low > 0 or one.high < 0 for one in found)
-            parts.append(
-                f"{metric} by {min(means):+.2f} to {max(means):+.2f} points, with an interval apart from 0 in {clear} "
-                f"of {len(found)} variants"
-            )
-        lines.append(f"`{kind}` changes `{family or here[0].variant}`: {'; '.join(parts)}.")
+            if found:
+                parts.append(
+                    f"{metric.upper()} by {min(means):+.2f} to {max(means):+.2f} points, with an interval apart from 0 "
+                    f"in {clear} of {len(found)} variants"
+                )
+        lost = len(here) - len([pair for pair in here if pair.dsc[MACRO].n])
+        parts += [f"{lost} variants not compared, for no seed has both"] if lost else []
+        lines.append(f"`{kind}` changes `{family}`: {'; '.join(parts)}.")
     return lines
-
-
-def _last(variant: str) -> str:
-    return variant.rpartition("/")[2]

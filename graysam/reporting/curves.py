@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graysam.files import replacing
 from graysam.reporting.runs import MACRO, Run, images_per_step
@@ -77,26 +78,30 @@ def draw(curves: Sequence[Curves], path: Path) -> None:
         path: the file's name; its folder is made, and a file that is there is replaced.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     panels = {
         title: columns for title, columns in PANELS.items() if any(c in one.points for one in curves for c in columns)
     }
-    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
+    names = list(dict.fromkeys(one.run.name for one in curves))  # seeds of a name share a colour
+    styles: dict[str, dict[str, Any]] = {
+        "training": {"linestyle": ":", "marker": ".", "markersize": 4},
+        "validation": {"linestyle": "-", "marker": "o", "markersize": 4},
+    }
+    figure = Figure(figsize=(4.6 * len(panels), 3.6 + 0.11 * len(names)), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for place, one in enumerate(curves):
-            name = f"{one.run.name}, " if len(curves) > 1 else ""
+        for one in curves:
             for column, label in columns.items():
                 points = one.points.get(column, [])
                 images = [x / 1000 for x, _ in points]
                 values = [y * 100 if column == DSC else y for _, y in points]
-                training = label == "training"
-                style = {"linestyle": ":", "marker": ""} if training else {"linestyle": "-", "marker": "o"}
-                if points:
-                    axes.plot(images, values, color=f"C{place}", markersize=4, label=name + label, **style)
+                axes.plot(images, values, color=f"C{names.index(one.run.name)}", **styles[label])
         axes.set(title=title, xlabel="thousand images seen")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize="small")
+    handles = [Line2D([], [], color=f"C{place}", label=name) for place, name in enumerate(names)]
+    handles += [Line2D([], [], color="grey", label=label, **style) for label, style in styles.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})  # the same bytes every time

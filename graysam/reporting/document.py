@@ -11,7 +11,14 @@ from graysam.reporting.curves import curve_table, draw, read_curves
 from graysam.reporting.figures import draw_calibration, draw_robustness, draw_sizes
 from graysam.reporting.findings import MODELS, Found, markdown
 from graysam.reporting.inputs import Inputs
-from graysam.reporting.paired_runs import kind_pairs, pairs_by_modality_table, pairs_table, unquantized, variant_pairs
+from graysam.reporting.paired_runs import (
+    kind_pairs,
+    not_compared,
+    pairs_by_modality_table,
+    pairs_table,
+    unquantized,
+    variant_pairs,
+)
 from graysam.reporting.paper_tables import (
     ARMS,
     NOT_COMPARABLE,
@@ -102,13 +109,16 @@ def runs_section(
         pairs = variant_pairs(runs, reference)
         if not pairs:
             raise ValueError(
-                f"--reference {reference}: no finished run of that name has a benchmark.json with objects, or there is "
+                f"--reference {reference}: no finished run of that name stored its objects' scores, or there is "
                 "nothing to compare it with"
             )
         conclusions = variant_conclusions(pairs)
+        conclusions += [
+            f"Not compared, for want of a reference or of objects: `{n}`." for n in not_compared(runs, pairs)
+        ]
         section.parts += [_list(conclusions)] if conclusions else []
         section.parts.append(pairs_table(pairs, f"Differences from {reference}, same kind ({POINTS})").markdown())
-        if modalities and conclusions:
+        if modalities and unquantized(pairs):
             title = f"Differences of DSC from {reference} per modality, not quantized ({POINTS})"
             section.parts.append(pairs_by_modality_table(unquantized(pairs), title).markdown())
     costs = kind_pairs(runs) if kinds else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from graysam.reporting.accuracy import METRICS, CaseScores, Estimate, estimates, paired_differences
+from graysam.reporting.accuracy import CaseScores, Estimate, estimates, in_papers_order, paired_differences
 from graysam.reporting.runs import MACRO
 from graysam.reporting.tables import EMPTY, Table
 
@@ -56,10 +56,13 @@ def arms_of(found: Sequence[CaseScores]) -> dict[str, CaseScores]:
 
 
 def summary_table(found: Sequence[CaseScores]) -> Table:
-    """Return DSC / official NSD of every arm there is, means without intervals: what a README has room for."""
+    """Return DSC / official NSD of every arm there is, means without intervals: what a README has room for.
+
+    Cases are those of the column that has most. Without arms there is one row, of a macro average over nothing.
+    """
     arms = arms_of(found)
     columns = {arm: (estimates(scores, "dsc"), estimates(scores, "nsd")) for arm, scores in arms.items()}
-    names = CaseScores("", {METRICS[0]: {m: {} for scores in arms.values() for m in scores.modalities}}).modalities
+    names = in_papers_order({m for scores in arms.values() for m in scores.modalities})
     rows = []
     for name in [*names, MACRO]:
         pairs = [[metric.get(name, NOTHING) for metric in column] for column in columns.values()]
@@ -79,7 +82,7 @@ def table_4(found: Sequence[CaseScores], metric: str) -> Table:
     arms = arms_of(found)
     others = {scores.name: scores for scores in found if scores.name not in ARMS.values()}
     columns = {name: estimates(scores, metric) for name, scores in {**arms, **others}.items()}
-    names = CaseScores("", {METRICS[0]: {m: {} for scores in found for m in scores.modalities}}).modalities
+    names = in_papers_order({m for scores in found for m in scores.modalities})
     paper = PAPER.get(metric, {})
     rows = []
     for name in [*names, MACRO]:

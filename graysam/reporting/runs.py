@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from graysam.terminal import one_line
+
 MACRO = "macro"
 START, FILLED, TRAINED = "start", "fill the box", "trained"
 CONFIG, SUMMARY, BENCHMARK = "config.json", "summary.json", "benchmark.json"
@@ -26,7 +28,17 @@ class Score(NamedTuple):
 
 
 Scores = Mapping[str, Score]  # modality or MACRO -> score
-Objects = Mapping[tuple[str, int], tuple[str, float, float]]  # slice's key, box's number -> modality, DSC, NSD
+
+
+class ObjectScore(NamedTuple):
+    """DSC and NSD in [0,1] of one object on a validation slice."""
+
+    modality: str
+    dsc: float
+    nsd: float
+
+
+Objects = Mapping[tuple[str, int], ObjectScore]  # slice's key, number of the object's box
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,8 @@ class Run:
 
     scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. objects: all that the trained model
     was scored on, empty where an older run did not store them. epochs: those that ended; images:
-    seen in them, with repetitions; None where no CSV logger wrote them down. problem: "" for a finished run, else what
+    seen in them, with repetitions, an epoch's last batch counted as a whole one. None where no CSV logger wrote them
+    down, images also where the config does not say how many a step sees. problem: "" for a finished run, else what
     it lacks, in one line.
     """
 
@@ -95,7 +108,7 @@ def read_run(path: Path) -> Run:
         if not isinstance(name, str) or not isinstance(seed, int):
             raise ValueError(f"{CONFIG} is no run's: name {name!r}, seed {seed!r}")
     except (OSError, ValueError) as error:
-        return Run(path, path.name, problem=f"damaged: {_line(error)}")
+        return Run(path, path.name, problem=f"damaged: {one_line(error)}")
     try:
         epochs, images = _progress(path, config)
         summary = _json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
@@ -104,16 +117,12 @@ def read_run(path: Path) -> Run:
         benchmark = _json(path / BENCHMARK) if (path / BENCHMARK).is_file() else {"kinds": {}}
         kinds = {name: _kind(name, part) for name, part in _part(benchmark, "kinds", BENCHMARK).items()}
     except (OSError, ValueError) as error:
-        return Run(path, name, seed, config, problem=f"damaged: {_line(error)}")
+        return Run(path, name, seed, config, problem=f"damaged: {one_line(error)}")
     problem = ""
     if TRAINED not in scores:
         of = f"of {_part(config, 'trainer', CONFIG).get('max_epochs')} epochs"
         problem = f"unfinished: none {of} recorded" if epochs is None else f"unfinished: {epochs} {of}"
     return Run(path, name, seed, config, scores, objects, kinds, epochs, images, problem)
-
-
-def _line(error: OSError | ValueError) -> str:
-    return " ".join(str(error).split())
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -161,12 +170,15 @@ def _kind(name: str, content: Any) -> Kind:
 
 def _objects(content: Mapping[str, Any], file: str) -> Objects:
     try:
-        return {
-            (str(key), int(prompt)): (str(modality), float(dsc), float(nsd))
+        found = {
+            (str(key), int(prompt)): ObjectScore(str(modality), float(dsc), float(nsd))
             for key, prompt, modality, dsc, nsd in content.get("objects", [])
         }
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: its objects are no rows of five ({error})") from None
+    if not all(math.isfinite(one.dsc) and math.isfinite(one.nsd) for one in found.values()):
+        raise ValueError(f"{file}: an object's score is not finite")
+    return found
 
 
 def _progress(path: Path, config: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -180,7 +192,13 @@ def _progress(path: Path, config: Mapping[str, Any]) -> tuple[int | None, int | 
                     if any(map(row.get, EPOCH_MEANS)) and row["epoch"]:
                         epochs = max(epochs, int(float(row["epoch"])) + 1)
                         steps = max(steps, int(float(row["step"])) + 1)
-    except (OSError, ValueError, KeyError, csv.Error):  # cut short by a full disk, say; the scores do not come from it
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        csv.Error,
+    ):  # cut short by a full disk, say; the scores do not come from it
         return None, None
     if not files:
         return None, None
