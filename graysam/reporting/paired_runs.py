@@ -71,8 +71,8 @@ class Pair:
 
 def _pair(names: tuple[str, str, str, str], first: SeedObjects, second: SeedObjects) -> Pair:
     seeds = [seed for seed in first if seed in second]
-    means = [mean_objects([side[seed] for seed in seeds]) for side in (first, second)]
-    return Pair(*names, len(seeds), differences(*means, "dsc"), differences(*means, "nsd"))
+    before, after = (mean_objects([side[seed] for seed in seeds]) for side in (first, second))
+    return Pair(*names, len(seeds), differences(before, after, "dsc"), differences(before, after, "nsd"))
 
 
 def _by_kind(runs: Sequence[Run]) -> dict[str, dict[int | None, Objects]]:
