@@ -32,6 +32,17 @@ def test_table_4_holds_ours_and_the_papers() -> None:
     assert table.rows[-1][1:3] == ["4", "37.50 (37.50 to 37.50)"]
 
 
+def test_a_cell_with_fewer_cases_says_so() -> None:
+    less = scores("graysam_l0_fp32")
+    less = CaseScores(less.name, {**less.scores, "dsc": {"US": {"a": 0.5}}})
+    rows = table_4([scores("lite_medsam_fp32"), less], "dsc").rows
+    assert [row[1:4] for row in rows] == [
+        ["2", "25.00 (25.00 to 25.00)", "-"],
+        ["2", "50.00 (50.00 to 50.00)", "50.00, n = 1"],
+        ["4", "37.50 (37.50 to 37.50)", "50.00, n = 1"],
+    ]
+
+
 def test_the_summary_holds_both_metrics_of_every_arm() -> None:
     given = [scores("graysam_l0_int8", 0.125), scores("lite_medsam_fp32"), scores("distilled", 0.25)]
     given[1] = CaseScores("lite_medsam_fp32", {**given[1].scores, "nsd": {"US": {"a": 1.0, "b": 0.5}}})

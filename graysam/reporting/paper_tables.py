@@ -77,7 +77,7 @@ def table_4(found: Sequence[CaseScores], metric: str) -> Table:
     """Return one metric of Table 4: our means with 95 % intervals over cases, the paper's figures after them.
 
     found: metrics files; those that are in none of `ARMS` get a column of their own after the arms. n is the number of
-    cases in the column that has most.
+    cases in the column that has most; a cell with fewer says how many.
     """
     arms = arms_of(found)
     others = {scores.name: scores for scores in found if scores.name not in ARMS.values()}
@@ -89,7 +89,8 @@ def table_4(found: Sequence[CaseScores], metric: str) -> Table:
         theirs = [f"{value:.2f}" for value in paper[name]] if name in paper else [EMPTY] * len(ARMS) if paper else []
         ours = [column.get(name, NOTHING) for column in columns.values()]
         n = max((one.n for one in ours), default=0)
-        rows.append([name, str(n), *(one.percent() for one in ours), *theirs])
+        cells = [one.percent() if one.n in (0, n) else f"{one.percent()}, n = {one.n}" for one in ours]
+        rows.append([name, str(n), *cells, *theirs])
     titles = [f"paper: {arm}" for arm in ARMS] if paper else []
     title = f"Table 4, {METRIC_TITLES[metric]} (%): mean over cases, 95 % bootstrap interval"
     return Table(title, ["modality", "n", *columns, *titles], rows)
