@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from graysam.report import main
@@ -179,6 +180,12 @@ def test_sweeps_are_compared_object_by_object(tmp_path: Path, capsys: pytest.Cap
     assert ["one/channels=paper", "as trained", "1", "6", *[f"+12.50 {interval}"] * 2] in rows
     assert ["one/channels=paper", *[f"+12.50 {interval}"] * 2] in rows, "CT and US"
     assert "- `int8` changes `one`: DSC by -12.50 to -12.50 points" in printed
+    given = [str(tmp_path), "--reference", "channels=replicate", "-o", str(tmp_path / "new")]
+    assert main(given) == 0
+    assert "](differences.png)" in capsys.readouterr().out
+    drawn = cv2.imread(str(tmp_path / "new" / "differences.png"))
+    found = [abs(drawn.astype(int) - colour).max(axis=2).min() for colour in ((178, 114, 0), (0, 159, 230))]
+    assert max(found) < 8, "a mark in each of two colours, BGR"
     assert main([str(tmp_path), "--reference", "channels=absent"]) == 2
     assert "stored its objects' scores, or there is nothing to compare it with" in capsys.readouterr().err
 

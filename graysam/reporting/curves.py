@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graysam.files import replacing
+from graysam.reporting.figures import save
 from graysam.reporting.runs import MACRO, Run, images_per_step
 from graysam.reporting.tables import EMPTY, Table
 
@@ -102,9 +102,7 @@ def draw(curves: Sequence[Curves], path: Path) -> None:
     handles = [Line2D([], [], color=f"C{place}", label=name) for place, name in enumerate(names)]
     handles += [Line2D([], [], color="grey", label=label, **style) for label, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})  # the same bytes every time
+    save(figure, path)
 
 
 def _version(folder: Path) -> float:

@@ -8,7 +8,7 @@ from graysam.reporting.accuracy import METRICS, CaseScores
 from graysam.reporting.case_files import Folders
 from graysam.reporting.conclusions import kind_conclusions, variant_conclusions
 from graysam.reporting.curves import curve_table, draw, read_curves
-from graysam.reporting.figures import draw_calibration, draw_robustness, draw_sizes
+from graysam.reporting.figures import draw_calibration, draw_differences, draw_robustness, draw_sizes
 from graysam.reporting.findings import MODELS, Found, markdown
 from graysam.reporting.inputs import Inputs
 from graysam.reporting.paired_runs import (
@@ -29,7 +29,7 @@ from graysam.reporting.paper_tables import (
     table_4,
 )
 from graysam.reporting.probes import calibration_table, robustness_table, size_table
-from graysam.reporting.runs import Run
+from graysam.reporting.runs import MACRO, Run
 from graysam.reporting.tables import EMPTY, Table, report
 
 WORST = 10  # cases listed
@@ -118,9 +118,13 @@ def runs_section(
         ]
         section.parts += [_list(conclusions)] if conclusions else []
         section.parts.append(pairs_table(pairs, f"Differences from {reference}, same kind ({POINTS})").markdown())
-        if modalities and unquantized(pairs):
+        plain = [pair for pair in unquantized(pairs) if pair.dsc[MACRO].n]
+        if modalities and plain:
             title = f"Differences of DSC from {reference} per modality, not quantized ({POINTS})"
-            section.parts.append(pairs_by_modality_table(unquantized(pairs), title).markdown())
+            section.parts.append(pairs_by_modality_table(plain, title).markdown())
+        if plain:
+            words = f"Differences from {reference} with 95 % intervals: {', '.join(pair.variant for pair in plain)}"
+            section.pictures.append(("differences.png", words, lambda path: draw_differences(plain, path)))
     costs = kind_pairs(runs) if kinds else []
     if costs:
         section.parts.append(_list(kind_conclusions(costs)))

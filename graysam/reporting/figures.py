@@ -1,4 +1,4 @@
-"""The report's diagrams, PNG: robustness to the box, calibration of the predicted IoU, DSC by object size.
+"""The report's diagrams, PNG: robustness to the box, calibration of the predicted IoU, size of objects, differences.
 
 All need matplotlib. A file that is there is replaced; the same numbers give the same bytes.
 """
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graysam.files import replacing
+from graysam.reporting.paired_runs import Pair
 from graysam.reporting.probes import AREA_EDGES, Probe, by_size, calibration, robustness
+from graysam.reporting.runs import MACRO
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,4 +87,25 @@ def draw_sizes(probes: Sequence[Probe], path: Path) -> None:
     axes.set_axisbelow(True)
     if axes.patches:
         axes.legend(frameon=False, fontsize="small", loc="lower right")
+    save(figure, path)
+
+
+def draw_differences(pairs: Sequence[Pair], path: Path) -> None:
+    """Draw macro DSC and NSD of pairs with their 95 % intervals, a row a pair; at least one that was compared."""
+    from matplotlib.figure import Figure
+
+    shown = [pair for pair in pairs if pair.dsc[MACRO].n]
+    figure = Figure(figsize=(10, 1.2 + 0.32 * len(shown)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, metric in zip(panels, ("dsc", "nsd"), strict=True):
+        axes.axvline(0, color="#999999", linewidth=1)
+        for row, pair in enumerate(shown):
+            found = getattr(pair, metric)[MACRO]
+            colour = COLOURS[row % len(COLOURS)]
+            axes.plot([100 * found.low, 100 * found.high], [row, row], color=colour)  # nothing for an interval of NaN
+            axes.plot(100 * found.mean, row, marker="o", color=colour)
+        axes.set(xlabel=f"{metric.upper()}, points more than the reference")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(shown)), [f"{pair.variant}, {pair.kind}" for pair in shown])
+    panels[0].invert_yaxis()
     save(figure, path)
