@@ -139,7 +139,7 @@ def runs_section(
             unreadable.append(f"no learning curve of {run.path}: {error}")
     if curves:
         section.parts += [curve_table(one).markdown() for one in curves]
-        names = ", ".join(f"{one.run.name}, seed {one.run.seed}" for one in curves)
+        names = ", ".join(dict.fromkeys(one.run.name for one in curves))
         section.pictures.append(
             ("learning.png", f"Learning curves over the images seen: {names}", lambda path: draw(curves, path))
         )
