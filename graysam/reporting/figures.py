@@ -107,5 +107,5 @@ def draw_differences(pairs: Sequence[Pair], path: Path) -> None:
         axes.set(xlabel=f"{metric.upper()}, points more than the reference")
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(shown)), [f"{pair.variant}, {pair.kind}" for pair in shown])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(shown) - 0.5, -0.5)  # the first on top, none on the frame
     save(figure, path)
