@@ -86,7 +86,7 @@ def draw_sizes(probes: Sequence[Probe], path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if axes.patches:
-        axes.legend(frameon=False, fontsize="small", loc="lower right")
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize="small")  # bars fill the axes
     save(figure, path)
 
 
