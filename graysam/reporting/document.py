@@ -106,30 +106,40 @@ def runs_section(
     made = report(runs, modalities=modalities, kinds=kinds)
     section = Section("Training runs", [made.markdown.rstrip()])
     if reference is not None:
-        pairs = variant_pairs(runs, reference)
-        if not pairs:
-            raise ValueError(
-                f"--reference {reference}: no finished run of that name stored its objects' scores, or there is "
-                "nothing to compare it with"
-            )
-        conclusions = variant_conclusions(pairs)
-        conclusions += [
-            f"Not compared, for want of a reference or of objects: `{n}`." for n in not_compared(runs, pairs)
-        ]
-        section.parts += [_list(conclusions)] if conclusions else []
-        section.parts.append(pairs_table(pairs, f"Differences from {reference}, same kind ({POINTS})").markdown())
-        plain = [pair for pair in unquantized(pairs) if pair.dsc[MACRO].n]
-        if modalities and plain:
-            title = f"Differences of DSC from {reference} per modality, not quantized ({POINTS})"
-            section.parts.append(pairs_by_modality_table(plain, title).markdown())
-        if plain:
-            words = f"Differences from {reference} with 95 % intervals: {', '.join(pair.variant for pair in plain)}"
-            section.pictures.append(("differences.png", words, lambda path: draw_differences(plain, path)))
+        _add_differences(section, runs, reference, modalities)
     costs = kind_pairs(runs) if kinds else []
     if costs:
         section.parts.append(_list(kind_conclusions(costs)))
         title = f"Differences of quantized kinds from the same weights ({POINTS})"
         section.parts.append(pairs_table(costs, title).markdown())
+    unreadable = _add_curves(section, runs)
+    return section, list(made.left_out), unreadable
+
+
+def _add_differences(section: Section, runs: Sequence[Run], reference: str, modalities: bool) -> None:
+    """Add what variants gain over the reference; ValueError where nothing can be compared with it."""
+    pairs = variant_pairs(runs, reference)
+    if not pairs:
+        raise ValueError(
+            f"--reference {reference}: no finished run of that name stored its objects' scores, or there is nothing to "
+            "compare it with"
+        )
+    conclusions = variant_conclusions(pairs)
+    conclusions += [f"Not compared, for want of a reference or of objects: `{n}`." for n in not_compared(runs, pairs)]
+    section.parts += [_list(conclusions)] if conclusions else []
+    section.parts.append(pairs_table(pairs, f"Differences from {reference}, same kind ({POINTS})").markdown())
+    plain = [pair for pair in unquantized(pairs) if pair.dsc[MACRO].n]
+    if not plain:
+        return
+    if modalities:
+        title = f"Differences of DSC from {reference} per modality, not quantized ({POINTS})"
+        section.parts.append(pairs_by_modality_table(plain, title).markdown())
+    words = f"Differences from {reference} with 95 % intervals: {', '.join(pair.variant for pair in plain)}"
+    section.pictures.append(("differences.png", words, lambda path: draw_differences(plain, path)))
+
+
+def _add_curves(section: Section, runs: Sequence[Run]) -> list[str]:
+    """Add the runs' learning curves, and return a line for each that cannot be read."""
     curves, unreadable = [], []
     for run in runs:
         try:
@@ -144,7 +154,7 @@ def runs_section(
             ("learning.png", f"Learning curves over the images seen: {names}", lambda path: draw(curves, path))
         )
     section.parts += [_list(unreadable)] if unreadable else []
-    return section, list(made.left_out), unreadable
+    return unreadable
 
 
 def _list(lines: Sequence[str]) -> str:

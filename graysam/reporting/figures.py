@@ -91,21 +91,20 @@ def draw_sizes(probes: Sequence[Probe], path: Path) -> None:
 
 
 def draw_differences(pairs: Sequence[Pair], path: Path) -> None:
-    """Draw macro DSC and NSD of pairs with their 95 % intervals, a row a pair; at least one that was compared."""
+    """Draw macro DSC and NSD of pairs with their 95 % intervals, a row a pair; at least one, each with objects."""
     from matplotlib.figure import Figure
 
-    shown = [pair for pair in pairs if pair.dsc[MACRO].n]
-    figure = Figure(figsize=(10, 1.2 + 0.32 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(10, 1.2 + 0.32 * len(pairs)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, metric in zip(panels, ("dsc", "nsd"), strict=True):
         axes.axvline(0, color="#999999", linewidth=1)
-        for row, pair in enumerate(shown):
+        for row, pair in enumerate(pairs):
             found = getattr(pair, metric)[MACRO]
             colour = COLOURS[row % len(COLOURS)]
             axes.plot([100 * found.low, 100 * found.high], [row, row], color=colour)  # nothing for an interval of NaN
             axes.plot(100 * found.mean, row, marker="o", color=colour)
         axes.set(xlabel=f"{metric.upper()}, points more than the reference")
         axes.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(range(len(shown)), [f"{pair.variant}, {pair.kind}" for pair in shown])
-    panels[0].set_ylim(len(shown) - 0.5, -0.5)  # the first on top, none on the frame
+    panels[0].set_yticks(range(len(pairs)), [f"{pair.variant}, {pair.kind}" for pair in pairs])
+    panels[0].set_ylim(len(pairs) - 0.5, -0.5)  # the first on top, none on the frame
     save(figure, path)

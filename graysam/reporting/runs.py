@@ -61,10 +61,9 @@ class Run:
     """What a run directory holds.
 
     scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. objects: all that the trained model
-    was scored on, empty where an older run did not store them. epochs: those that ended; images:
-    seen in them, with repetitions, an epoch's last batch counted as a whole one. None where no CSV logger wrote them
-    down, images also where the config does not say how many a step sees. problem: "" for a finished run, else what
-    it lacks, in one line.
+    was scored on, empty where an older run did not store them. epochs: those that ended; images: seen in them, with
+    repetitions, an epoch's last batch counted as a whole one. None where no CSV logger wrote them down, images also
+    where the config does not say how many a step sees. problem: "" for a finished run, else what it lacks, in one line.
     """
 
     path: Path
@@ -192,14 +191,8 @@ def _progress(path: Path, config: Mapping[str, Any]) -> tuple[int | None, int | 
                     if any(map(row.get, EPOCH_MEANS)) and row["epoch"]:
                         epochs = max(epochs, int(float(row["epoch"])) + 1)
                         steps = max(steps, int(float(row["step"])) + 1)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        csv.Error,
-    ):  # cut short by a full disk, say; the scores do not come from it
-        return None, None
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None, None  # cut short by a full disk, say; the scores do not come from it
     if not files:
         return None, None
     try:
