@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -367,11 +368,15 @@ def test_a_run_says_where_it_comes_from(toy_shards: Path, tmp_path: Path, monkey
     assert first["git"] is None or len(first["git"]["commit"]) == 40
 
 
-def test_no_training_scores_the_start(toy_shards: Path, tmp_path: Path) -> None:
-    given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=0", "compare=true")
+def test_no_training_scores_the_start(toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    every = "trainer.check_val_every_n_epoch=2"  # so that none is due in the first epoch
+    given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=0", "compare=true", every)
+    given["callbacks"]["progress"] = {"_target_": "graysam.training.progress.progress_bar", "plain_seconds": 0}
     assert run(given) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["trained"] == summary["start"]
+    done = re.findall(r"validating (\d+)/(\d+)", capsys.readouterr().out)
+    assert done and {int(total) for _, total in done} == {max(int(batch) for batch, _ in done)}
 
 
 @pytest.mark.slow

@@ -58,7 +58,9 @@ class PlainProgress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Print a line when the last one is old enough."""
-        self._line_when_due(trainer, f"validating {batch_idx + 1}/{self.total_val_batches}")
+        # Lightning's total_val_batches is 0 where the epoch is none to validate after, as before training.
+        total = sum(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
+        self._line_when_due(trainer, f"validating {batch_idx + 1}/{total}")
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the metrics of the validation that ends."""
