@@ -145,3 +145,15 @@ def test_a_picture_that_is_not_there_is_refused(tmp_path: Path) -> None:
     for source in ("absent.png", "https://example.org/a.png"):
         with pytest.raises(ValueError, match="is no file in"):
             to_html(f"# A\n\n![words]({source})", tmp_path, "A")
+
+
+def test_a_picture_too_wide_for_a_phone_scrolls_like_a_table(tmp_path: Path) -> None:
+    header = "89504e470d0a1a0a0000000d49484452{:08x}{:08x}0802000000"
+    (tmp_path / "wide.png").write_bytes(bytes.fromhex(header.format(1200, 400)))
+    (tmp_path / "tall.png").write_bytes(bytes.fromhex(header.format(1200, 800)))
+    text = to_html("# A\n\n![three to one](wide.png)\n\nBetween.\n\n![three to two](tall.png)\n\nAfter.", tmp_path, "A")
+    boxes = re.findall(r'<span[^>]*class="scroll wide"[^>]*>', text)
+    assert len(boxes) == 1 and 'tabindex="0"' in boxes[0] and 'aria-label="Figure, three to one"' in boxes[0]
+    body = re.sub(r"<[^>]*>", "", text[text.index("<main") :])
+    assert body.split() == ["A", "Between.", "After."]
+    assert Page(text).words == ["three to one", "three to two"]

@@ -1,6 +1,7 @@
 """From a report's Markdown to one HTML file that needs nothing else: pictures inside, no script, no request."""
 
 import base64
+import struct
 from pathlib import Path
 from string import Template
 from xml.etree.ElementTree import Element
@@ -10,6 +11,9 @@ from markdown.extensions import Extension
 from markdown.treeprocessors import Treeprocessor
 
 PAGE = Path(__file__).with_name("page.html")
+
+# Width over height from which a picture shrunk to a phone's width cannot be read, so that it scrolls like a table.
+WIDE = 2.0
 
 
 def to_html(markdown: str, folder: Path, title: str) -> str:
@@ -38,29 +42,37 @@ class _Standalone(Extension):
 
 
 class _Inline(Treeprocessor):
-    """Puts pictures into the page, and tables into boxes that scroll and that a keyboard reaches."""
+    """Puts pictures into the page, what is wider than a phone into boxes that scroll and that a keyboard reaches."""
 
     def __init__(self, md: Markdown, folder: Path) -> None:
         super().__init__(md)
         self.folder = folder
 
     def run(self, root: Element) -> None:
-        for picture in root.iter("img"):
-            picture.set("src", self._data(picture.get("src", "")))
-            picture.set("loading", "lazy")
         heading = ""
         for parent in list(root.iter()):
             for place, child in enumerate(list(parent)):
                 if child.tag in ("h1", "h2", "h3"):
                     heading = "".join(child.itertext())
                 if child.tag == "table":
-                    box = Element("div", {"class": "scroll", "tabindex": "0", "role": "region"})
-                    box.set("aria-label", f"Table, {heading}")
-                    box.append(child)
-                    parent[place] = box
+                    parent[place] = _scrolling("div", "scroll", f"Table, {heading}", child)
+                if child.tag == "img":
+                    png = self._read(child.get("src", ""))
+                    child.set("src", "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+                    child.set("loading", "lazy")
+                    width, height = struct.unpack(">II", png[16:24])
+                    if width > WIDE * height:
+                        parent[place] = _scrolling("span", "scroll wide", f"Figure, {child.get('alt', '')}", child)
 
-    def _data(self, source: str) -> str:
+    def _read(self, source: str) -> bytes:
         path = self.folder / source
         if ":" in source or not path.is_file():
             raise ValueError(f"the report's picture {source} is no file in {self.folder}")
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        return path.read_bytes()
+
+
+def _scrolling(tag: str, classes: str, label: str, content: Element) -> Element:
+    box = Element(tag, {"class": classes, "tabindex": "0", "role": "region", "aria-label": label})
+    box.tail, content.tail = content.tail, None
+    box.append(content)
+    return box
