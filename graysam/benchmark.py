@@ -8,7 +8,6 @@ that fails is reported, the others go on, and the exit code is then 1; arguments
 import argparse
 import csv
 import importlib.util
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from graysam.benchmarking.running import Entry, Options, run
 from graysam.benchmarking.tables import failures, markdown
 from graysam.benchmarking.timing import Repeats
 from graysam.extras import require
-from graysam.files import replacing
+from graysam.files import replacing, write_document
 from graysam.imaging.presets import scheme_names
 from graysam.metrics import CaseMetrics, macro_average
 from graysam.terminal import BAD_INPUT, FAILED, one_line
@@ -147,12 +146,9 @@ def plan(arguments: argparse.Namespace) -> tuple[list[CaseSource], list[Entry], 
 def write(document: dict[str, Any], folder: Path) -> list[str]:
     """Write the document, its tables and its charts; return notes on what was not written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("benchmark.json", json.dumps(document, indent=1, allow_nan=False) + "\n"),
-        ("benchmark.md", markdown(document)),
-    ):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_document(folder / "benchmark.json", document)
+    with replacing(folder / "benchmark.md") as temporary:
+        temporary.write_text(markdown(document), encoding="utf-8")
     if importlib.util.find_spec("matplotlib") is None:
         return ["no charts: they need matplotlib: pip install '.[benchmark]'"]
     from graysam.benchmarking.charts import write_accuracy_chart, write_seconds_chart

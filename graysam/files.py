@@ -1,10 +1,12 @@
 """Writing files whole or not at all, and knowing them by their hash."""
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -20,6 +22,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_document(path: Path, document: Any) -> None:
+    """Write what JSON can hold, keys in their order, under a temporary name that is renamed.
+
+    Raises ValueError for numbers that are not finite, OSError as the file system does.
+    """
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:

@@ -6,14 +6,13 @@ and the predicted beside the real IoU. A bad case is named, left out and reporte
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from graysam.data.cases import read_gts, read_input_case
-from graysam.files import replacing
+from graysam.files import write_document
 from graysam.imaging.presets import scheme_names
 from graysam.probing import CHANGES, probe_case
 from graysam.runtime.session import Session
@@ -64,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, OSError) as error:
             problems.append(f"{path.stem}: {one_line(error)}")
     document = {"name": session.bundle.name, "kind": session.bundle.kind, "changes": CHANGES, "objects": objects}
-    with replacing(arguments.output) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_document(arguments.output, document)
     print(f"{arguments.output}: {len(objects)} objects of {len(paths) - len(problems)} cases")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

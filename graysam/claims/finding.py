@@ -1,12 +1,11 @@
 """What a finding is, and findings as a file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graysam.files import replacing
+from graysam.files import write_document
 from graysam.reporting.findings import FORMAT
 
 Cell = str | int | float | None  # None: there is no such number
@@ -36,6 +35,4 @@ def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
 def write_findings(path: Path, findings: Sequence[Finding]) -> None:
     """Write findings as JSON under a temporary name, renamed; the folder is made. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_document(findings), indent=1, allow_nan=False) + "\n"
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_document(path, as_document(findings))
