@@ -165,12 +165,15 @@ def report(runs: Iterable[Run], *, modalities: bool = False, kinds: bool = False
 
 
 def _unavailable(finished: Mapping[str, Sequence[Run]]) -> list[str]:
-    notes = []
-    for run in (run for runs in finished.values() for run in runs):
-        if not run.kinds:
-            notes.append(f"no benchmark of {run.path}")
-        notes += [f"{run.path}: {name} did not run: {kind.reason}" for name, kind in run.kinds.items() if kind.reason]
-    return notes
+    runs = [run for several in finished.values() for run in several]
+    without = [str(run.path) for run in runs if not run.kinds]
+    notes = [f"no benchmark of {', '.join(without)}"] if without else []
+    return notes + [
+        f"{run.path}: {name} did not run: {kind.reason}"
+        for run in runs
+        for name, kind in run.kinds.items()
+        if kind.reason
+    ]
 
 
 def _differing(finished: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:
