@@ -35,7 +35,7 @@ NAME = "report"  # of the files in the report's folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0, 1 when a run is not in the tables, or 2 for arguments that cannot be used."""
+    """Run the command; returns 0, 1 when what was asked for is missing, 2 for arguments that cannot be used."""
     arguments = _parser().parse_args(argv)
     output: Path | None = arguments.output
     folder = None if output is None or output.suffix == ".md" else output
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"-o {output} is a folder; give a folder's name that does not end in .md")
         if folder is not None and folder.is_file():
             raise ValueError(f"-o {folder} is a file; required: a folder, or a file's name such as report.md")
+        if arguments.over and arguments.reference is None:
+            raise ValueError("--over says what differences are over; required beside it: --reference VARIANT")
         folders = Folders(arguments.cases, arguments.gts, arguments.segs)
         if not arguments.runs and folders == Folders():
             raise ValueError(f"nothing to report; required: {REQUIRED}, or --cases IMGS")
@@ -100,7 +102,11 @@ def _compose(
         unreadable += [line for line in lines if line not in unreadable]
     if runs:
         section, left_out, without_curve = runs_section(
-            runs, modalities=arguments.modalities, kinds=arguments.kinds, reference=arguments.reference
+            runs,
+            modalities=arguments.modalities,
+            kinds=arguments.kinds,
+            reference=arguments.reference,
+            over=[name.strip() for name in arguments.over.split(",") if name.strip()],
         )
         sections.append(section)
         unreadable += without_curve
@@ -151,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
         "--reference",
         metavar="VARIANT",
         help="also differences from this variant, paired by object, e.g. channels=replicate",
+    )
+    parser.add_argument(
+        "--over",
+        default="",
+        metavar="MODALITY,...",
+        help="of these modalities alone are the differences' macro averages, e.g. CT,MR,PET,US; default: of all",
     )
     parser.add_argument("--modalities", action="store_true", help="also DSC and NSD per modality")
     parser.add_argument("--kinds", action="store_true", help="also the benchmarked kinds (benchmark.json of each run)")

@@ -274,6 +274,7 @@ def carry_out(
         origin = provenance(
             name=config["name"],
             seed=config["seed"],
+            ranks=trainer.world_size,
             weights=module.description["weights"],
             shards_dirs=[data.shards_dir, *data.further_shards],
         )

@@ -48,9 +48,11 @@ def test_starts_are_read_in_their_order_beyond_ten(tmp_path: Path) -> None:
 def test_images_of_all_ranks_count(tmp_path: Path) -> None:
     config = {"trainer": {**TRAINER, "devices": 4, "num_nodes": 2}, "data": {"batch_size": 3}}
     assert images_per_step(config) == 48
-    assert images_per_step({**config, "trainer": {**TRAINER, "devices": "auto"}}) == 6
-    with pytest.raises(ValueError, match="does not say how many images a step sees"):
-        images_per_step({"trainer": TRAINER, "data": {}})
+    for unknown in ("auto", -1, "4", [0, 1]):
+        unclear = {**config, "trainer": {**TRAINER, "devices": unknown}}
+        assert images_per_step(unclear) is None
+        assert images_per_step(unclear, 4) == 24, "run.json says it"
+    assert images_per_step({"trainer": TRAINER, "data": {}}) is None
 
 
 def test_the_command_draws_and_tabulates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

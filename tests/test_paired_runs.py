@@ -7,12 +7,14 @@ import pytest
 
 from graysam.reporting.conclusions import kind_conclusions, variant_conclusions
 from graysam.reporting.paired_runs import (
+    OWN,
     differences,
     kind_pairs,
     mean_objects,
     not_compared,
     pairs_by_modality_table,
     pairs_table,
+    scored_modalities,
     subject_of,
     unquantized,
     variant_pairs,
@@ -33,6 +35,7 @@ def run(name: str, seed: int = 0, problem: str = "", **kinds: Kind) -> Run:
 def test_slices_of_a_patient_are_one_subject() -> None:
     assert subject_of("CT_STS_STS020_z0007") == subject_of("CT_STS_STS020_z0123") == "CT_STS_STS020"
     assert subject_of("US_HC18_001") == "US_HC18_001"
+    assert subject_of("MR_MNI152_axial_0002") == subject_of("MR_MNI152_sagittal_0100") == "MR_MNI152"
 
 
 def test_seeds_are_averaged_object_by_object() -> None:
@@ -53,6 +56,32 @@ def test_a_difference_by_hand() -> None:
     assert (macro.low, macro.high) == pytest.approx((-0.05, 0.05)), "US cannot vary"
     assert differences(first, second, "nsd")["macro"].mean == pytest.approx(macro.mean / 2)
     assert differences({}, second, "dsc")["macro"].n == 0
+
+
+def test_macro_averages_can_be_over_some_modalities() -> None:
+    first = kind(CT_a=0.5, US_b=0.5, MR_c=0.5).objects
+    second = kind(CT_a=0.6, US_b=0.9, MR_c=0.8).objects
+    found = differences(first, second, "dsc", over=("CT", "MR"))
+    assert {name: round(one.mean, 9) for name, one in found.items()} == {"CT": 0.1, "MR": 0.3, "US": 0.4, "macro": 0.2}
+    assert found["macro"].n == 2
+    runs = [
+        replace(RUNS[0], kinds={"none": Kind(objects=first)}),
+        replace(RUNS[2], kinds={"none": Kind(objects=second)}),
+    ]
+    (pair,) = variant_pairs(runs, "channels=replicate", over=("US",))
+    assert pair.dsc["macro"].mean == pytest.approx(0.4)
+    assert scored_modalities(runs) == {"CT", "MR", "US"}
+
+
+def test_runs_that_score_other_boxes_are_not_compared() -> None:
+    """Object 1 of a slice is another label where more of its labels are scored."""
+    runs = [
+        replace(RUNS[0], config={"data": {"val_boxes_per_image": 4, "size": 256}}),
+        replace(RUNS[2], config={"data": {"val_boxes_per_image": 8, "size": 256}}),
+    ]
+    assert variant_pairs(runs, "channels=replicate") == []
+    runs[1] = replace(runs[1], config=runs[0].config)
+    assert len(variant_pairs(runs, "channels=replicate")) == 2
 
 
 RUNS = [
@@ -144,33 +173,37 @@ def test_a_runs_own_validation_counts_where_every_seed_has_it() -> None:
     ]
     pairs = variant_pairs(own, "x=base")
     assert [(p.kind, p.dsc["macro"].n, p.dsc["macro"].mean) for p in pairs] == [
-        ("as trained", 2, pytest.approx(0.2)), ("none", 1, pytest.approx(0.1)),
+        (OWN, 2, pytest.approx(0.2)), ("none", 1, pytest.approx(0.1)),
     ]  # fmt: skip
-    assert [p.kind for p in unquantized(pairs)] == ["as trained"]
-    assert "better: `x=new` +20.00 (+10.00 to +30.00)" in variant_conclusions(pairs)[0]
+    assert [p.kind for p in unquantized(pairs)] == [OWN]
+    assert "too few subjects to tell: `x=new` +20.00 (+10.00 to +30.00)" in variant_conclusions(pairs)[0]
     assert [p.kind for p in kind_pairs(own)] == ["int8"]
     older = [own[0], run("s/x=old", none=kind(CT_a=0.4)), own[1]]
     assert [(p.variant, p.kind) for p in unquantized(variant_pairs(older, "x=base"))] == [
-        ("s/x=new", "as trained"), ("s/x=old", "none"),
+        ("s/x=new", OWN), ("s/x=old", "none"),
     ]  # fmt: skip
 
 
 def test_conclusions_follow_the_intervals() -> None:
-    """Better, worse, and what the numbers do not tell apart: +10, -10, and a mean of +5 between -10 and +20."""
+    """Better, worse, and what the numbers do not tell apart: +10, -10, and a mean of +2 between -10 and +20."""
+
+    def of(*dsc: float) -> Kind:
+        return kind(**{f"CT_{subject}": value for subject, value in zip("abcde", dsc, strict=True)})
+
     runs = [
-        run("s/x=base", none=kind(CT_a=0.5, CT_b=0.5), int8=kind(CT_a=0.4, CT_b=0.4)),
-        run("s/x=good", none=kind(CT_a=0.6, CT_b=0.6), int8=kind(CT_a=0.7, CT_b=0.5)),
-        run("s/x=bad", none=kind(CT_a=0.4, CT_b=0.4)),
-        run("s/x=open", none=kind(CT_a=0.4, CT_b=0.7)),
+        run("s/x=base", none=of(0.5, 0.5, 0.5, 0.5, 0.5), int8=of(0.4, 0.4, 0.4, 0.4, 0.4)),
+        run("s/x=good", none=of(0.6, 0.6, 0.6, 0.6, 0.6), int8=of(0.8, 0.4, 0.8, 0.4, 0.6)),
+        run("s/x=bad", none=of(0.4, 0.4, 0.4, 0.4, 0.4)),
+        run("s/x=open", none=of(0.4, 0.7, 0.4, 0.7, 0.4)),
     ]
     dsc, nsd, limits = variant_conclusions(variant_pairs(runs, "x=base"))
     assert dsc == (
         "Against `s/x=base`, DSC in points: better: `x=good` +10.00 (+10.00 to +10.00); "
-        "worse: `x=bad` -10.00 (-10.00 to -10.00); no difference shown: `x=open` +5.00 (-10.00 to +20.00)."
+        "worse: `x=bad` -10.00 (-10.00 to -10.00); no difference shown: `x=open` +2.00 (-10.00 to +14.00)."
     )
     assert "NSD" in nsd
     assert "`x=good` +5.00" in nsd
-    assert limits.endswith("(see the spread over seeds).")
+    assert limits.endswith("A patient's modalities are drawn apart.")
     (line,) = kind_conclusions(kind_pairs(runs))
     assert line == (
         "`int8` changes `s`: DSC by -10.00 to +0.00 points, with an interval apart from 0 in 1 of 2 variants; "
@@ -178,9 +211,15 @@ def test_conclusions_follow_the_intervals() -> None:
     )
 
 
-def test_one_subject_shows_no_difference() -> None:
-    """Without a second there is no interval, and nothing to conclude; among others it is named."""
+def test_few_subjects_show_nothing() -> None:
+    """Of one there is no interval, of four it is far too narrow; a single one among others is named."""
+    four = {f"CT_{subject}": 0.5 for subject in "abcd"}
+    runs = [run("s/x=base", none=kind(**four)), run("s/x=new", none=kind(**dict.fromkeys(four, 0.6)))]
+    assert (
+        "too few subjects to tell: `x=new` +10.00 (+10.00 to +10.00)."
+        in variant_conclusions(variant_pairs(runs, "x=base"))[0]
+    )
     dsc, _, limits = variant_conclusions(variant_pairs(RUNS, "channels=replicate"))
-    assert dsc.endswith("DSC in points: no difference shown: `channels=paper` +15.00.")
+    assert dsc.endswith("DSC in points: too few subjects to tell: `channels=paper` +15.00.")
     assert limits.endswith("With one subject only, and so without a spread of its own: CT.")
     assert variant_conclusions([]) == kind_conclusions([]) == []

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from graysam.reporting.probes import (
     calibration,
     calibration_error,
     calibration_table,
+    objects_line,
     read_probe,
     robustness,
     robustness_table,
@@ -35,6 +37,11 @@ def test_modalities_weigh_alike() -> None:
     table = robustness_table([given])
     assert table.rows == [["shifted", "0 %", "60.00"], ["shifted", "10 %", "40.00"]]
     assert list(table.columns) == ["box", "by", "tiny int8"]
+
+
+def test_objects_are_counted_by_modality() -> None:
+    line = objects_line([probe(found(), found(), found("CT")), replace(probe(found()), name="other"), probe()])
+    assert line.startswith("Objects by modality - tiny int8: CT 1, US 2; other int8: US 1; tiny int8: none. A volume's")
 
 
 def test_predicted_iou_is_held_against_the_real_one() -> None:

@@ -11,7 +11,7 @@ from graysam.report import main
 ROOT = Path(__file__).parents[1]
 RECORD = Path("experiments/report")
 INPUTS = RECORD / "inputs"
-OPTIONS = ("--reference", "channels=replicate", "--modalities", "--kinds")
+OPTIONS = ("--reference", "channels=replicate", "--over", "CT,MR,PET,US", "--modalities", "--kinds")
 
 
 def test_the_recorded_report_is_what_its_inputs_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

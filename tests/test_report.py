@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 from graysam.report import main
@@ -92,9 +93,9 @@ def test_means_over_seeds_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert printed.err == ""
     macro, modalities = tables(printed.out)
     assert macro == [
-        ["variant", "finished", "epochs", "images", "DSC", "NSD", "start DSC", "start NSD"],
-        ["a/channels=paper", "3/3", "3", "-", "70.00 ± 10.00", "50.00 ± 0.00", "10.00 ± 0.00", "50.00 ± 0.00"],
-        ["a/channels=replicate", "1/1", "2", "32", "60.00", "50.00", "-", "-"],
+        ["variant", "finished", "epochs", "images", "objects", "DSC", "NSD", "start DSC", "start NSD"],
+        ["a/channels=paper", "3/3", "3", "-", "5", "70.00 ± 10.00", "50.00 ± 0.00", "10.00 ± 0.00", "50.00 ± 0.00"],
+        ["a/channels=replicate", "1/1", "2", "32", "5", "60.00", "50.00", "-", "-"],
     ]
     assert modalities[0][:5] == ["variant", "modality", "objects", "DSC", "NSD"]
     assert [row[:5] for row in modalities[1:]] == [
@@ -126,10 +127,10 @@ def test_benchmarked_kinds_are_rows(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([str(tmp_path), "--kinds"]) == 0
     printed = capsys.readouterr().out
     assert tables(printed)[1] == [
-        ["variant", "kind", "runs", "DSC", "NSD", "encoder ms", "decoder ms", "image ms", "size MB"],
-        ["a", "none", "2", "65.00 ± 7.07", "50.00 ± 0.00", *["21.0 ± 1.4"] * 3, "42.0 ± 2.8"],
-        ["a", "gone", "0", "-", "-", "-", "-", "-", "-"],
-        ["a", "int8", "2", "50.00 ± 0.00", "50.00 ± 0.00", *["10.0 ± 0.0"] * 3, "20.0 ± 0.0"],
+        ["variant", "kind", "runs", "objects", "DSC", "NSD", "encoder ms", "decoder ms", "image ms", "size MB"],
+        ["a", "none", "2", "5", "65.00 ± 7.07", "50.00 ± 0.00", *["21.0 ± 1.4"] * 3, "42.0 ± 2.8"],
+        ["a", "gone", "0", "-", "-", "-", "-", "-", "-", "-"],
+        ["a", "int8", "2", "5", "50.00 ± 0.00", "50.00 ± 0.00", *["10.0 ± 0.0"] * 3, "20.0 ± 0.0"],
     ]
     assert f"no benchmark of {without}" in printed
     assert printed.count("gone did not run: torchao is not installed") == 2
@@ -177,17 +178,38 @@ def test_sweeps_are_compared_object_by_object(tmp_path: Path, capsys: pytest.Cap
     assert "- Against `two/channels=replicate`, NSD in points: worse: `channels=paper` -12.50" in printed
     assert "- Not compared, for want of a reference or of objects: `three/channels=paper`." in printed
     rows = [row for table in tables(printed) for row in table]
-    assert ["one/channels=paper", "as trained", "1", "6", *[f"+12.50 {interval}"] * 2] in rows
+    assert ["one/channels=paper", "own validation", "1", "6", *[f"+12.50 {interval}"] * 2] in rows
     assert ["one/channels=paper", *[f"+12.50 {interval}"] * 2] in rows, "CT and US"
     assert "- `int8` changes `one`: DSC by -12.50 to -12.50 points" in printed
     given = [str(tmp_path), "--reference", "channels=replicate", "-o", str(tmp_path / "new")]
     assert main(given) == 0
     assert "](differences.png)" in capsys.readouterr().out
     drawn = cv2.imread(str(tmp_path / "new" / "differences.png"))
-    found = [abs(drawn.astype(int) - colour).max(axis=2).min() for colour in ((178, 114, 0), (0, 159, 230))]
-    assert max(found) < 8, "a mark in each of two colours, BGR"
-    assert main([str(tmp_path), "--reference", "channels=absent"]) == 2
-    assert "stored its objects' scores, or there is nothing to compare it with" in capsys.readouterr().err
+    for half in np.array_split(drawn.astype(int), 2):
+        assert abs(half - (178, 114, 0)).max(axis=2).min() < 8, "each sweep's panels have a mark, BGR"
+    assert main([*given, "--over", "US"]) == 0
+    assert "Macro averages of these comparisons are over US alone." in capsys.readouterr().out
+    assert main([*given, "--over", "CT,UT"]) == 2
+    assert "--over UT: no run scored such a modality" in capsys.readouterr().err
+    assert main([str(tmp_path), "--over", "CT"]) == 2
+    assert "required beside it: --reference VARIANT" in capsys.readouterr().err
+
+
+def test_a_report_goes_on_without_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, "a", 0, summary())
+    assert main([str(tmp_path), "--reference", "channels=absent", "--modalities"]) == 1
+    printed = capsys.readouterr()
+    assert "no differences from channels=absent (--reference): no finished run of that name" in printed.err
+    assert "no differences from channels=absent" in printed.out
+    assert "| CT " in printed.out
+
+
+def test_ranks_come_from_what_the_run_wrote(tmp_path: Path) -> None:
+    trainer = {"max_epochs": 3, "accumulate_grad_batches": 1, "devices": "auto", "num_nodes": 1}
+    path = make_run(tmp_path, "a", 0, summary(), epochs=2, trainer=trainer, data={"batch_size": 8})
+    assert read_run(path).images is None
+    (path / "run.json").write_text('{"ranks": 4}')
+    assert read_run(path).images == 2 * 2 * 8 * 4 // 2
 
 
 # ------------------------------------------------------------------------------------------- nothing in silence
@@ -219,7 +241,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert printed.err == "error: 12 of 13 runs are not in the table\n"
-    assert tables(printed.out)[0][1][:5] == ["a", "1/3", "3", "-", "60.00"]
+    assert tables(printed.out)[0][1][:6] == ["a", "1/3", "3", "-", "5", "60.00"]
     assert f"not in the means: {tmp_path}/a/seed1: unfinished: 1 of 3 epochs" in printed.out
     assert f"not in the means: {tmp_path}/a/seed2: unfinished: none of 3 epochs recorded" in printed.out
     for place, (_, _, why) in broken.items():
@@ -233,7 +255,7 @@ def test_a_sweep_of_which_nothing_is_finished_is_a_table_too(
     make_run(tmp_path, "a", 0, None)
     assert main([str(tmp_path), "--modalities", "--kinds"]) == 1
     macro, *others = tables(capsys.readouterr().out)
-    assert macro == [["variant", "finished", "epochs", "images", "DSC", "NSD"], ["a", "0/1", *["-"] * 4]]
+    assert macro == [["variant", "finished", "epochs", "images", "objects", "DSC", "NSD"], ["a", "0/1", *["-"] * 5]]
     assert [len(table) for table in others] == [1, 1]
 
 
@@ -242,7 +264,7 @@ def test_two_runs_of_one_name_and_seed_count_once(tmp_path: Path, capsys: pytest
     make_run(tmp_path / "there", "a", 0, summary(0.2))
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
-    assert tables(printed)[0][1][:5] == ["a", "1/2", "3", "-", "60.00"]
+    assert tables(printed)[0][1][:6] == ["a", "1/2", "3", "-", "5", "60.00"]
     assert f"{tmp_path}/there/a/seed0: the same name and seed as {tmp_path}/here/a/seed0" in printed
 
 

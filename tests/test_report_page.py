@@ -132,6 +132,10 @@ def test_what_is_named_must_be_ours_and_names_must_differ(inputs: Path, tmp_path
     (inputs / "more" / "other.csv").write_text(HEADER)
     with pytest.raises(ValueError, match="two metrics files are named other"):
         collect([inputs])
+    (inputs / "more" / "other.csv").unlink()
+    (inputs / "more" / "probe.json").write_text((inputs / "probe.json").read_text())
+    with pytest.raises(ValueError, match="two probes are of tiny int8"):
+        collect([inputs])
     assert len(collect([inputs / "other.csv", inputs / "other.csv"]).metrics) == 1, "the same file counts once"
 
 

@@ -76,7 +76,8 @@ def write_accuracy_chart(document: Document, path: Path) -> bool:
     axes.xaxis.set_minor_formatter(_plainly)
     axes.margins(0.2)
     axes.set_xlabel("seconds a case, warm, geometric mean (log)")
-    axes.set_ylabel("DSC (%), macro average over modalities")
+    given = any(contender["accuracy"] for contender in document["contenders"].values())
+    axes.set_ylabel(f"DSC (%), macro average over modalities{', of other cases' if given else ''}")
     axes.grid(which="major", alpha=0.4)
     _save(figure, path)
     return True

@@ -9,10 +9,15 @@ from graysam.reporting.runs import MACRO
 METRICS = ("dsc", "nsd")
 
 
+FEWEST = 5  # subjects; the interval of fewer holds the truth far less often than it says
+
+
 def _verdict(found: Estimate) -> str:
     """Say what an interval shows; one that holds 0, or none at all, shows no difference."""
     if found.n == 0:
         return "not compared"
+    if found.n < FEWEST:
+        return "too few subjects to tell"
     return "better" if found.low > 0 else "worse" if found.high < 0 else "no difference shown"
 
 
@@ -41,7 +46,8 @@ def _limits(pairs: Sequence[Pair]) -> str:
     single = sorted({m for pair in pairs for m, one in pair.dsc.items() if m != MACRO and one.n == 1})
     return (
         "Intervals are over subjects, of these very trainings: how far another training would differ they do not hold "
-        "(see the spread over seeds)."
+        "(see the spread over seeds). Of few subjects they are too narrow: of three, an interval is their range. A "
+        "patient's modalities are drawn apart."
         + (f" With one subject only, and so without a spread of its own: {', '.join(single)}." if single else "")
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graysam.reporting.figures import save
-from graysam.reporting.runs import MACRO, Run, images_per_step
+from graysam.reporting.runs import MACRO, Run
 from graysam.reporting.tables import EMPTY, Table
 
 DSC = f"val/dsc_slice256/{MACRO}"
@@ -37,7 +37,7 @@ def read_curves(run: Run) -> Curves | None:
         The curves; None where no CSV logger wrote a value of `COLUMNS`.
 
     Raises:
-        ValueError: a file that is no such CSV, or a config without the numbers of images.
+        ValueError: a file that is no such CSV, or a run of which nothing tells how many images a step sees.
     """
     found: dict[str, dict[int, float]] = {}
     files = sorted((run.path / "metrics").glob("version_*/metrics.csv"), key=lambda file: _version(file.parent))
@@ -52,7 +52,9 @@ def read_curves(run: Run) -> Curves | None:
             raise ValueError(f"{file} cannot be read as a CSV logger's ({error})") from None
     if not found:
         return None
-    images = images_per_step(run.config)
+    images = run.images_per_step
+    if images is None:
+        raise ValueError("neither config.json nor run.json says how many images a step sees")
     points = {column: [(step * images, values[step]) for step in sorted(values)] for column, values in found.items()}
     return Curves(run, points)
 

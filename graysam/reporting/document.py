@@ -16,11 +16,13 @@ from graysam.reporting.paired_runs import (
     not_compared,
     pairs_by_modality_table,
     pairs_table,
+    scored_modalities,
     unquantized,
     variant_pairs,
 )
 from graysam.reporting.paper_tables import (
     ARMS,
+    INTERVALS,
     NOT_COMPARABLE,
     arms_of,
     differences_table,
@@ -28,7 +30,7 @@ from graysam.reporting.paper_tables import (
     summary_table,
     table_4,
 )
-from graysam.reporting.probes import calibration_table, robustness_table, size_table
+from graysam.reporting.probes import calibration_table, objects_line, robustness_table, size_table
 from graysam.reporting.runs import MACRO, Run
 from graysam.reporting.tables import EMPTY, Table, report
 
@@ -58,7 +60,7 @@ class Section:
 def accuracy_section(metrics: Sequence[CaseScores], shown: CaseScores | None = None) -> Section:
     """Return Table 4 in every metric, what each arm gains, and the worst cases of the file whose masks are shown."""
     parts = [summary_table(metrics).markdown()] if arms_of(metrics) else []
-    parts += [*(table_4(metrics, metric).markdown() for metric in METRICS), NOT_COMPARABLE]
+    parts += [*(table_4(metrics, metric).markdown() for metric in METRICS), NOT_COMPARABLE, INTERVALS]
     if next(iter(ARMS)) in arms_of(metrics):
         parts += [differences_table(metrics, metric).markdown() for metric in METRICS]
     return Section("Accuracy (the paper's Table 4)", [*parts, worst_table(metrics, shown).markdown()])
@@ -85,9 +87,12 @@ def probes_section(inputs: Inputs) -> Section:
     titles = ", ".join(probe.title for probe in probes)
     return Section(
         "Robustness",
-        [table(probes).markdown() for table in (robustness_table, calibration_table, size_table)],
         [
-            ("robustness.png", f"DSC falls as boxes are shifted, enlarged and shrunk: {titles}",
+            objects_line(probes),
+            *(table(probes).markdown() for table in (robustness_table, calibration_table, size_table)),
+        ],
+        [
+            ("robustness.png", f"DSC over how far boxes are shifted, enlarged and shrunk: {titles}",
              lambda path: draw_robustness(probes, path)),
             ("calibration.png", f"Real over predicted IoU: {titles}", lambda path: draw_calibration(probes, path)),
             ("sizes.png", f"DSC by the share of the image that objects take: {titles}",
@@ -97,45 +102,59 @@ def probes_section(inputs: Inputs) -> Section:
 
 
 def runs_section(
-    runs: Sequence[Run], *, modalities: bool, kinds: bool, reference: str | None = None
+    runs: Sequence[Run], *, modalities: bool, kinds: bool, reference: str | None = None, over: Sequence[str] = ()
 ) -> tuple[Section, list[str], list[str]]:
-    """Return the tables over runs and their learning curves; reference: the variant that others are compared with.
+    """Return the tables over runs and their learning curves.
 
-    Also a line for each run that is in no table, and for each whose metrics.csv cannot be read.
+    Also a line for each run that is in no table, and for whatever else was asked and cannot be had: curves of a
+    metrics.csv that cannot be read, differences from a variant that is not there.
+
+    reference: the variant that others are compared with. over: modalities of these comparisons' macro averages, () for
+    all.
     """
     made = report(runs, modalities=modalities, kinds=kinds)
     section = Section("Training runs", [made.markdown.rstrip()])
-    if reference is not None:
-        _add_differences(section, runs, reference, modalities)
+    lacking = [] if reference is None else _add_differences(section, runs, reference, modalities, over)
     costs = kind_pairs(runs) if kinds else []
     if costs:
         section.parts.append(_list(kind_conclusions(costs)))
         title = f"Differences of quantized kinds from the same weights ({POINTS})"
         section.parts.append(pairs_table(costs, title).markdown())
-    unreadable = _add_curves(section, runs)
-    return section, list(made.left_out), unreadable
+    return section, list(made.left_out), [*lacking, *_add_curves(section, runs)]
 
 
-def _add_differences(section: Section, runs: Sequence[Run], reference: str, modalities: bool) -> None:
-    """Add what variants gain over the reference; ValueError where nothing can be compared with it."""
-    pairs = variant_pairs(runs, reference)
+def _add_differences(
+    section: Section, runs: Sequence[Run], reference: str, modalities: bool, over: Sequence[str]
+) -> list[str]:
+    """Add what variants gain over the reference; return a line where nothing can be compared with it.
+
+    Raises ValueError for a modality that no run scored.
+    """
+    unknown = set(over) - scored_modalities(runs)
+    if unknown:
+        raise ValueError(f"--over {', '.join(sorted(unknown))}: no run scored such a modality")
+    pairs = variant_pairs(runs, reference, over)
     if not pairs:
-        raise ValueError(
-            f"--reference {reference}: no finished run of that name stored its objects' scores, or there is nothing to "
-            "compare it with"
+        lacking = (
+            f"no differences from {reference} (--reference): no finished run of that name stored its objects' scores, "
+            "or there is nothing to compare it with"
         )
-    conclusions = variant_conclusions(pairs)
+        section.parts.append(_list([lacking]))
+        return [lacking]
+    conclusions = [f"Macro averages of these comparisons are over {', '.join(over)} alone."] if over else []
+    conclusions += variant_conclusions(pairs)
     conclusions += [f"Not compared, for want of a reference or of objects: `{n}`." for n in not_compared(runs, pairs)]
-    section.parts += [_list(conclusions)] if conclusions else []
+    section.parts.append(_list(conclusions))
     section.parts.append(pairs_table(pairs, f"Differences from {reference}, same kind ({POINTS})").markdown())
     plain = [pair for pair in unquantized(pairs) if pair.dsc[MACRO].n]
     if not plain:
-        return
+        return []
     if modalities:
         title = f"Differences of DSC from {reference} per modality, not quantized ({POINTS})"
         section.parts.append(pairs_by_modality_table(plain, title).markdown())
     words = f"Differences from {reference} with 95 % intervals: {', '.join(pair.variant for pair in plain)}"
     section.pictures.append(("differences.png", words, lambda path: draw_differences(plain, path)))
+    return []
 
 
 def _add_curves(section: Section, runs: Sequence[Run]) -> list[str]:

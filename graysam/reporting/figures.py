@@ -91,20 +91,30 @@ def draw_sizes(probes: Sequence[Probe], path: Path) -> None:
 
 
 def draw_differences(pairs: Sequence[Pair], path: Path) -> None:
-    """Draw macro DSC and NSD of pairs with their 95 % intervals, a row a pair; at least one, each with objects."""
+    """Draw macro DSC and NSD of pairs with their 95 % intervals, a row a pair; each reference has axes of its own.
+
+    pairs: at least one, each with objects.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 1.2 + 0.32 * len(pairs)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, metric in zip(panels, ("dsc", "nsd"), strict=True):
-        axes.axvline(0, color="#999999", linewidth=1)
-        for row, pair in enumerate(pairs):
-            found = getattr(pair, metric)[MACRO]
-            colour = COLOURS[row % len(COLOURS)]
-            axes.plot([100 * found.low, 100 * found.high], [row, row], color=colour)  # nothing for an interval of NaN
-            axes.plot(100 * found.mean, row, marker="o", color=colour)
-        axes.set(xlabel=f"{metric.upper()}, points more than the reference")
-        axes.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(range(len(pairs)), [f"{pair.variant}, {pair.kind}" for pair in pairs])
-    panels[0].set_ylim(len(pairs) - 0.5, -0.5)  # the first on top, none on the frame
+    references = list(dict.fromkeys(pair.reference for pair in pairs))
+    groups = [[pair for pair in pairs if pair.reference == reference] for reference in references]
+    heights = [1.0 + 0.3 * len(group) for group in groups]
+    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
+    panels = figure.subplots(len(groups), 2, squeeze=False, sharey="row", height_ratios=heights)
+    for row, (reference, group) in enumerate(zip(references, groups, strict=True)):
+        for axes, metric in zip(panels[row], ("dsc", "nsd"), strict=True):
+            axes.axvline(0, color="#999999", linewidth=1)
+            for place, pair in enumerate(group):
+                found = getattr(pair, metric)[MACRO]
+                colour = COLOURS[place % len(COLOURS)]
+                # nothing is drawn for an interval of NaN
+                axes.plot([100 * found.low, 100 * found.high], [place, place], color=colour)
+                axes.plot(100 * found.mean, place, marker="o", color=colour)
+            axes.set(xlabel=f"{metric.upper()}, points")
+            axes.grid(axis="x", alpha=0.3)
+        panels[row][0].set_title(f"more than {reference}", loc="left", fontsize="medium")
+        names = [pair.variant.removeprefix(f"{reference.rpartition('/')[0]}/") for pair in group]
+        panels[row][0].set_yticks(range(len(group)), [f"{n}, {p.kind}" for n, p in zip(names, group, strict=True)])
+        panels[row][0].set_ylim(len(group) - 0.5, -0.5)  # the first on top, none on the frame
     save(figure, path)

@@ -35,7 +35,7 @@ def collect(paths: Iterable[Path]) -> Inputs:
 
     Raises:
         ValueError: a path that is not there, a folder that holds nothing of all this, a file that is something else or
-            damaged, two metrics files of one name, two files of findings.
+            damaged, two metrics files or probes of one name, two files of findings.
     """
     found = Inputs()
     seen: set[Path] = set()
@@ -54,10 +54,13 @@ def collect(paths: Iterable[Path]) -> Inputs:
     found.runs.sort(key=lambda run: natural_key(run.as_posix()))
     found.metrics.sort(key=lambda scores: natural_key(scores.name))
     found.probes.sort(key=lambda probe: natural_key(probe.title))
-    names = [scores.name for scores in found.metrics]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"two metrics files are named {', '.join(twice)}; their names must tell them apart")
+    for what, names in (
+        ("metrics files are named", [scores.name for scores in found.metrics]),
+        ("probes are of", [probe.title for probe in found.probes]),
+    ):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two {what} {', '.join(twice)}; their names must tell them apart")
     return found
 
 

@@ -1,22 +1,23 @@
 """Comparisons in pairs: variants of a sweep, and quantized kinds, on the very same validation objects."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graysam.reporting.accuracy import Estimate, estimate, in_papers_order
 from graysam.reporting.runs import MACRO, Objects, ObjectScore, Run
 from graysam.reporting.tables import EMPTY, PLAIN, Table, variants
 
-_SLICE = re.compile(r"_z\d+$")
-AS_TRAINED = "as trained"  # the run's own validation: all objects that it scores, in training's precision
+_SLICE = re.compile(r"_(z|(axial|coronal|sagittal)_)\d+$")  # as volumes' and the demo's slices are named
+OWN = "own validation"  # the run's: all objects that it scores, in training's precision
 SeedObjects = Mapping[int | None, Objects]  # seed -> what was scored
 
 
 def subject_of(key: str) -> str:
-    """Return the patient or image of a slice's key in its shard: what stands before `_z<number>`.
+    """Return the patient or image of a slice's key in its shard: what stands before the slice's number.
 
-    A patient of several modalities is one subject in each of them.
+    A patient of several modalities, or of several volumes of one, is as many subjects. The demo's one brain is one.
     """
     return _SLICE.sub("", key)
 
@@ -36,12 +37,12 @@ def mean_objects(found: Sequence[Objects]) -> Objects:
     }
 
 
-def differences(first: Objects, second: Objects, metric: str) -> dict[str, Estimate]:
+def differences(first: Objects, second: Objects, metric: str, over: Collection[str] = ()) -> dict[str, Estimate]:
     """Return second minus first of each modality, and their macro average under the key `macro`.
 
-    first, second: of `mean_objects`; metric: `dsc` or `nsd`. Objects of one subject are averaged first, for they say
-    much the same; the 95 % bootstrap interval is over subjects, and n counts them. Without shared objects the macro
-    average's n is 0.
+    first, second: of `mean_objects`; metric: `dsc` or `nsd`; over: the macro average's modalities, () for all. Objects
+    of one subject are averaged first, for they say much the same; the 95 % bootstrap interval is over subjects, and n
+    counts them. Without shared objects the macro average's n is 0.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for key in sorted(first.keys() & second.keys()):
@@ -49,7 +50,8 @@ def differences(first: Objects, second: Objects, metric: str) -> dict[str, Estim
             getattr(second[key], metric) - getattr(first[key], metric)
         )
     groups = {m: [sum(v) / len(v) for v in found[m].values()] for m in in_papers_order(found)}
-    return {**{m: estimate([group]) for m, group in groups.items()}, MACRO: estimate(list(groups.values()))}
+    chosen = [group for m, group in groups.items() if not over or m in over]
+    return {**{m: estimate([group]) for m, group in groups.items()}, MACRO: estimate(chosen)}
 
 
 @dataclass(frozen=True)
@@ -69,43 +71,64 @@ class Pair:
     nsd: Mapping[str, Estimate]
 
 
-def _pair(names: tuple[str, str, str, str], first: SeedObjects, second: SeedObjects) -> Pair:
+def _pair(
+    names: tuple[str, str, str, str], first: SeedObjects, second: SeedObjects, over: Collection[str] = ()
+) -> Pair:
     seeds = [seed for seed in first if seed in second]
     before, after = (mean_objects([side[seed] for seed in seeds]) for side in (first, second))
-    return Pair(*names, len(seeds), differences(before, after, "dsc"), differences(before, after, "nsd"))
+    return Pair(*names, len(seeds), *(differences(before, after, metric, over) for metric in ("dsc", "nsd")))
 
 
 def _by_kind(runs: Sequence[Run]) -> dict[str, dict[int | None, Objects]]:
-    """Return what `AS_TRAINED` and each kind scored, by seed; of several runs of a seed the first counts."""
+    """Return what `OWN` and each kind scored, by seed; of several runs of a seed the first counts."""
     found: dict[str, dict[int | None, Objects]] = {}
     for run in runs:
-        for name, objects in {AS_TRAINED: run.objects, **{n: kind.objects for n, kind in run.kinds.items()}}.items():
+        for name, objects in {OWN: run.objects, **{n: kind.objects for n, kind in run.kinds.items()}}.items():
             if objects:
                 found.setdefault(name, {}).setdefault(run.seed, objects)
     return found
 
 
 def _variants_by_kind(runs: Sequence[Run]) -> Iterator[tuple[str, str, dict[str, dict[int | None, Objects]]]]:
-    for name, group in variants(run for run in runs if not run.problem).items():
+    for name, group in _finished(runs).items():
         yield name.rpartition("/")[0], name, _by_kind(group)
 
 
-def variant_pairs(runs: Sequence[Run], reference: str) -> list[Pair]:
+def _finished(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    return variants(run for run in runs if not run.problem)
+
+
+def _prompts(runs: Sequence[Run]) -> set[tuple[Any, ...]]:
+    """Return what decides which label an object's number means, and on which grid it is scored."""
+    data: list[Mapping[str, Any]] = [part for run in runs if isinstance(part := run.config.get("data"), Mapping)]
+    return {(part.get("val_boxes_per_image"), part.get("size")) for part in data}
+
+
+def variant_pairs(runs: Sequence[Run], reference: str, over: Collection[str] = ()) -> list[Pair]:
     """Return what each variant gains over the reference, in each kind that both have.
 
+    Variants whose configs choose other validation boxes, or another grid, have no objects in common with it.
+
     reference: a variant's name, with which all others are compared, or the end of it behind a slash: then each sweep's
-    variants are compared with that sweep's own.
+    variants are compared with that sweep's own. over: the macro averages' modalities, () for all.
     """
     found = list(_variants_by_kind(runs))
+    prompts = {name: _prompts(group) for name, group in _finished(runs).items()}
     return [
-        _pair((other, name, kind, base_name), base[kind], seeds)
+        _pair((other, name, kind, base_name), base[kind], seeds, over)
         for family, base_name, base in found
         if base_name == reference or base_name.endswith(f"/{reference}")
         for other, name, kinds in found
-        if name != base_name and (base_name == reference or other == family)
+        if name != base_name and (base_name == reference or other == family) and prompts[name] == prompts[base_name]
         for kind, seeds in kinds.items()
         if kind in base
     ]
+
+
+def scored_modalities(runs: Sequence[Run]) -> set[str]:
+    """Return the modalities of all objects whose scores the runs stored, in whatever kind."""
+    scored = [objects for run in runs for objects in (run.objects, *(kind.objects for kind in run.kinds.values()))]
+    return {one.modality for objects in scored for one in objects.values()}
 
 
 def not_compared(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[str]:
@@ -120,17 +143,17 @@ def kind_pairs(runs: Sequence[Run]) -> list[Pair]:
         _pair((family, name, kind, PLAIN), kinds[PLAIN], seeds)
         for family, name, kinds in _variants_by_kind(runs)
         for kind, seeds in kinds.items()
-        if PLAIN in kinds and kind not in (PLAIN, AS_TRAINED)
+        if PLAIN in kinds and kind not in (PLAIN, OWN)
     ]
 
 
 def unquantized(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return of each comparison the pair `AS_TRAINED`, which holds most objects, or else the one in plain numbers."""
-    trained = {(pair.reference, pair.variant) for pair in pairs if pair.kind == AS_TRAINED}
+    """Return of each comparison the pair `OWN`, which holds most objects, or else the one in plain numbers."""
+    trained = {(pair.reference, pair.variant) for pair in pairs if pair.kind == OWN}
     return [
         pair
         for pair in pairs
-        if pair.kind == (AS_TRAINED if (pair.reference, pair.variant) in trained else PLAIN)
+        if pair.kind == (OWN if (pair.reference, pair.variant) in trained else PLAIN)
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graysam.reporting.accuracy import in_papers_order
 from graysam.reporting.tables import EMPTY, Table
 
 IOU_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -111,6 +113,20 @@ def _means(chosen: Any, *values: Any) -> Any:
 
 def _percent(value: float) -> str:
     return EMPTY if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def objects_line(probes: Sequence[Probe]) -> str:
+    """Say of what objects the tables are, by modality; probes of the same objects share a line."""
+    counts: dict[str, list[str]] = {}
+    for probe in probes:
+        of = Counter(found["modality"] for found in probe.objects)
+        counts.setdefault(", ".join(f"{m} {of[m]}" for m in in_papers_order(of)), []).append(probe.title)
+    said = "; ".join(f"{', '.join(titles)}: {of or 'none'}" for of, titles in counts.items())
+    return (
+        f"Objects by modality - {said}. A volume's object is the slice on which it is largest; its figures are "
+        "therefore not Table 4's. Calibration and sizes are over all objects alike, and so mostly over those of the "
+        "modality that has most."
+    )
 
 
 def robustness_table(probes: Sequence[Probe]) -> Table:

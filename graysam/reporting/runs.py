@@ -13,7 +13,7 @@ from graysam.terminal import one_line
 
 MACRO = "macro"
 START, FILLED, TRAINED = "start", "fill the box", "trained"
-CONFIG, SUMMARY, BENCHMARK = "config.json", "summary.json", "benchmark.json"
+CONFIG, SUMMARY, BENCHMARK, RUN = "config.json", "summary.json", "benchmark.json", "run.json"
 EPOCH_MEANS = ("train/loss_epoch", "train/embedding_error_epoch")  # columns of metrics.csv, written when an epoch ends
 TIMES = ("encoder_ms", "decoder_ms", "image_ms")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
@@ -62,8 +62,9 @@ class Run:
 
     scores: by title (START, FILLED, TRAINED), of the validation slices at 256 px. objects: all that the trained model
     was scored on, empty where an older run did not store them. epochs: those that ended; images: seen in them, with
-    repetitions, an epoch's last batch counted as a whole one. None where no CSV logger wrote them down, images also
-    where the config does not say how many a step sees. problem: "" for a finished run, else what it lacks, in one line.
+    repetitions, an epoch's last batch counted as a whole one. None where no CSV logger wrote them down.
+    images_per_step: over all ranks; None, as images then are, where neither config nor run.json tells. problem: "" for
+    a finished run, else what it lacks, in one line.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Run:
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     epochs: int | None = None
     images: int | None = None
+    images_per_step: int | None = None
     problem: str = ""
 
     @property
@@ -83,14 +85,20 @@ class Run:
         return self.problem.partition(":")[0] or "finished"
 
 
-def images_per_step(config: Mapping[str, Any]) -> int:
-    """Return how many images one step of the optimizer sees, over all ranks; ValueError where a config does not say."""
+def images_per_step(config: Mapping[str, Any], ranks: object = None) -> int | None:
+    """Return how many images one step of the optimizer sees, over all ranks; None where nothing tells.
+
+    ranks: what run.json says; without it the config's devices must be a number, which `auto` and -1 are not.
+    """
     try:
         trainer, batch = config["trainer"], int(config["data"]["batch_size"])
-        devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1  # "auto" is not written down
-        return batch * int(trainer["accumulate_grad_batches"]) * devices * int(trainer["num_nodes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"config.json does not say how many images a step sees ({error!r})") from None
+        counts: list[Any] = [ranks] if ranks is not None else [trainer["devices"], trainer["num_nodes"]]
+        counts += [batch, trainer["accumulate_grad_batches"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        return None
+    return math.prod(counts)
 
 
 def natural_key(text: str) -> list[Any]:
@@ -109,7 +117,8 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError) as error:
         return Run(path, path.name, problem=f"damaged: {one_line(error)}")
     try:
-        epochs, images = _progress(path, config)
+        a_step = images_per_step(config, _ranks(path))
+        epochs, steps = _progress(path)
         summary = _json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
         scores = {title: _scores(summary[title], SUMMARY) for title in (START, FILLED, TRAINED) if title in summary}
         objects = _objects(summary, SUMMARY)
@@ -121,7 +130,8 @@ def read_run(path: Path) -> Run:
     if TRAINED not in scores:
         of = f"of {_part(config, 'trainer', CONFIG).get('max_epochs')} epochs"
         problem = f"unfinished: none {of} recorded" if epochs is None else f"unfinished: {epochs} {of}"
-    return Run(path, name, seed, config, scores, objects, kinds, epochs, images, problem)
+    images = None if steps is None or a_step is None else steps * a_step
+    return Run(path, name, seed, config, scores, objects, kinds, epochs, images, a_step, problem)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -180,8 +190,12 @@ def _objects(content: Mapping[str, Any], file: str) -> Objects:
     return found
 
 
-def _progress(path: Path, config: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Count epochs that ended, and images seen in them, over all starts of a run; None where nothing tells."""
+def _ranks(path: Path) -> object:
+    return _json(path / RUN).get("ranks") if (path / RUN).is_file() else None
+
+
+def _progress(path: Path) -> tuple[int | None, int | None]:
+    """Count epochs that ended and the steps in them, over all starts of a run; None where nothing tells."""
     files = sorted((path / "metrics").glob("version_*/metrics.csv"))
     epochs, steps = 0, 0
     try:
@@ -193,9 +207,4 @@ def _progress(path: Path, config: Mapping[str, Any]) -> tuple[int | None, int | 
                         steps = max(steps, int(float(row["step"])) + 1)
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None, None  # cut short by a full disk, say; the scores do not come from it
-    if not files:
-        return None, None
-    try:
-        return epochs, steps * images_per_step(config)
-    except ValueError:
-        return epochs, None
+    return (epochs, steps) if files else (None, None)

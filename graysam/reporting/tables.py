@@ -85,6 +85,10 @@ def _span(values: Iterable[int | None]) -> str:
     return EMPTY if not known else str(known[0]) if known[0] == known[-1] else f"{known[0]}-{known[-1]}"
 
 
+def _objects_scored(runs: Sequence[Run]) -> str:
+    return _span(run.scores[TRAINED][MACRO].n for run in runs)
+
+
 def scores_table(finished: Mapping[str, Sequence[Run]], asked: Mapping[str, Sequence[Run]]) -> Table:
     """Return macro DSC and NSD of every variant; `asked` holds the runs that did not finish, too."""
     columns = _score_columns([run for runs in finished.values() for run in runs], MACRO)
@@ -92,10 +96,10 @@ def scores_table(finished: Mapping[str, Sequence[Run]], asked: Mapping[str, Sequ
     for name in asked:
         runs = finished.get(name, [])
         values = (cell(get(run) for run in runs) for get in columns.values())
-        seen = (_span(run.epochs for run in runs), _span(run.images for run in runs))
+        seen = (_span(run.epochs for run in runs), _span(run.images for run in runs), _objects_scored(runs))
         rows.append([name, f"{len(runs)}/{len(asked[name])}", *seen, *values])
     title = "DSC and NSD (%), macro average over modalities, slices at 256 px; mean ± standard deviation over seeds"
-    return Table(title, ["variant", "finished", "epochs", "images", *columns], rows)
+    return Table(title, ["variant", "finished", "epochs", "images", "objects", *columns], rows)
 
 
 def modalities_table(finished: Mapping[str, Sequence[Run]]) -> Table:
@@ -119,8 +123,9 @@ def kinds_table(finished: Mapping[str, Sequence[Run]]) -> Table:
             found = [run.kinds[kind] for run in runs if kind in run.kinds and not run.kinds[kind].reason]
             scores = [cell(100 * getattr(k.scores[MACRO], metric) for k in found) for metric in ("dsc", "nsd")]
             times = [cell((k.times_ms[key] for k in found), digits=1) for key in TIMES]
-            rows.append([name, kind, str(len(found)), *scores, *times, cell((k.size_mb for k in found), digits=1)])
-    columns = ["variant", "kind", "runs", "DSC", "NSD", "encoder ms", "decoder ms", "image ms", "size MB"]
+            size = cell((k.size_mb for k in found), digits=1)
+            rows.append([name, kind, str(len(found)), _span(k.scores[MACRO].n for k in found), *scores, *times, size])
+    columns = ["variant", "kind", "runs", "objects", "DSC", "NSD", "encoder ms", "decoder ms", "image ms", "size MB"]
     return Table("Post-hoc kinds of the same weights; times are medians, ± over seeds", columns, rows, labels=2)
 
 

@@ -54,13 +54,17 @@ def start() -> dict[str, str]:
 
 
 def provenance(
-    *, name: str, seed: int, weights: Sequence[dict[str, Any]], shards_dirs: Sequence[Path]
+    *, name: str, seed: int, ranks: int, weights: Sequence[dict[str, Any]], shards_dirs: Sequence[Path]
 ) -> dict[str, Any]:
-    """Return all of it as plain containers, with a random id of eight hexadecimal digits for the run."""
+    """Return all of it as plain containers, with a random id of eight hexadecimal digits for the run.
+
+    ranks: processes that train together, which a config's `devices: auto` does not tell.
+    """
     return {
         "id": secrets.token_hex(4),
         "name": name,
         "seed": seed,
+        "ranks": ranks,
         "git": git_state(conf_dir().parent),
         "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "weights": list(weights),
