@@ -15,6 +15,7 @@ from typing import Any
 
 from graysam.benchmarking.cases import CaseSource, choose, folder_cases
 from graysam.benchmarking.contenders import CONTENDERS, choose_contenders
+from graysam.benchmarking.machine import load_of_last_minute
 from graysam.benchmarking.paper_cases import paper_cases
 from graysam.benchmarking.preparing import prepare
 from graysam.benchmarking.processes import ContenderError, interrupted_by_sigterm
@@ -107,6 +108,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[CaseSource], list[Entry], 
     Raises:
         ValueError: whatever cannot work.
     """
+    load = load_of_last_minute()  # before exports, which would count as somebody else's
     if arguments.output.exists() and not arguments.output.is_dir():
         raise ValueError(f"-o {arguments.output} is a file; give a folder's name")
     if arguments.gts is not None and arguments.input is None:
@@ -139,6 +141,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[CaseSource], list[Entry], 
         cold_repeats=arguments.cold,
         cold_cases=arguments.cold_cases,
         peaks=not arguments.no_peaks,
+        load=load,
     )
     return sources, entries, options
 

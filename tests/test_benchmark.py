@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graysam.benchmark import main, read_accuracy
+from graysam.benchmark import main, parser, plan, read_accuracy
 from graysam.benchmarking import cold
 from graysam.benchmarking.cases import BenchmarkCase
 from graysam.benchmarking.contenders import CONTENDERS
@@ -119,7 +119,7 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path
     ("arguments", "message"),
     [
         (["--input", "cases", "--contenders", "sam2"], "unknown contenders: sam2; there are litemedsam"),
-        (["--input", "cases", "--contenders", "l0_int8"], "give --l0 FILE"),
+        (["--input", "cases", "--contenders", "lite_int8"], "give --l0 FILE"),
         (["--input", "cases", "--bundle", "litemedsam=x", "--contenders", "litemedsam"], "runs no bundle"),
         (["--input", "absent"], "absent is no folder"),
         (["--gts", "absent"], "--gts goes with --input"),
@@ -274,6 +274,15 @@ def test_the_machines_peak_says_what_it_ran_in(monkeypatch: pytest.MonkeyPatch) 
     assert found["ran_in"] == "f32"
     quantized = matmul_peak("int8", 1, sides=(64,))
     assert quantized["ran_in"] in ("u8", "i8"), "not a floating-point product with rounding around it"
+
+
+def test_the_load_is_of_before_its_own_exports(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = [0.25]
+    monkeypatch.setattr(os, "getloadavg", lambda: (load[0], 0.0, 0.0))
+    monkeypatch.setattr("graysam.benchmark.prepare", lambda *_, **__: load.__setitem__(0, 2.0))
+    given = ["-o", str(tmp_path / "out"), "--input", str(cases / "imgs"), "--contenders", "lite_int8"]
+    assert plan(parser().parse_args(given))[2].load == 0.25
+    assert load == [2.0], "an export came after it"
 
 
 def test_the_rows_are_those_of_the_plan() -> None:

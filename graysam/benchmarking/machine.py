@@ -27,14 +27,18 @@ _CHAIN = 4  # products after each other, so that what surrounds them weighs litt
 _SECONDS = 1.0  # for each side and precision
 
 
+def load_of_last_minute() -> float | None:
+    """Return how many processes were running, a mean over the last minute; None where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def describe() -> dict[str, Any]:
-    """Return the processor, its cores, the system, what times depend on, and the load of the last minute."""
+    """Return the processor, its cores, the system, and what times depend on."""
     return {
         "cpu": processor_name(),
         "cores": cores(),
         "system": platform.platform(),
         "versions": {"python": platform.python_version(), **versions(PACKAGES)},
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 

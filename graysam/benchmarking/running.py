@@ -33,6 +33,7 @@ class Options:
     threads: of the CPU, for every contender. slices: that boxes of a volume need, None for all. repeats: timed runs.
     check: whether the peer's masks must equal graysam's. cold_repeats: timed processes a command, 0 for none;
     cold_cases: words of the names of the cases for that. peaks: whether to measure the machine and the encoders alone.
+    load: the machine's, before anything of this run began; None for unknown.
     """
 
     threads: int
@@ -42,6 +43,7 @@ class Options:
     cold_repeats: int
     cold_cases: Sequence[str]
     peaks: bool
+    load: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def run(sources: Sequence[CaseSource], entries: Sequence[Entry], options: Option
         "format": FORMAT,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv),
-        "machine": describe(),
+        "machine": {**describe(), "load": options.load},
         "settings": {
             "threads": options.threads,
             "slices": options.slices,
