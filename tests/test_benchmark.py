@@ -119,7 +119,7 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path
     ("arguments", "message"),
     [
         (["--input", "cases", "--contenders", "sam2"], "unknown contenders: sam2; there are litemedsam"),
-        (["--input", "cases", "--contenders", "lite_int8"], "give --l0 FILE"),
+        (["--input", "cases", "--contenders", "l0_int8"], "give --l0 FILE"),
         (["--input", "cases", "--bundle", "litemedsam=x", "--contenders", "litemedsam"], "runs no bundle"),
         (["--input", "absent"], "absent is no folder"),
         (["--gts", "absent"], "--gts goes with --input"),
