@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from graysam.config.composing import compose_plain
+from graysam.train import run
 from graysam.training.batch_norm import CrossRankBatchNorm2d, synchronise
+from tests.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.metrics_files import logged
 from tests.tiny import overrides
 
@@ -32,14 +35,16 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
 
 
+@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS)
 def test_two_ranks_equal_one_with_the_doubled_batch(toy_shards: Path, tmp_path: Path) -> None:
     runs = {
         "one": ["data.batch_size=8", "trainer.devices=1"],
         "two": ["data.batch_size=4", "trainer.devices=2", "trainer.strategy=ddp"],
     }
-    for name, settings in runs.items():
-        done = train(*overrides(toy_shards, tmp_path / name, *SETTINGS, *settings), cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (overrides(toy_shards, tmp_path / name, *SETTINGS, *settings) for name, settings in runs.items())
+    assert run(compose_plain("train", first)) == 0
+    done = train(*second, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
     one, two = (logged(tmp_path / name, COLUMNS) for name in runs)
     assert len(one["train/loss"]) == 6
     for name in COLUMNS:

@@ -132,7 +132,7 @@ def never_stopped(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) ->
         slow("on_validation_start", 2),
         ("on_validation_batch_end", 1),
         slow("on_validation_end", 2),
-        ("on_train_epoch_end", 1),
+        slow("on_train_epoch_end", 1),
         slow("on_train_epoch_end", 3),
         slow("on_train_epoch_start", 2),
         slow("on_train_end", 1),
