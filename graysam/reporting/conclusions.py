@@ -7,8 +7,6 @@ from graysam.reporting.paired_runs import Pair, unquantized
 from graysam.reporting.runs import MACRO
 
 METRICS = ("dsc", "nsd")
-
-
 FEWEST = 5  # subjects; the interval of fewer holds the truth far less often than it says
 
 
