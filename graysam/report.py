@@ -29,7 +29,7 @@ from graysam.reporting.document import (
 from graysam.reporting.inputs import REQUIRED, Inputs, collect
 from graysam.reporting.runs import read_run
 from graysam.reporting.tables import report
-from graysam.terminal import BAD_INPUT, FAILED, one_line
+from graysam.terminal import BAD_INPUT, FAILED, one_line, words
 
 NAME = "report"  # of the files in the report's folder
 
@@ -101,15 +101,15 @@ def _compose(
         sections += [] if grey is None else [grey]
         unreadable += [line for line in lines if line not in unreadable]
     if runs:
-        section, left_out, without_curve = runs_section(
+        section, left_out, lacking = runs_section(
             runs,
             modalities=arguments.modalities,
             kinds=arguments.kinds,
             reference=arguments.reference,
-            over=[name.strip() for name in arguments.over.split(",") if name.strip()],
+            over=arguments.over,
         )
         sections.append(section)
-        unreadable += without_curve
+        unreadable += lacking
     sections += findings_sections(inputs.findings)
     return document([*sections, missing_section(inputs, folders)], folder), left_out, unreadable
 
@@ -160,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--over",
-        default="",
+        type=words,
+        default=[],
         metavar="MODALITY,...",
         help="of these modalities alone are the differences' macro averages, e.g. CT,MR,PET,US; default: of all",
     )

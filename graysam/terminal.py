@@ -1,4 +1,4 @@
-"""What the commands print: progress, as a bar or plain lines, and errors in one line."""
+"""How commands speak with people: progress as a bar or plain lines, errors in one line, lists as they are typed."""
 
 import signal
 import sys
@@ -34,6 +34,11 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
         if done == count or time.monotonic() - last > PLAIN_SECONDS:
             last = time.monotonic()
             print(f"{title}: {done} of {count} cases", file=sys.stderr, flush=True)
+
+
+def words(text: str) -> list[str]:
+    """Return the parts of `A,B,C`; [] for an empty text."""
+    return [word for word in text.split(",") if word]
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graysam.benchmarking.results import accuracy_of, geometric_mean_s, median_s, paper_ratios, ratios, spread
+from graysam.benchmarking.results import (
+    accuracy_is_given,
+    accuracy_of,
+    geometric_mean_s,
+    median_s,
+    paper_ratios,
+    ratios,
+    spread,
+)
 from graysam.benchmarking.tables import (
     cold_table,
     contenders_table,
@@ -156,6 +164,19 @@ def test_accuracy_is_averaged_over_modalities_first(document: dict[str, Any]) ->
     assert accuracy_of(document, "litemedsam") is None
     document["contenders"]["litemedsam"]["accuracy"] = {"dsc": 0.8, "nsd": 0.7}
     assert accuracy_of(document, "litemedsam") == {"dsc": 0.8, "nsd": 0.7}, "as given from elsewhere"
+
+
+def test_an_accuracy_of_other_cases_is_said_to_be_one(document: dict[str, Any]) -> None:
+    sentence = "they are of other cases than the seconds"
+    assert not accuracy_is_given(document) and sentence not in markdown(document)
+    document["contenders"]["litemedsam"]["accuracy"] = {"dsc": 0.8, "nsd": 0.7}
+    assert accuracy_is_given(document) and sentence in markdown(document)
+    for row in document["results"]:
+        row |= {"dsc": 0.5, "nsd": 0.5}
+    assert not accuracy_is_given(document), "the run's own masks count"
+    for contender in document["contenders"].values():
+        contender.pop("accuracy", None)
+    assert sentence not in markdown(document), "as older documents are"
 
 
 def test_the_text_says_what_one_must_know(document: dict[str, Any]) -> None:

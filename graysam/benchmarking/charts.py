@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graysam.benchmarking.contenders import PEER
-from graysam.benchmarking.results import Document, accuracy_of, geometric_mean_s, median_s
+from graysam.benchmarking.results import Document, accuracy_is_given, accuracy_of, geometric_mean_s, median_s
 from graysam.files import replacing
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def write_accuracy_chart(document: Document, path: Path) -> bool:
     axes.xaxis.set_minor_formatter(_plainly)
     axes.margins(0.2)
     axes.set_xlabel("seconds a case, warm, geometric mean (log)")
-    given = any(contender["accuracy"] for contender in document["contenders"].values())
-    axes.set_ylabel(f"DSC (%), macro average over modalities{', of other cases' if given else ''}")
+    of = ", of other cases" if accuracy_is_given(document) else ""
+    axes.set_ylabel(f"DSC (%), macro average over modalities{of}")
     axes.grid(which="major", alpha=0.4)
     _save(figure, path)
     return True

@@ -90,6 +90,12 @@ def geometric_mean_s(document: Document, contender: str) -> float:
     return spread([value for value in seconds if value is not None])["geometric mean"]
 
 
+def accuracy_is_given(document: Document) -> bool:
+    """Say whether the accuracy of any contender is of other cases: given to the run, whose own have no masks."""
+    scored = {row["contender"] for row in document["results"] if row["dsc"] is not None}
+    return any(one.get("accuracy") and name not in scored for name, one in document["contenders"].items())
+
+
 def accuracy_of(document: Document, contender: str) -> dict[str, float] | None:
     """Return macro `dsc` and `nsd` (fractions): means per modality, averaged; from the run, else as given to it.
 

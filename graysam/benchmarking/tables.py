@@ -9,6 +9,7 @@ from graysam.benchmarking.contenders import PEER
 from graysam.benchmarking.results import (
     REFERENCES,
     Document,
+    accuracy_is_given,
     accuracy_of,
     geometric_mean_s,
     median_s,
@@ -66,7 +67,7 @@ def _heading(document: Document) -> str:
         ]
     if any(case["paper_s"] for case in document["cases"].values()):
         lines += ["The cases have the sizes and numbers of objects of the paper's Table 5; what is on them is MR."]
-    if any(contender["accuracy"] for contender in document["contenders"].values()):
+    if accuracy_is_given(document):
         lines += ["DSC and NSD were given with `--accuracy`: they are of other cases than the seconds, and not timed."]
     lines += _mask_lines(document)
     return "\n".join(lines)

@@ -57,12 +57,16 @@ class _Inline(Treeprocessor):
                 if child.tag == "table":
                     parent[place] = _scrolling("div", "scroll", f"Table, {heading}", child)
                 if child.tag == "img":
-                    png = self._read(child.get("src", ""))
-                    child.set("src", "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
-                    child.set("loading", "lazy")
-                    width, height = struct.unpack(">II", png[16:24])
-                    if width > WIDE * height:
-                        parent[place] = _scrolling("span", "scroll wide", f"Figure, {child.get('alt', '')}", child)
+                    parent[place] = self._inlined(child)
+
+    def _inlined(self, picture: Element) -> Element:
+        png = self._read(picture.get("src", ""))
+        picture.set("src", "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+        picture.set("loading", "lazy")
+        width, height = struct.unpack(">II", png[16:24])
+        if width <= WIDE * height:
+            return picture
+        return _scrolling("span", "scroll wide", f"Figure, {picture.get('alt', '')}", picture)
 
     def _read(self, source: str) -> bytes:
         path = self.folder / source

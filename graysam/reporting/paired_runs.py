@@ -1,9 +1,9 @@
 """Comparisons in pairs: variants of a sweep, and quantized kinds, on the very same validation objects."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from graysam.reporting.accuracy import Estimate, estimate, in_papers_order
 from graysam.reporting.runs import MACRO, Objects, ObjectScore, Run
@@ -89,13 +89,18 @@ def _by_kind(runs: Sequence[Run]) -> dict[str, dict[int | None, Objects]]:
     return found
 
 
-def _variants_by_kind(runs: Sequence[Run]) -> Iterator[tuple[str, str, dict[str, dict[int | None, Objects]]]]:
-    for name, group in _finished(runs).items():
-        yield name.rpartition("/")[0], name, _by_kind(group)
+class _Variant(NamedTuple):
+    """The finished runs of a name: their sweep, what decides about prompts, and what each kind scored, by seed."""
+
+    family: str
+    name: str
+    prompts: set[tuple[Any, ...]]
+    kinds: dict[str, dict[int | None, Objects]]
 
 
-def _finished(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    return variants(run for run in runs if not run.problem)
+def _finished(runs: Sequence[Run]) -> list[_Variant]:
+    groups = variants(run for run in runs if not run.problem)
+    return [_Variant(name.rpartition("/")[0], name, _prompts(group), _by_kind(group)) for name, group in groups.items()]
 
 
 def _prompts(runs: Sequence[Run]) -> set[tuple[Any, ...]]:
@@ -112,16 +117,16 @@ def variant_pairs(runs: Sequence[Run], reference: str, over: Collection[str] = (
     reference: a variant's name, with which all others are compared, or the end of it behind a slash: then each sweep's
     variants are compared with that sweep's own. over: the macro averages' modalities, () for all.
     """
-    found = list(_variants_by_kind(runs))
-    prompts = {name: _prompts(group) for name, group in _finished(runs).items()}
+    found = _finished(runs)
     return [
-        _pair((other, name, kind, base_name), base[kind], seeds, over)
-        for family, base_name, base in found
-        if base_name == reference or base_name.endswith(f"/{reference}")
-        for other, name, kinds in found
-        if name != base_name and (base_name == reference or other == family) and prompts[name] == prompts[base_name]
-        for kind, seeds in kinds.items()
-        if kind in base
+        _pair((one.family, one.name, kind, base.name), base.kinds[kind], seeds, over)
+        for base in found
+        if base.name == reference or base.name.endswith(f"/{reference}")
+        for one in found
+        if one.name != base.name and (base.name == reference or one.family == base.family)
+        if one.prompts == base.prompts
+        for kind, seeds in one.kinds.items()
+        if kind in base.kinds
     ]
 
 
@@ -134,16 +139,16 @@ def scored_modalities(runs: Sequence[Run]) -> set[str]:
 def not_compared(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[str]:
     """Return the finished variants that are in none of the pairs, neither compared nor compared with."""
     names = {pair.variant for pair in pairs if pair.dsc[MACRO].n} | {pair.reference for pair in pairs}
-    return [name for _, name, _ in _variants_by_kind(runs) if name not in names]
+    return [one.name for one in _finished(runs) if one.name not in names]
 
 
 def kind_pairs(runs: Sequence[Run]) -> list[Pair]:
     """Return what each quantized kind changes in each variant against the same seeds' plain weights."""
     return [
-        _pair((family, name, kind, PLAIN), kinds[PLAIN], seeds)
-        for family, name, kinds in _variants_by_kind(runs)
-        for kind, seeds in kinds.items()
-        if PLAIN in kinds and kind not in (PLAIN, OWN)
+        _pair((one.family, one.name, kind, PLAIN), one.kinds[PLAIN], seeds)
+        for one in _finished(runs)
+        for kind, seeds in one.kinds.items()
+        if PLAIN in one.kinds and kind not in (PLAIN, OWN)
     ]
 
 

@@ -117,12 +117,12 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError) as error:
         return Run(path, path.name, problem=f"damaged: {one_line(error)}")
     try:
-        a_step = images_per_step(config, _ranks(path))
+        a_step = images_per_step(config, _json_or(path / RUN, {}).get("ranks"))
         epochs, steps = _progress(path)
-        summary = _json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
+        summary = _json_or(path / SUMMARY, {})
         scores = {title: _scores(summary[title], SUMMARY) for title in (START, FILLED, TRAINED) if title in summary}
         objects = _objects(summary, SUMMARY)
-        benchmark = _json(path / BENCHMARK) if (path / BENCHMARK).is_file() else {"kinds": {}}
+        benchmark = _json_or(path / BENCHMARK, {"kinds": {}})
         kinds = {name: _kind(name, part) for name, part in _part(benchmark, "kinds", BENCHMARK).items()}
     except (OSError, ValueError) as error:
         return Run(path, name, seed, config, problem=f"damaged: {one_line(error)}")
@@ -132,6 +132,10 @@ def read_run(path: Path) -> Run:
         problem = f"unfinished: none {of} recorded" if epochs is None else f"unfinished: {epochs} {of}"
     images = None if steps is None or a_step is None else steps * a_step
     return Run(path, name, seed, config, scores, objects, kinds, epochs, images, a_step, problem)
+
+
+def _json_or(path: Path, absent: dict[str, Any]) -> dict[str, Any]:
+    return _json(path) if path.is_file() else absent
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -188,10 +192,6 @@ def _objects(content: Mapping[str, Any], file: str) -> Objects:
     if not all(math.isfinite(one.dsc) and math.isfinite(one.nsd) for one in found.values()):
         raise ValueError(f"{file}: an object's score is not finite")
     return found
-
-
-def _ranks(path: Path) -> object:
-    return _json(path / RUN).get("ranks") if (path / RUN).is_file() else None
 
 
 def _progress(path: Path) -> tuple[int | None, int | None]:
