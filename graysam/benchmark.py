@@ -22,11 +22,11 @@ from graysam.benchmarking.processes import ContenderError, interrupted_by_sigter
 from graysam.benchmarking.running import Entry, Options, run
 from graysam.benchmarking.tables import failures, markdown
 from graysam.benchmarking.timing import Repeats
-from graysam.extras import require
-from graysam.files import replacing, write_document
 from graysam.imaging.presets import scheme_names
-from graysam.metrics import CaseMetrics, macro_average
-from graysam.terminal import BAD_INPUT, FAILED, one_line, words
+from graysam.metrics.challenge import CaseMetrics, macro_average
+from graysam.system.extras import require
+from graysam.system.files import replacing, write_document
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line, words
 
 SLICES = 16  # of volumes; with it and the peer a run takes about ten minutes on two cores
 ALL_SLICES = sys.maxsize

@@ -6,12 +6,12 @@ Prints every mistake in a line of its own and exits with 2, or one line and 0 wh
 import argparse
 import sys
 
-from graysam.extras import require
+from graysam.system.extras import require
 
 require("train")
 
-from graysam.config.checking.validation import check_all  # noqa: E402
-from graysam.terminal import BAD_INPUT  # noqa: E402
+from graysam.config.validation import check_all  # noqa: E402
+from graysam.system.terminal import BAD_INPUT  # noqa: E402
 
 
 def main() -> int:

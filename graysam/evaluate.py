@@ -15,11 +15,11 @@ from pathlib import Path
 
 import cv2
 
-from graysam.data.cases import SpacingOrder, modality_of, read_gts, read_input_case, read_segs
-from graysam.files import replacing
-from graysam.metrics import Absent, CaseMetrics, case_metrics, macro_average, modality_means
-from graysam.overlay import write_overlay
-from graysam.terminal import BAD_INPUT, FAILED, one_line, progress
+from graysam.imaging.drawing import write_overlay
+from graysam.io.cases import SpacingOrder, modality_of, read_gts, read_input_case, read_segs
+from graysam.metrics.challenge import Absent, CaseMetrics, case_metrics, macro_average, modality_means
+from graysam.system.files import replacing
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graysam.extras import require
 from graysam.imaging.presets import scheme_names
-from graysam.runtime.bundle import KINDS
-from graysam.terminal import BAD_INPUT, FAILED, one_line
+from graysam.inference.exported_model import KINDS
+from graysam.system.extras import require
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
 WEIGHTS = "weights"  # a kind that is no bundle
 
@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         require("quantize")
     if arguments.shards is None:
         require("demo")
-    from graysam.runtime.exporting import BelowGate, Settings, export_model
-    from graysam.runtime.parity import table
+    from graysam.exporting.parity import table
+    from graysam.exporting.pipeline import BelowGate, Settings, export_model
 
     cases = None if arguments.cases is None else (arguments.cases, arguments.gts)
     try:
@@ -92,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def store_weights(arguments: argparse.Namespace) -> int:
     """Store a checkpoint in float16 and return the exit code."""
-    from graysam.models.blending import blend
-    from graysam.models.half_files import save_half
+    from graysam.models.half_precision import save_half
+    from graysam.models.interpolation import blend
     from graysam.models.weights import read_weights
 
     try:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from graysam.extras import require
+from graysam.system.extras import require
 
 require("train")
 

@@ -19,16 +19,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.cases import Case, CaseError, read_input_case, write_segs
-from graysam.extras import require
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names
-from graysam.overlapping import Overlapped
-from graysam.runtime import telemetry
-from graysam.runtime.locating import DEFAULT_KIND, bundle_path, shipped_models
-from graysam.runtime.volume import Backend, segment
-from graysam.terminal import BAD_INPUT, FAILED, one_line, progress
-from graysam.timing import Stopwatch, TimedBackend, seconds_since_start
+from graysam.inference import telemetry
+from graysam.inference.locating import DEFAULT_KIND, bundle_path, shipped_models
+from graysam.inference.stopwatch import Stopwatch, TimedBackend, seconds_since_start
+from graysam.inference.volume import Backend, segment
+from graysam.io.cases import Case, CaseError, read_input_case, write_segs
+from graysam.system.extras import require
+from graysam.system.prefetch import Overlapped
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
 
 PRECISIONS = ("fp32", "bf16", "int8")
 TORCH_PRECISIONS = ("fp32", "bf16")
@@ -127,8 +127,8 @@ def open_torch(arguments: argparse.Namespace) -> Model:
     import torch
 
     from graysam.config.composing import load_group
+    from graysam.exporting.torch_backend import TorchBackend
     from graysam.models.pretrained import open_pretrained
-    from graysam.runtime.torch_backend import TorchBackend
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -150,7 +150,7 @@ def open_torch(arguments: argparse.Namespace) -> Model:
 
 def open_openvino(arguments: argparse.Namespace, path: Path) -> Model:
     """Load a bundle's folder for the OpenVINO runtime; ValueError where that cannot be."""
-    from graysam.runtime.session import Session
+    from graysam.inference.predictor import Session
 
     session = Session(
         path,
@@ -172,7 +172,7 @@ def export(arguments: argparse.Namespace, folder: Path) -> None:
     for extra in ("train", "quantize", "demo"):
         require(extra)
     sys.modules.pop(CONVERTER, None)  # needed after all, and OpenVINO is not imported yet
-    from graysam.runtime.exporting import BelowGate, export_model
+    from graysam.exporting.pipeline import BelowGate, export_model
 
     kind = arguments.precision or DEFAULT_KIND
     print(f"{arguments.model} is exported as {kind}, once, into {folder}", flush=True)
@@ -230,7 +230,7 @@ def write_case(arguments: argparse.Namespace, path: Path, case: Case, segs: NDAr
     """Write a case's masks, and perhaps its overlay."""
     write_segs(arguments.output / path.name, segs)
     if arguments.overlay is not None:
-        from graysam.overlay import write_overlay
+        from graysam.imaging.drawing import write_overlay
 
         write_overlay(arguments.overlay / f"{path.stem}.png", case.image, segs, case.boxes, caption=case.name)
 

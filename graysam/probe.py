@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from graysam.data.cases import read_gts, read_input_case
-from graysam.files import write_document
 from graysam.imaging.presets import scheme_names
-from graysam.probing import CHANGES, probe_case
-from graysam.runtime.session import Session
-from graysam.terminal import BAD_INPUT, FAILED, one_line, progress
+from graysam.inference.predictor import Session
+from graysam.io.cases import read_gts, read_input_case
+from graysam.reproduction.probing import CHANGES, probe_case
+from graysam.system.files import write_document
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

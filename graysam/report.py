@@ -13,8 +13,6 @@ from pathlib import Path
 from graysam.benchmarking.charts import write_accuracy_chart, write_seconds_chart
 from graysam.benchmarking.results import Document, accuracy_of
 from graysam.benchmarking.tables import markdown as speed_tables
-from graysam.extras import require
-from graysam.files import replacing
 from graysam.reporting.case_files import Folders
 from graysam.reporting.case_sections import cases_section, channels_section, scores_of
 from graysam.reporting.document import (
@@ -29,7 +27,9 @@ from graysam.reporting.document import (
 from graysam.reporting.inputs import REQUIRED, Inputs, collect
 from graysam.reporting.runs import read_run
 from graysam.reporting.tables import report
-from graysam.terminal import BAD_INPUT, FAILED, one_line, words
+from graysam.system.extras import require
+from graysam.system.files import replacing
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line, words
 
 NAME = "report"  # of the files in the report's folder
 

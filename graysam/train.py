@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from graysam.extras import require
+from graysam.system.extras import require
 
 require("train")
 
@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor  # noqa: E402
 
 from graysam.config.building import build, build_all  # noqa: E402
 from graysam.config.command import entry_point  # noqa: E402
-from graysam.config.sweeps.sweeping import in_sweep  # noqa: E402
+from graysam.config.sweeping import in_sweep  # noqa: E402
 from graysam.data.datamodule import ShardDataModule  # noqa: E402
 from graysam.data.shards import load_manifest  # noqa: E402
 from graysam.imaging.presets import scheme_to_dict  # noqa: E402
@@ -39,9 +39,7 @@ from graysam.models.weights import (  # noqa: E402
     read_weights,
     resolve,
 )
-from graysam.terminal import FAILED, one_line  # noqa: E402
-from graysam.training.benchmark_callback import QuantizeBenchmark  # noqa: E402
-from graysam.training.benchmark_table import text  # noqa: E402
+from graysam.system.terminal import FAILED, one_line  # noqa: E402
 from graysam.training.checkpoints import BEST, CheckpointNotWritten, WholeFileIO  # noqa: E402
 from graysam.training.dashboards import finish_loggers  # noqa: E402
 from graysam.training.distillation import Distillation  # noqa: E402
@@ -50,6 +48,8 @@ from graysam.training.metric_names import check_monitor  # noqa: E402
 from graysam.training.module import SamModule  # noqa: E402
 from graysam.training.progress import hide_advertisements  # noqa: E402
 from graysam.training.provenance import provenance, start  # noqa: E402
+from graysam.training.quantization_callback import QuantizeBenchmark  # noqa: E402
+from graysam.training.quantization_table import text  # noqa: E402
 from graysam.training.run_directory import RunDirectory  # noqa: E402
 from graysam.training.scores import MACRO, comparison_table, score_filled_boxes  # noqa: E402
 

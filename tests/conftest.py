@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from graysam.runtime import telemetry
-from graysam.runtime.signal_stack import signal_stack_kept
+from graysam.inference import telemetry
+from graysam.inference.signal_stack import signal_stack_kept
 
 GOLDENS = Path(__file__).parent / "goldens"
 telemetry.switch_off()  # tests import OpenVINO themselves
@@ -51,7 +51,7 @@ def pilot(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of small synthetic shards."""
-    from tests.shards import make_shards
+    from tests.support.shards import make_shards
 
     return make_shards(tmp_path_factory.mktemp("toy") / "shards")
 
@@ -59,7 +59,7 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a bundle that segments what is bright in a box; not to be altered."""
-    from tests.bundles import write_tiny_bundle
+    from tests.support.exported_models import write_tiny_bundle
 
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
 
@@ -87,8 +87,8 @@ def threads() -> Iterator[None]:
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace the same network for OpenVINO or ONNX once in all tests that ask for this."""
-    from graysam.runtime import conversion, onnx_export
-    from tests.traces import remembering, remembering_files
+    from graysam.exporting import conversion, onnx_export
+    from tests.support.traces import remembering, remembering_files
 
     monkeypatch.setattr(conversion, "_trace", remembering(conversion._trace))
     monkeypatch.setattr(onnx_export, "export_onnx", remembering_files(onnx_export.export_onnx))

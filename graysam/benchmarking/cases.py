@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.cases import read_gts, read_input_case
 from graysam.imaging.canvas import to_uint8
+from graysam.io.cases import read_gts, read_input_case
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from graysam.benchmarking.contenders import PEER
 from graysam.benchmarking.results import Document, accuracy_is_given, accuracy_of, geometric_mean_s, median_s
-from graysam.files import replacing
+from graysam.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.runtime.bundle import Bundle
+from graysam.inference.exported_model import Bundle
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]  # image and boxes
 
@@ -33,14 +33,14 @@ def open_engine(kind: str, *, threads: int, bundle: Path | None) -> Engine:
 
 
 def _read(path: Path) -> Arrays:
-    from graysam.data.cases import read_input_case
+    from graysam.io.cases import read_input_case
 
     case = read_input_case(path)
     return case.image, np.empty((0, 4)) if case.boxes is None else case.boxes
 
 
 def _write(path: Path, segs: NDArray[Any]) -> None:
-    from graysam.data.cases import write_segs
+    from graysam.io.cases import write_segs
 
     write_segs(path, segs)
 
@@ -67,10 +67,10 @@ def _torch(threads: int, bundle: Path | None) -> Engine:
     import torch
 
     from graysam.config.composing import load_group
+    from graysam.exporting.torch_backend import TorchBackend
     from graysam.imaging.presets import load_scheme
+    from graysam.inference.volume import segment
     from graysam.models.pretrained import open_pretrained
-    from graysam.runtime.torch_backend import TorchBackend
-    from graysam.runtime.volume import segment
 
     torch.set_num_threads(threads)
     found = open_pretrained("lite_medsam", lambda name: load_group("model", name))
@@ -84,7 +84,7 @@ def _torch(threads: int, bundle: Path | None) -> Engine:
 
 
 def _bundle(threads: int, bundle: Path | None) -> Engine:
-    from graysam.runtime.session import Session
+    from graysam.inference.predictor import Session
 
     session = Session(_given(bundle), threads=threads, cache=False)
     return Engine(_read, session.segment, _write, session.bundle)
@@ -92,8 +92,8 @@ def _bundle(threads: int, bundle: Path | None) -> Engine:
 
 def _one_box(threads: int, bundle: Path | None) -> Engine:
     from graysam.benchmarking.one_box import segment_one_by_one
-    from graysam.runtime.bundle import read_bundle
-    from graysam.runtime.openvino_backend import OpenVinoBackend
+    from graysam.inference.exported_model import read_bundle
+    from graysam.inference.openvino_backend import OpenVinoBackend
 
     opened = read_bundle(_given(bundle))
     backend = OpenVinoBackend(opened, threads=threads, cache_dir=None)

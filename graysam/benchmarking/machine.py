@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graysam.environment import cores, processor_name, versions
-from graysam.runtime.core import open_core
+from graysam.inference.openvino_core import open_core
+from graysam.system.versions import cores, processor_name, versions
 
 if TYPE_CHECKING:
     import openvino

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, resize_longest_side
 from graysam.imaging.channels import Scheme
-from graysam.runtime.volume import BOX_MARGIN, Backend
+from graysam.inference.volume import BOX_MARGIN, Backend
 
 Float32 = NDArray[np.float32]
 UInt16 = NDArray[np.uint16]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from graysam.benchmarking.contenders import PLAIN, Contender
 from graysam.benchmarking.processes import run_to_end
-from graysam.extras import require
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
-from graysam.runtime.bundle import is_bundle, write_bundle
-from graysam.runtime.locating import bundle_path
-from graysam.terminal import BAD_INPUT, one_line
+from graysam.inference.exported_model import is_bundle, write_bundle
+from graysam.inference.locating import bundle_path
+from graysam.system.extras import require
+from graysam.system.terminal import BAD_INPUT, one_line
 
 if TYPE_CHECKING:
     from graysam.models.sam import Sam
@@ -63,8 +63,8 @@ class _Source:
 
 def _export_plain(model: str, channels: str | None, path: Path) -> None:
     """Write a model's graphs as they are converted, for one box, as the challenge's winners ran them."""
-    from graysam.runtime.conversion import convert_plain
-    from graysam.runtime.graph_files import save_graphs
+    from graysam.exporting.conversion import convert_plain
+    from graysam.exporting.graph_files import save_graphs
 
     source = _random_l1() if model == L1 else _from_file(model, channels)
     graphs = convert_plain(source.network, source.size)
@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
         if kind == PLAIN:
             _export_plain(model, channels, folder)
         else:
-            from graysam.runtime.exporting import export_model
+            from graysam.exporting.pipeline import export_model
 
             export_model(model, folder, kind=kind, channels=channels)
     except (ValueError, OSError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graysam.runtime.core import has_bf16, open_core
+from graysam.inference.openvino_core import has_bf16, open_core
 
 if TYPE_CHECKING:
     import openvino

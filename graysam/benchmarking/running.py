@@ -20,8 +20,8 @@ from graysam.benchmarking.machine import describe
 from graysam.benchmarking.processes import ContenderError, Worker, environment
 from graysam.benchmarking.results import FORMAT, as_rows, describe_case
 from graysam.benchmarking.timing import Repeats, Result, Runner, time_case, warm_up
-from graysam.runtime.bundle import read_bundle
-from graysam.terminal import one_line, progress
+from graysam.inference.exported_model import read_bundle
+from graysam.system.terminal import one_line, progress
 
 Say = Callable[[str], None]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from graysam.benchmarking.cases import BenchmarkCase, smallest_part
 from graysam.benchmarking.contenders import PEER, Contender
 from graysam.benchmarking.processes import ContenderError, Worker
-from graysam.data.cases import read_segs
-from graysam.metrics import case_metrics
+from graysam.io.cases import read_segs
+from graysam.metrics.challenge import case_metrics
 
 # Voxels in which the peer may differ from graysam's masks of the same network, as a share of the foreground: rounding
 # moves a boundary's pixel, and in a volume the box that follows from it.

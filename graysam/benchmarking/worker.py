@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 
 from graysam.benchmarking.engines import Engine, open_engine
 from graysam.benchmarking.memory import peak_bytes, reset_peak
-from graysam.terminal import BAD_INPUT, one_line
+from graysam.system.terminal import BAD_INPUT, one_line
 
 
 class Requests:

@@ -5,8 +5,8 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from graysam.config.checking.signatures import check_tree
 from graysam.config.messages import first_line
+from graysam.config.signatures import check_tree
 
 
 def build(config: dict[str, Any], **arguments: Any) -> Any:

@@ -13,12 +13,12 @@ from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser  # Hydra's own, so that each of its options is known here
 from omegaconf import DictConfig
 
-from graysam.config.checking.validation import check_sweep
 from graysam.config.composing import to_plain
-from graysam.config.sweeps.jobs import Function, attempt
-from graysam.config.sweeps.sweeping import Sweep, quoted, sweep_summary
-from graysam.resources import conf_dir
-from graysam.terminal import BAD_INPUT
+from graysam.config.jobs import Function, attempt
+from graysam.config.sweeping import Sweep, quoted, sweep_summary
+from graysam.config.validation import check_sweep
+from graysam.system.folders import conf_dir
+from graysam.system.terminal import BAD_INPUT
 
 
 def entry_point(config_name: str) -> Callable[[Function], Callable[[], int]]:

@@ -8,11 +8,11 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from graysam.config.checking.faults import mended
-from graysam.config.checking.resolving import Values
+from graysam.config.faults import mended
 from graysam.config.messages import first_line, suggestion
+from graysam.config.resolving import Values
 from graysam.config.sources import COMPOSE_ERRORS, loader_of
-from graysam.resources import conf_dir
+from graysam.system.folders import conf_dir
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

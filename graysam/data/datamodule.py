@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from graysam.data.augment import Augmentation
-from graysam.data.boxes import Jitter
 from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
+from graysam.data.jitter import Jitter
 from graysam.data.sampling import BalancedSampler
 from graysam.data.shards import JoinedReader, ShardIndex, ShardReader
 from graysam.imaging.channels import Scheme

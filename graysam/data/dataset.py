@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from graysam.data.augment import Augmentation, augment
-from graysam.data.boxes import Box, Jitter, tight_box
+from graysam.data.jitter import Box, Jitter, tight_box
 from graysam.data.sampling import Draw
 from graysam.data.shards import Reader, Sample
 from graysam.imaging.canvas import boxes_to_grid, pad, prepare_resized

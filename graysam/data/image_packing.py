@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graysam.data.packing import PackedCase, PackReport, Subject, as_stored, in_order
 from graysam.data.shard_writing import ShardWriter, building, check_output, encode_unlabelled
 from graysam.imaging.canvas import to_uint8
-from graysam.terminal import progress
+from graysam.system.terminal import progress
 
 IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"))
 TOP_KIND = "images"  # group of what lies in the folder itself

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from graysam.data.cases import Case, CaseError, SpacingOrder, read_training_case, training_name
 from graysam.data.shard_writing import EncodedSample, ShardWriter, building, check_output, encode_sample
 from graysam.imaging.canvas import resize_longest_side, to_uint8
-from graysam.terminal import progress
+from graysam.io.cases import Case, CaseError, SpacingOrder, read_training_case, training_name
+from graysam.system.terminal import progress
 
 SplitBy = Literal["patient", "slice"]
 SPLIT_BY: dict[SplitBy, str] = {

@@ -28,7 +28,7 @@ from graysam.data.shards import (
     VERSION,
     ShardError,
 )
-from graysam.files import sha256_of
+from graysam.system.files import sha256_of
 
 MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
 

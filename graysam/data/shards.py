@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from graysam.files import sha256_of
+from graysam.system.files import sha256_of
 
 FORMAT = "graysam-shards"
 VERSION = 2

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graysam.imaging.channels import Paper, PeronaMalik, Released, Replicate, Scheme
-from graysam.resources import conf_dir
+from graysam.system.folders import conf_dir
 
 Scalar = str | int | float | bool | None
 

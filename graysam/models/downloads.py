@@ -6,7 +6,7 @@ from urllib.error import URLError
 
 import torch
 
-from graysam.resources import user_cache_dir
+from graysam.system.folders import user_cache_dir
 
 
 @dataclass(frozen=True)

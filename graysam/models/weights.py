@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from graysam.files import sha256_of
 from graysam.models.downloads import DOWNLOADS, fetch
 from graysam.models.key_maps import ENCODER_PREFIX, HEAD_PREFIXES, recognise, rename
-from graysam.resources import weights_dir
+from graysam.system.files import sha256_of
+from graysam.system.folders import weights_dir
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 HEADS = ("prompt_encoder", "mask_decoder")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.cases import Case, modality_of, read_gts, read_input_case, read_segs
 from graysam.imaging.canvas import to_uint8
-from graysam.metrics import case_dice
+from graysam.io.cases import Case, modality_of, read_gts, read_input_case, read_segs
+from graysam.metrics.challenge import case_dice
 from graysam.reporting.accuracy import CaseScores, in_papers_order
-from graysam.terminal import one_line
+from graysam.system.terminal import one_line
 
 LOOKED_AT = 20  # cases of a modality in which a grey image is looked for
 SAME_DSC = 1e-3  # that a metrics file and the masks may differ by; it has six digits

@@ -8,7 +8,7 @@ from graysam.reporting.case_figures import draw_cases, draw_channels
 from graysam.reporting.case_files import Folders, View, grey_views, rank, read_view
 from graysam.reporting.document import WORST, Section
 from graysam.reporting.tables import Table
-from graysam.terminal import one_line
+from graysam.system.terminal import one_line
 
 CHANNELS = (
     "Each row is the first grey image of a modality and the second and third channel that each "

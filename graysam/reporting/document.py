@@ -196,9 +196,9 @@ def missing_section(inputs: Inputs, folders: Folders) -> Section:
     if not inputs.probes:
         lines.append("no robustness: no probe was given (`python -m graysam.probe -o`)")
     if not any(one.name != MODELS for one in inputs.findings):
-        lines.append("no findings: no findings.json was given (`python -m graysam.findings -o findings.json`)")
+        lines.append("no findings: no file was given (`python -m graysam.reproduction.findings -o findings.json`)")
     if not any(one.name == MODELS for one in inputs.findings):
-        lines.append("no parameters, operations and sizes (`python -m graysam.findings -o findings.json`)")
+        lines.append("no parameters, operations and sizes (`python -m graysam.reproduction.findings -o findings.json`)")
     if folders.cases is None:
         lines.append("no channels (Figure 2): give case files (`python -m graysam.report --cases IMGS`)")
     if not folders.complete:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graysam.files import replacing
 from graysam.reporting.paired_runs import Pair
 from graysam.reporting.probes import AREA_EDGES, Probe, by_size, calibration, robustness
 from graysam.reporting.runs import MACRO
+from graysam.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

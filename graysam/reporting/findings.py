@@ -1,4 +1,4 @@
-"""What `graysam.findings` computed, for the report: each finding as a sentence, a table and its command."""
+"""What `graysam.reproduction.findings` computed, for the report: a sentence, a table and a command each."""
 
 import json
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ class Found:
 
 
 def is_findings(document: object) -> bool:
-    """Say whether a JSON file's content is what `graysam.findings` writes."""
+    """Say whether a JSON file's content is what `graysam.reproduction.findings` writes."""
     return isinstance(document, dict) and document.keys() == {"format", "findings"}
 
 
 def read_findings(path: Path) -> list[Found]:
-    """Read a file that `graysam.findings -o` wrote; ValueError for another file, format or a damaged one."""
+    """Read a file that `graysam.reproduction.findings -o` wrote; ValueError for another file, format or damage."""
     try:
         return from_document(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -48,7 +48,7 @@ def read_findings(path: Path) -> list[Found]:
 def from_document(document: Any) -> list[Found]:
     """Return the findings of a document in its order; ValueError where it is none."""
     if not is_findings(document) or document["format"] != FORMAT:
-        raise ValueError(f"it is not what graysam.findings -o writes, format {FORMAT}; run it again")
+        raise ValueError(f"it is not what graysam.reproduction.findings -o writes, format {FORMAT}; run it again")
     try:
         found = []
         for one in document["findings"]:
@@ -56,10 +56,10 @@ def from_document(document: Any) -> list[Found]:
             rows = [[_text(value) for value in row] for row in one["rows"]]
             strangers = [key for key, value in texts.items() if not isinstance(value, str)]
             if strangers or any(len(row) != len(one["columns"]) for row in rows):
-                raise ValueError(f"finding {one['name']!r} is damaged; run graysam.findings again")
+                raise ValueError(f"finding {one['name']!r} is damaged; run graysam.reproduction.findings again")
             found.append(Found(**texts, columns=[str(column) for column in one["columns"]], rows=rows))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"its findings are damaged ({error!r}); run graysam.findings again") from None
+        raise ValueError(f"its findings are damaged ({error!r}); run graysam.reproduction.findings again") from None
     return found
 
 

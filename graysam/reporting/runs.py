@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from graysam.terminal import one_line
+from graysam.system.terminal import one_line
 
 MACRO = "macro"
 START, FILLED, TRAINED = "start", "fill the box", "trained"

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
-from graysam.files import replacing
+from graysam.system.files import replacing
 from graysam.training.loggers import RunWandbLogger
 
 Cell = str | int | float | None

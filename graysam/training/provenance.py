@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from graysam.environment import cores, processor_name, versions
-from graysam.files import sha256_of
-from graysam.resources import conf_dir
+from graysam.system.files import sha256_of
+from graysam.system.folders import conf_dir
+from graysam.system.versions import cores, processor_name, versions
 
 PACKAGES = ("graysam", "torch", "torchvision", "timm", "lightning", "hydra-core", "numpy", "opencv-python-headless")
 

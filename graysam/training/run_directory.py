@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from graysam.files import replacing
+from graysam.system.files import replacing
 from graysam.training.checkpoints import BEST, LAST, PREVIOUS, damage
 
 LOCK = ".lock"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.metrics import binary_metrics
+from graysam.metrics.challenge import binary_metrics
 
 MACRO = "macro"
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graysam.files import sha256_of
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme
 from graysam.models.weights import read_tensors
+from graysam.system.files import sha256_of
 
 VIT_SIDE = 1024  # SAM's and MedSAM's square input in pixels
 

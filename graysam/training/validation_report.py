@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graysam.data.dataset import Batch
 from graysam.data.shards import Reader
-from graysam.overlay import draw_overlay
+from graysam.imaging.drawing import draw_overlay
 from graysam.training.dashboards import log_images, log_table
 from graysam.training.module import SamModule, ValidationOutput
 from graysam.training.scores import MACRO, ObjectScore

@@ -1,1 +1,0 @@
-"""What the paper, its code and the official metric claim or leave unsaid, computed anew."""

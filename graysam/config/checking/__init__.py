@@ -1,1 +1,0 @@
-"""Checking configs as a whole, before anything is built or run."""

@@ -1,0 +1,1 @@
+"""Segmentation without torch: predictor, walk through slices, exported models, OpenVINO."""

@@ -1,0 +1,215 @@
+"""Bundles: a folder with a model's graphs and `bundle.json`, which says what they are and what every file must hold."""
+
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from graysam.imaging.channels import Scheme
+from graysam.imaging.presets import scheme_from_dict
+from graysam.system.files import sha256_of
+
+FORMAT = 1  # of bundle.json
+EXPORT_VERSION = 3  # raised whenever exporting the same weights gives other graphs, so that cached ones are made anew
+DESCRIPTION = "bundle.json"
+KINDS = ("fp32", "bf16", "int8", "onnx")
+# OpenVINO's INFERENCE_PRECISION_HINT, for what is not int8; None leaves the choice to OpenVINO.
+PRECISIONS = ("f32", "bf16", None)
+# One decoder, or one in steps: the boxes' tokens, and the rest.
+GRAPHS = (frozenset({"encoder", "decoder"}), frozenset({"encoder", "box_tokens", "box_decoder"}))
+
+_LARGEST_DESCRIPTION = 4 << 20  # bytes; bundle.json has a few kB
+_FILE_NAME = re.compile(r"\w+\.(xml|bin|onnx|onnx\.data)")  # of this folder, whatever bundle.json says
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A model ready to run, its files known to be what the exporter wrote.
+
+    path: the folder. kind: one of KINDS. precision: of what is not int8, one of PRECISIONS. size: side of the square
+    input in pixels. scheme: the channels the model was trained on. graphs: stem -> `.xml` or `.onnx` file, the stems
+    being one of GRAPHS. description: all of `bundle.json`.
+    """
+
+    path: Path
+    name: str
+    kind: str
+    precision: str | None
+    size: int
+    scheme: Scheme
+    graphs: Mapping[str, Path]
+    description: Mapping[str, Any]
+
+    def digest(self, stem: str) -> str:
+        """Return 64 hexadecimal digits that stand for one graph and its weights."""
+        files: Mapping[str, Any] = self.description["files"]
+        facts = [(name, files[name]["sha256"]) for name in sorted(files) if name.partition(".")[0] == stem]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def is_bundle(path: Path) -> bool:
+    """Tell whether a folder is meant to be a bundle, however damaged."""
+    return (path / DESCRIPTION).is_file()
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a bundle and check every file's size and SHA-256.
+
+    Files that `bundle.json` does not list are left alone and never read.
+
+    Raises:
+        ValueError: no bundle, a format of another version of graysam, or a file that is missing, truncated or altered;
+            the message names the file and the remedy.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder; give a bundle, the folder that python -m graysam.export wrote")
+    content = _read_description(path / DESCRIPTION)
+    bundle = _described(path, content)
+    for name, facts in bundle.description["files"].items():
+        _check_file(path / name, facts["bytes"], facts["sha256"])
+    return bundle
+
+
+def write_bundle(path: str | Path, *, description: Mapping[str, Any], write_graphs: Callable[[Path], None]) -> Bundle:
+    """Write a bundle under a temporary name, check it, and give it its name; a bundle that was there is replaced.
+
+    description: `bundle.json` without `format` and `files`, plain containers. write_graphs: writes the graphs, and
+    nothing else, into the folder it is given.
+
+    Raises:
+        ValueError: `path` is there and is no bundle, or what was written makes none.
+        OSError: as the file system does. Whatever is raised, `path` stays as it was.
+    """
+    path = Path(path)
+    if path.exists() and not is_bundle(path) and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path} is there and is no bundle, so it is not overwritten; give another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.mkdir()
+        write_graphs(temporary)
+        files = {
+            file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(temporary.iterdir())
+        }
+        whole = {**description, "format": FORMAT, "files": files}
+        # Last, so that a folder with a description is a whole one.
+        (temporary / DESCRIPTION).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        read_bundle(temporary)
+        _rename_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return read_bundle(path)
+
+
+def _rename_folder(source: Path, target: Path) -> None:
+    """Rename a folder, moving the one that has the name out of the way for as long as that takes."""
+    if not target.exists():
+        source.rename(target)
+        return
+    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+    target.rename(old)
+    try:
+        source.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# -------------------------------------------------------------------------------------------------- checks
+def _refuse(file: Path, problem: str) -> NoReturn:
+    raise ValueError(
+        f"{file} {problem}; export the bundle again (python -m graysam.export), or reinstall graysam if it came with it"
+    )
+
+
+def _read_description(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > _LARGEST_DESCRIPTION:
+            _refuse(file, f"has {file.stat().st_size} bytes; at most {_LARGEST_DESCRIPTION} are allowed")
+        return file.read_bytes()
+    except FileNotFoundError:
+        _refuse(file, "is missing, so its folder is no bundle")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror}); give a bundle that is readable") from None
+
+
+def _described(path: Path, content: bytes) -> Bundle:
+    """Return the bundle that a description speaks of, its files not yet looked at."""
+    file = path / DESCRIPTION
+    try:
+        description = json.loads(content)
+    except (ValueError, RecursionError):
+        _refuse(file, "is damaged: it is no JSON")
+    if not isinstance(description, dict):
+        _refuse(file, "is damaged: it is no JSON object")
+    if description.get("format") != FORMAT:
+        raise ValueError(
+            f"{file} is of format {description.get('format')!r}, this version of graysam reads {FORMAT}; "
+            "export the bundle again with this version (python -m graysam.export)"
+        )
+    name, size = description.get("name"), description.get("size")
+    if not isinstance(name, str) or not name:
+        _refuse(file, "is damaged: it has no name")
+    choices: tuple[str | None, ...]
+    for key, choices in (("kind", KINDS), ("precision", PRECISIONS)):
+        if key not in description or description[key] not in choices:
+            given = repr(description.get(key))[:100]
+            _refuse(file, f"is damaged: {key} is {given}, not one of {', '.join(map(str, choices))}")
+    if type(size) is not int or not 0 < size <= 4096:
+        _refuse(file, f"is damaged: size is {size!r}, not a number of pixels up to 4096")
+    try:
+        scheme = scheme_from_dict(description.get("channels") or {})
+    except (ValueError, TypeError) as error:
+        _refuse(file, f"is damaged: {error}")
+    kind = description["kind"]
+    return Bundle(
+        path=path,
+        name=name,
+        kind=kind,
+        precision=description["precision"],
+        size=size,
+        scheme=scheme,
+        graphs=_listed_graphs(file, description.get("files"), ".onnx" if kind == "onnx" else ".xml"),
+        description=description,
+    )
+
+
+def _listed_graphs(file: Path, files: Any, suffix: str) -> dict[str, Path]:
+    """Return the graphs among the listed files, after a look at the list itself."""
+    if not isinstance(files, dict):
+        _refuse(file, "is damaged: it lists no files")
+    for name, facts in files.items():
+        match facts:
+            case {"bytes": int(), "sha256": str(digest)} if _FILE_NAME.fullmatch(name) and _SHA256.fullmatch(digest):
+                pass
+            case _:
+                _refuse(file, f"is damaged: it lists {name!r} as {facts!r}"[:300])
+    graphs = {name.removesuffix(suffix): file.parent / name for name in sorted(files) if name.endswith(suffix)}
+    if frozenset(graphs) not in GRAPHS:
+        _refuse(file, f"is damaged: it lists the graphs {', '.join(graphs) or 'none'}")
+    if suffix == ".xml":
+        for stem in graphs:
+            if f"{stem}.bin" not in files:
+                _refuse(file, f"is damaged: it lists {stem}.xml without {stem}.bin")
+    return graphs
+
+
+def _check_file(file: Path, size_bytes: int, sha256: str) -> None:
+    try:
+        found = file.stat().st_size
+        if found != size_bytes:
+            _refuse(file, f"has {found} bytes instead of {size_bytes}: truncated or altered")
+        if sha256_of(file) != sha256:
+            _refuse(file, "has another content than bundle.json says: altered")
+    except FileNotFoundError:
+        _refuse(file, "is missing")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror}); give a bundle that is readable") from None

@@ -1,0 +1,1 @@
+"""Dice, surface Dice and their averages."""

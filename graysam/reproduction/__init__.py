@@ -1,0 +1,1 @@
+"""What paper, code and metric claim, recomputed; answers to changed prompts."""

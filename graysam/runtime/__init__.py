@@ -1,1 +1,0 @@
-"""Segmentation of whole cases, and what carries a trained model to a laptop."""

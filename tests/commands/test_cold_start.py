@@ -1,0 +1,116 @@
+"""From the start of a process to the mask on disk: what is loaded on the way, and where the time goes."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graysam.inference.stopwatch import Stopwatch, seconds_since_start
+from graysam.predict import PARTS
+from tests.support.commands import write_case
+from tests.support.exported_models import write_tiny_bundle
+
+ROOT = Path(__file__).parents[2]
+# Each takes longer to import than a case takes to segment, and none has a part in it.
+HEAVY = {"torch", "lightning", "pytorch_lightning", "hydra", "omegaconf", "timm", "torchvision", "nncf", "onnx"}
+HEAVY |= {"scipy", "matplotlib", "pandas", "sklearn", "tqdm", "wandb", "yaml", "openvino_telemetry"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a bundle and a case to segment with it."""
+    write_tiny_bundle(tmp_path / "tiny")
+    image = np.zeros((64, 64), np.uint8)
+    image[16:32, 16:48] = 255
+    write_case(tmp_path / "inputs", "2DBox_US_1", imgs=image, boxes=np.array([[8, 8, 55, 55]]))
+    return tmp_path
+
+
+def predict(folder: Path, *options: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, where it must succeed."""
+    command = [sys.executable, *python, "-m", "graysam.predict", "-i", "inputs", "-o", "outputs", "--model", "tiny"]
+    environment = {**os.environ, "GRAYSAM_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "outputs" / "2DBox_US_1.npz", allow_pickle=False) as file:
+        assert np.array_equal(np.unique(file["segs"]), [0, 1])
+    return done
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Return the modules in a process's import times."""
+    return set(re.findall(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$", done.stderr, re.MULTILINE))
+
+
+def test_nothing_heavy_is_imported(folder: Path) -> None:
+    modules = imported(predict(folder, python=("-X", "importtime")))
+    assert {"numpy", "cv2", "openvino", "graysam.inference.openvino_backend"} <= modules
+    assert not {module.partition(".")[0] for module in modules} & HEAVY
+    parts = {module for module in modules if module.startswith("graysam.")}
+    assert not parts & {"graysam.imaging.drawing", "graysam.metrics.challenge", "graysam.metrics.surface"}
+    assert not {part for part in parts if part.startswith(("graysam.models", "graysam.training", "graysam.config"))}
+
+
+def test_the_split_adds_up_to_the_process(folder: Path) -> None:
+    for _ in ("without cache", "with cache"):
+        started = time.perf_counter()
+        done = predict(folder, "--timing")
+        seconds = time.perf_counter() - started
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("timing: "))
+        found = dict(re.findall(r"(\w+) (\d+\.\d{3})[,;]", line))
+        assert tuple(found) == PARTS
+        total = float(re.search(r"in all (\d+\.\d{3}) s$", line)[1])  # type: ignore[index]
+        assert sum(map(float, found.values())) == pytest.approx(total, abs=0.005)
+        assert all(float(found[part]) > 0 for part in ("imports", "model", "encode", "decode"))
+        assert total < seconds + 0.02  # what it measures is true to a hundredth
+
+
+def test_the_split_is_printed_when_asked_for_alone(folder: Path) -> None:
+    assert "timing" not in predict(folder).stdout
+
+
+def test_a_stopwatch_counts_every_moment_once() -> None:
+    started = time.perf_counter()
+    watch = Stopwatch(["one", "two"])
+    time.sleep(0.02)
+    watch.lap("one")
+    time.sleep(0.01)
+    watch.lap("two")
+    watch.lap("one")
+    assert 0.03 <= sum(watch.seconds.values()) <= time.perf_counter() - started
+    assert watch.seconds["one"] >= 0.02
+    assert watch.seconds["two"] >= 0.01
+    assert re.fullmatch(r"one 0\.\d{3}, two 0\.\d{3}; in all 0\.\d{3} s", watch.describe())
+
+
+def test_the_age_of_a_process_is_known_on_linux() -> None:
+    age = seconds_since_start()
+    if not Path("/proc/self/stat").exists():
+        assert age is None
+        return
+    assert age is not None
+    code = "from graysam.inference.stopwatch import seconds_since_start as age; print(age())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert 0 < float(printed) < age
+
+
+def test_the_containers_script_segments_what_is_mounted(folder: Path) -> None:
+    """As the challenge calls it, by a user without a home and with a root folder that is read-only."""
+    shutil.copy(ROOT / "container" / "predict.sh", folder)
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+        "PYTHONPATH": str(ROOT),
+        "GRAYSAM_MODEL": str(folder / "tiny"),
+        "HOME": "/nonexistent",
+    }
+    before = set(folder.iterdir())
+    done = subprocess.run(["sh", f"{folder}/predict.sh"], capture_output=True, text=True, cwd="/", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (folder / "outputs").iterdir()] == ["2DBox_US_1.npz"]
+    assert set(folder.iterdir()) - before == {folder / "outputs"}

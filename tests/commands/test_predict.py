@@ -1,0 +1,284 @@
+"""`python -m graysam.predict`: a folder of cases in, a folder of masks out; all of it without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import graysam.predict
+from graysam.imaging.presets import load_scheme
+from graysam.predict import Model, main, parse
+from tests.support.commands import names, segs, write_case
+from tests.support.exported_models import write_tiny_bundle
+
+pytestmark = pytest.mark.usefixtures("user_cache", "threads")
+
+
+class FilledBoxes:
+    """A backend that segments exactly the box given, so that a command's masks are known beforehand."""
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return np.zeros((len(images), 256, 64, 64), np.float32)
+
+    def decode(self, embedding: np.ndarray, boxes: np.ndarray, covered: object = None) -> tuple[np.ndarray, np.ndarray]:
+        logits = np.full((len(boxes), 256, 256), -8, np.float32)
+        for plane, (x_min, y_min, x_max, y_max) in zip(logits, boxes.astype(int), strict=True):
+            plane[y_min : y_max + 1, x_min : x_max + 1] = 8
+        return logits, np.ones(len(boxes), np.float32)
+
+
+@pytest.fixture
+def filling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let predict run `FilledBoxes` instead of a network."""
+    model = Model(FilledBoxes(), load_scheme("replicate"), 256)
+    monkeypatch.setattr(graysam.predict, "open_model", lambda *_: model)
+
+
+def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> int:
+    """Run the command from tmp_path/in to tmp_path/out."""
+    return main(["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(model), *more])
+
+
+# --------------------------------------------------------------------------------------------------- bundles
+def write_bright_cases(folder: Path) -> None:
+    image = np.zeros((128, 128), np.uint8)
+    image[40:80, 40:120] = 200
+    write_case(folder, "2DBox_US_1", imgs=np.dstack([image] * 3), boxes=np.array([[20, 20, 99, 119]]))
+    box = [20, 20, 0, 127, 119, 1]
+    write_case(folder, "3DBox_CT_1", imgs=np.stack([image] * 3), boxes=np.array([box]), spacing=np.ones(3))
+
+
+def test_a_bundle_segments_images_and_volumes(
+    tmp_path: Path, tiny_bundle: Path, user_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bright_cases(tmp_path / "in")
+    wanted = np.zeros((4, 128, 128), np.uint16)
+    wanted[0, 40:80, 40:100] = wanted[1:3, 40:80, 40:120] = 1
+    for options in ((), ("--precision", "fp32", "--runtime", "openvino", "--threads", "1", "--device", "cpu")):
+        assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny_bundle) == 0
+        captured = capsys.readouterr()
+        assert f"tiny fp32 from {tiny_bundle}\n2 of 2 cases in " in captured.out
+        assert captured.err == "predicting: 2 of 2 cases\n"
+        assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
+        assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
+        assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted[0])
+        assert np.array_equal(segs(tmp_path, "3DBox_CT_1"), wanted[1:])
+    assert len(names(user_cache / "compiled")) == 6  # three graphs, for two numbers of threads
+
+
+def test_no_cache_leaves_no_trace(tmp_path: Path, tiny_bundle: Path, user_cache: Path) -> None:
+    write_bright_cases(tmp_path / "in")
+    assert predict(tmp_path, "--no-cache", model=tiny_bundle) == 0
+    assert not user_cache.exists()
+
+
+def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
+    """The scheme `released` puts the equalized image, in which half of all pixels are bright, into a channel."""
+    tiny_bundle = write_tiny_bundle(tmp_path / "tiny", level=0.25).path
+    image = np.tile(np.arange(128, dtype=np.uint8) // 8, (128, 1))
+    image[0, 0] = 255
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image, boxes=np.array([[0, 0, 127, 127]]))
+    bright = []
+    for options in ((), ("--channels", "released")):
+        assert predict(tmp_path, *options, model=tiny_bundle) == 0
+        bright.append(segs(tmp_path, "2DBox_US_1").mean())
+    assert bright[0] < 0.01
+    assert bright[1] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "runtime"),
+    [
+        (("--model", "BUNDLE"), "openvino"),
+        (("--model", "shipped_one"), "openvino"),
+        (("--model", "shipped_one", "--precision", "int8"), "openvino"),
+        (("--model", "shipped_one", "--precision", "bf16"), "torch"),
+        (("--model", "shipped_one", "--device", "cuda"), "torch"),
+        (("--model", "weights.pth"), "torch"),
+        (("--model", "weights.pth", "--precision", "int8"), "openvino"),
+        (("--model", "weights.pth", "--runtime", "openvino"), "openvino"),
+        (("--model", "BUNDLE", "--runtime", "torch"), "torch"),
+    ],
+)
+def test_the_runtime_that_is_taken(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], runtime: str
+) -> None:
+    monkeypatch.setattr(graysam.predict, "shipped_models", lambda: {"shipped_one": ["int8"]})
+    given = [option.replace("BUNDLE", str(tiny_bundle)) for option in options]
+    assert parse(["-i", "in", "-o", "out", *given]).runtime == runtime
+
+
+# ------------------------------------------------------------------------------------------- what is written
+
+
+def test_masks_are_where_the_boxes_are(filling: None, tmp_path: Path) -> None:
+    """Label k is box k, both ends of a box belong to it, and later boxes lie on top."""
+    boxes = np.array([[10, 20, 60, 70], [40, 50, 100, 90]])
+    write_case(tmp_path / "in", "scan", imgs=np.zeros((256, 200), np.uint8), boxes=boxes)
+    assert predict(tmp_path) == 0
+    wanted = np.zeros((256, 200), np.uint16)
+    wanted[20:71, 10:61] = 1
+    wanted[50:91, 40:101] = 2
+    assert np.array_equal(segs(tmp_path, "scan"), wanted)
+
+
+def test_no_boxes_give_zeros(filling: None, tmp_path: Path) -> None:
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=np.ones((30, 40, 3), np.uint8), boxes=np.zeros((0, 4), int))
+    write_case(tmp_path / "in", "3DBox_CT_1", imgs=np.ones((5, 30, 40), np.uint8), boxes=np.zeros((0, 6), int))
+    assert predict(tmp_path, "--overlay", str(tmp_path / "pictures")) == 0
+    assert segs(tmp_path, "2DBox_US_1").shape == (30, 40)
+    assert segs(tmp_path, "3DBox_CT_1").shape == (5, 30, 40)
+    assert not segs(tmp_path, "2DBox_US_1").any()
+    assert not segs(tmp_path, "3DBox_CT_1").any()
+    assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
+
+
+def test_a_box_partly_outside_is_clipped_and_said(
+    filling: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(tmp_path / "in", "a", imgs=np.ones((256, 256), np.uint8), boxes=np.array([[-9, 240, 20, 300]]))
+    assert predict(tmp_path) == 0
+    wanted = np.zeros((256, 256), np.uint16)
+    wanted[240:, :21] = 1
+    assert np.array_equal(segs(tmp_path, "a"), wanted)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == ["note: a.npz: box 1 clipped to the image: [-9, 240, 20, 300] -> [0, 240, 20, 255]"]
+
+
+@pytest.mark.parametrize(("z_max", "slices"), [("inclusive", [1, 2, 3]), ("exclusive", [1, 2])])
+def test_z_max(filling: None, tmp_path: Path, z_max: str, slices: list[int]) -> None:
+    boxes = np.array([[10, 10, 1, 60, 60, 3]])
+    write_case(tmp_path / "in", "3DBox_CT_1", imgs=np.ones((4, 128, 128), np.uint8), boxes=boxes)
+    assert predict(tmp_path, "--z-max", z_max) == 0
+    assert np.flatnonzero(segs(tmp_path, "3DBox_CT_1").any(axis=(1, 2))).tolist() == slices
+
+
+# ------------------------------------------------------------------------------------------------- what fails
+
+
+def test_a_bad_case_does_not_stop_the_others(filling: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named at the end, and leaves no file, not even a temporary one."""
+    for name in ("a", "c"):
+        write_case(tmp_path / "in", name, imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    write_case(tmp_path / "in", "b", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, np.nan, 5]]))
+    assert predict(tmp_path, "--overlay", str(tmp_path / "pictures")) == 1
+    assert names(tmp_path / "out") == ["a.npz", "c.npz"]
+    assert names(tmp_path / "pictures") == ["a.png", "c.png"]
+    captured = capsys.readouterr()
+    assert "2 of 3 cases in " in captured.out
+    assert captured.err.splitlines()[-1].startswith("error: b.npz: box 1 is [1.0, 1.0, nan, 5.0]; required: finite")
+    assert captured.err.count("b.npz") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp]\nDefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+        cv2.error("Insufficient memory"),
+        OSError(28, "No space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
+    filling: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    for name in ("a", "b"):
+        write_case(tmp_path / "in", name, imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    write, calls = graysam.predict.write_segs, []
+
+    def fail_once(path: Path, masks: np.ndarray) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise error
+        write(path, masks)
+
+    monkeypatch.setattr(graysam.predict, "write_segs", fail_once)
+    assert predict(tmp_path) == 1
+    assert names(tmp_path / "out") == ["b.npz"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: a.npz: ")
+    assert "memory" in lines[0] or "space" in lines[0]
+
+
+def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    monkeypatch.setattr(graysam.predict, "write_segs", lambda path: None)
+    with pytest.raises(TypeError):
+        predict(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("-i", "absent"), "absent is no folder"),
+        (("-i", "empty"), "empty holds no .npz file"),
+        (("-o", "in"), "-o in is the input folder, whose cases would be overwritten"),
+        (("-o", "in/a.npz"), "-o in/a.npz is a file"),
+        (("--overlay", "in/a.npz"), "--overlay in/a.npz is a file"),
+        (("--precision", "int8"), "TINY is a bundle of kind fp32, but int8 is asked for"),
+        (("--precision", "bf16", "--runtime", "openvino"), "TINY is a bundle of kind fp32, but bf16 is asked for"),
+        (("--runtime", "torch"), "TINY is a folder, and bundles need --runtime openvino"),
+        (("--runtime", "torch", "--precision", "int8"), "--precision int8 needs --runtime openvino"),
+        (("--runtime", "openvino", "--device", "cuda"), "--device cuda needs --runtime torch"),
+        (("--model", "absent.pth", "--runtime", "openvino"), "absent.pth does not exist; give a bundle's folder"),
+        (("--model", "in"), "in/bundle.json is missing, so its folder is no bundle; export the bundle again"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_unusable_input_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = write_case(Path("in"), "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    before = case.read_bytes()
+    Path("empty").mkdir()
+    assert main(["-i", "in", "-o", "out", "--model", str(tiny_bundle), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"error: {reason.replace('TINY', str(tiny_bundle))}")
+    assert names(tmp_path) == ["empty", "in"]
+    assert case.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--channels", "rgb"),
+        ("--precision", "fp16"),
+        ("--runtime", "onnx"),
+        ("--propagation", "theirs"),
+        ("--z-max", "both"),
+        ("--threads", "0"),
+        ("--threads", "two"),
+    ],
+)
+def test_unknown_choices_are_refused(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["-i", "in", "-o", "out", "--model", "lite_medsam", option, value])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{option} is {value}" in line or f"{option}: invalid" in line
+
+
+def test_bad_arguments_are_reported_before_a_runtime_is_loaded(tmp_path: Path) -> None:
+    write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    code = (
+        "import sys; from graysam.predict import main\n"
+        "for more in (['-i', 'absent'], ['-o', 'in'], ['--runtime', 'torch', '--precision', 'int8'],\n"
+        "             ['--runtime', 'torch', '--model', 'in']):\n"
+        "    assert main(['-i', 'in', '-o', 'out', '--model', 'lite_medsam', *more]) == 2\n"
+        "print([name for name in ('torch', 'hydra', 'openvino') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"
+    assert len(done.stderr.splitlines()) == 4

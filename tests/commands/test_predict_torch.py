@@ -1,0 +1,229 @@
+"""`python -m graysam.predict` with weight files and checkpoints: as they were trained, and exported on the way."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import graysam.predict
+from graysam.imaging.channels import Paper, Scheme
+from graysam.imaging.presets import load_scheme
+from graysam.inference.volume import segment
+from graysam.predict import CONVERTER, main, open_torch, parse
+from tests.support.commands import BOXES_2D, image_2d, names, save_tiny_model, segs, write_case
+from tests.support.exported_models import write_tiny_bundle
+from tests.support.fill import official_state
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny checkpoint of graysam, trained on nothing, that carries the scheme `paper`."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "best.ckpt", "paper")
+
+
+def folders(tmp_path: Path) -> list[str]:
+    return ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+
+
+def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> int:
+    """Run the command from tmp_path/in to tmp_path/out."""
+    return main([*folders(tmp_path), "--model", str(model), "--runtime", "torch", *more])
+
+
+# ------------------------------------------------------------------------------------------------ real weights
+
+
+def test_lite_medsam_segments_an_image_and_a_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = image_2d()
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=np.dstack([image] * 3), boxes=BOXES_2D)
+    box = [20, 30, 0, 80, 90, 1]
+    write_case(tmp_path / "in", "3DBox_CT_1", imgs=np.stack([image] * 2), boxes=np.array([box]), spacing=np.ones(3))
+    assert predict(tmp_path, "--overlay", str(tmp_path / "pictures")) == 0
+    captured = capsys.readouterr()
+    assert "verified as LiteMedSAM" in captured.out
+    assert "2 of 2 cases in " in captured.out
+    assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
+    assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
+    assert cv2.imread(str(tmp_path / "pictures" / "2DBox_US_1.png")).shape[0] >= 256
+    flat, deep = segs(tmp_path, "2DBox_US_1"), segs(tmp_path, "3DBox_CT_1")
+    assert flat.shape == image.shape
+    assert deep.shape == (2, *image.shape)
+    rows, columns = np.ogrid[:128, :160]
+    first = (rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2
+    second = (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2
+    for found, truth in ((flat == 1, first), (flat == 2, second), (deep[0] == 1, first), (deep[1] == 1, first)):
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
+
+
+def test_an_official_efficientvit_file_needs_channels(
+    goldens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "l0.pt"
+    torch.save({"model": official_state(goldens, "efficientvit_sam_l0")}, path)
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=np.zeros((0, 4)))
+    assert predict(tmp_path, model=path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{path} does not say which channels" in error
+    assert "--channels paper|perona_malik|released|replicate" in error
+    assert names(tmp_path / "out") == []
+    assert predict(tmp_path, "--channels", "released", model=path) == 0
+    assert "unverified" in capsys.readouterr().out
+    assert not segs(tmp_path, "2DBox_US_1").any()
+
+
+# -------------------------------------------------------------------------------------------- graysam's own files
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_our_files_carry_model_and_channels(tmp_path: Path, suffix: str) -> None:
+    model = save_tiny_model(tmp_path / f"m{suffix}", "paper")
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
+    assert predict(tmp_path, model=model) == 0
+    opened = open_torch(parse(["-i", "x", "-o", "y", "--model", str(model)]))
+    assert isinstance(opened.scheme, Paper)
+    wanted = segment(image_2d(), BOXES_2D, opened.backend, opened.scheme, size=opened.size)
+    assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted)
+
+
+def test_channels_on_the_command_line_win(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Scheme] = []
+
+    def spy(image: Any, boxes: Any, backend: Any, scheme: Scheme, **options: Any) -> np.ndarray:
+        used.append(scheme)
+        return segment(image, boxes, backend, scheme, **options)
+
+    monkeypatch.setattr(graysam.predict, "segment", spy)
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
+    assert predict(tmp_path, model=tiny) == 0
+    assert predict(tmp_path, "--channels", "replicate", model=tiny) == 0
+    assert used == [load_scheme("paper"), load_scheme("replicate")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--propagation", "own"),
+        ("--propagation", "litemedsam"),
+        ("--precision", "bf16"),
+        ("--z-max", "exclusive"),
+    ],
+)
+def test_options_run_on_a_volume(tmp_path: Path, tiny: Path, options: tuple[str, str]) -> None:
+    boxes = np.array([[20, 30, 0, 80, 90, 2], [100, 50, 1, 140, 90, 3]])
+    write_case(tmp_path / "in", "3DBox_CT_1", imgs=np.stack([image_2d()] * 4), boxes=boxes)
+    assert predict(tmp_path, *options, model=tiny) == 0
+    found = segs(tmp_path, "3DBox_CT_1")
+    assert found.shape == (4, 128, 160)
+    assert set(np.unique(found)) <= {0, 1, 2}
+
+
+def test_threads_bound_network_and_images(tmp_path: Path, tiny: Path, threads: None) -> None:
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
+    assert predict(tmp_path, "--threads", "1", model=tiny) == 0
+    assert torch.get_num_threads() == cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {},
+        [],
+        {"format": 9},
+        {"format": 1},
+        {"format": 1, "model": 3},
+        {"format": 1, "model": {}, "size": 256},
+    ],
+)
+def test_a_damaged_description_is_one_line(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], description: Any
+) -> None:
+    content = torch.load(tiny, weights_only=True)
+    torch.save({**content, "graysam": description}, tmp_path / "damaged.ckpt")
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
+    assert predict(tmp_path, model=tmp_path / "damaged.ckpt") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(r"damaged\.ckpt(: the description graysam stored in it is damaged| is of format)", error)
+
+
+# ---------------------------------------------------------------------------------------- weights for openvino
+
+
+@pytest.mark.usefixtures("user_cache")
+def test_a_weight_file_is_exported_once(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How well it then segments is test_export.py's; here a bundle made by hand stands for it."""
+    calls: list[tuple[Any, ...]] = []
+
+    def export_model(model: str, folder: Path, **options: Any) -> None:
+        assert sys.modules.get(CONVERTER, "to be imported") is not None
+        calls.append((model, options))
+        write_tiny_bundle(folder, kind=options["kind"])
+
+    monkeypatch.setattr("graysam.exporting.pipeline.export_model", export_model)
+    monkeypatch.setitem(sys.modules, CONVERTER, None)  # as in a process of predict's own
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
+    for options in (("--precision", "int8"), ("--runtime", "openvino"), ("--runtime", "openvino", "--threads", "2")):
+        assert main([*folders(tmp_path), "--model", str(tiny), *options]) == 0
+        captured = capsys.readouterr().out
+        assert ("is exported as int8, once, into" in captured) == (options[0] == "--precision")
+        assert "tiny int8 from " in captured
+    assert calls == [(str(tiny), {"kind": "int8", "channels": None, "threads": None})]
+    copy = shutil.copy(tiny, tmp_path / "renamed.ckpt")
+    assert main([*folders(tmp_path), "--model", str(copy), "--precision", "fp32", "--runtime", "openvino"]) == 0
+    assert len(calls) == 2
+
+
+@pytest.mark.usefixtures("user_cache")
+def test_an_export_that_segments_worse_is_one_line(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from graysam.exporting.pipeline import BelowGate
+
+    def export_model(*_: Any, **__: Any) -> None:
+        raise BelowGate(["macro DSC is 2 points below torch's"], "table")
+
+    monkeypatch.setattr("graysam.exporting.pipeline.export_model", export_model)
+    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
+    assert main([*folders(tmp_path), "--model", str(tiny), "--precision", "int8"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "segments too much worse as int8 than in torch (macro DSC is 2 points below torch's)" in error
+
+
+# ------------------------------------------------------------------------------------------------- what fails
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--precision", "int8"), "--precision int8 needs --runtime openvino"),
+        (("--model", "absent.pth"), "weight file absent.pth does not exist"),
+        (("--device", "tpu"), "--device tpu cannot be used"),
+        (("--device", "cuda:99"), "--device cuda:99 cannot be used"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_unusable_input_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_case(Path("in"), "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    assert main(["-i", "in", "-o", "out", "--model", str(tiny), "--runtime", "torch", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"error: {reason}")
+    assert names(tmp_path) == ["in"]

@@ -1,0 +1,316 @@
+"""The presets: what each one means, value by value, and that an ablation changes one factor of `proposed`."""
+
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import open_dict
+
+from graysam.config.composing import to_plain
+from graysam.exporting.methods import KINDS
+from graysam.system.folders import conf_dir
+from graysam.training.run_directory import differing_keys
+
+FILES = sorted((conf_dir() / "experiment").glob("*.yaml"))
+NAMES = [path.stem for path in FILES]
+ABLATIONS = [name for name in NAMES if name.startswith("ablation_")]
+SWEEPS = ("channels_distilled", "channels_untrained", "leave_one_out")  # of what is no delta over `proposed`
+
+# The one factor that each ablation changes: key prefixes of the resolved config.
+FACTORS: dict[str, tuple[str, ...]] = {
+    "ablation_augmentation": ("augment",),
+    "ablation_built_on": ("channels.built_on", "channels.built_on_training"),
+    "ablation_channels": ("channels",),
+    "ablation_colour": ("channels.colour",),
+    "ablation_encoder": ("weights",),
+    "ablation_frozen": ("frozen",),
+    "ablation_heads": ("heads",),
+    "ablation_jitter": ("jitter",),
+    "ablation_loss": ("loss",),
+    "ablation_lr": ("optimizer.lr",),
+    "ablation_model": ("model", "weights"),  # each size has its own weights
+    "ablation_precision": ("trainer.precision",),
+    "ablation_sampling": ("data.with_replacement",),
+    "ablation_small_groups": ("data.cap_small_groups",),
+    "ablation_schedule": ("scheduler",),
+}
+ARMS = {
+    "ablation_augmentation": 3,
+    "ablation_built_on": 2,
+    "ablation_channels": 4,
+    "ablation_colour": 2,
+    "ablation_encoder": 2,
+    "ablation_frozen": 3,
+    "ablation_heads": 3,
+    "ablation_jitter": 3,
+    "ablation_loss": 4,
+    "ablation_lr": 4,
+    "ablation_model": 3,
+    "ablation_precision": 2,
+    "ablation_sampling": 2,
+    "ablation_small_groups": 2,
+    "ablation_schedule": 3,
+}
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return `{"a.b": value}` of nested dictionaries."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {
+        name: value
+        for key, part in config.items()
+        for name, value in flat(part, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+@functools.cache
+def composed(experiment: str, *overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return an experiment's resolved values by key path, and its own grid."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        given = [f"experiment={experiment}", *overrides]
+        config = compose("train", overrides=given, return_hydra_config=True)
+    grid = dict(config.hydra.sweeper.params or {})
+    with open_dict(config):
+        del config["hydra"]
+    return flat(to_plain(config)), grid
+
+
+def values(experiment: str, *overrides: str) -> dict[str, Any]:
+    return composed(experiment, *overrides)[0]
+
+
+def has(given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert {key: given.get(key, "absent") for key in wanted} == wanted
+
+
+def params(experiment: str) -> dict[str, str]:
+    return dict(composed(experiment)[1])
+
+
+# ----------------------------------------------------------------------------------------------------- presets
+
+
+def test_proposed_is_the_papers_text() -> None:
+    """Table 3 and section 3.2, and EfficientViT-SAM's encoder under MedSAM's heads."""
+    has(
+        values("proposed"),
+        {
+            "model.name": "efficientvit_sam_l0",
+            "weights": "weights/efficientvit_sam_l0.pt",
+            "heads": "weights/medsam_vit_b.pth",
+            "channels._target_": "graysam.imaging.channels.Paper",
+            "channels.built_on": "resized",
+            "channels.built_on_training": "resized",
+            "jitter._target_": "graysam.data.jitter.PositionSizeJitter",
+            "data.size": 256,
+            "data.batch_size": 32,
+            "data.samples_per_group": 1000,
+            "data.with_replacement": False,
+            "data.cap_small_groups": False,
+            "optimizer._target_": "torch.optim.AdamW",
+            "optimizer.lr": 5e-5,
+            "scheduler._target_": "torch.optim.lr_scheduler.ReduceLROnPlateau",
+            "scheduler_monitor": "val/loss",
+            "monitor": "val/loss",
+            "monitor_mode": "min",
+            "trainer.max_epochs": 300,
+            "loss.bce_weight": 1.0,
+            "loss.dice_weight": 1.0,
+            "loss.iou_weight": 1.0,
+            "augment": "absent",  # no flips, no crops
+        },
+    )
+
+
+def test_released_is_the_released_code() -> None:
+    """Every point where the released code differs from the paper, and that is a matter of training."""
+    has(
+        values("released"),
+        {
+            "model.name": "efficientvit_sam_l0",
+            "weights": "weights/efficientvit_sam_l0.pt",
+            "heads": None,
+            "match_embedding_scale": False,
+            "channels._target_": "graysam.imaging.channels.Released",
+            "channels.iterations": 1,
+            "channels.kappa": 20.0,
+            "channels.gamma": 0.1,
+            "channels.built_on": "native",
+            "channels.built_on_training": "padded",
+            "channels.colour": "grey",
+            "augment.flip._target_": "graysam.data.augment.Flip",
+            "augment.flip.horizontal": 0.5,
+            "augment.flip.vertical": 0.5,
+            "augment.crop_shift._target_": "absent",
+            "jitter._target_": "graysam.data.jitter.OutwardJitter",
+            "jitter.max_px": 5,
+            "optimizer.lr": 2e-5,
+            "optimizer.weight_decay": 0.01,
+            "trainer.max_epochs": 1000,
+            "scheduler._target_": "torch.optim.lr_scheduler.ReduceLROnPlateau",
+            "scheduler.factor": 0.9,
+            "scheduler.patience": 5,
+            "scheduler.mode": "min",
+            "scheduler_monitor": "train/loss_epoch",
+            "scheduler_mode": "min",
+            "monitor": "val/loss",
+            "data.samples_per_group": 1000,
+            "data.with_replacement": True,
+            "data.cap_small_groups": True,
+            "quantize.kinds": ["none", "dynamic_qint8"],
+            "frozen": [],
+        },
+    )
+
+
+def test_baseline_is_lite_medsam() -> None:
+    given = values("baseline")
+    has(
+        given,
+        {
+            "model.name": "lite_medsam",
+            "weights": "lite_medsam",
+            "heads": None,  # they come with the weights
+            "channels._target_": "graysam.imaging.channels.Replicate",
+            "channels.colour": "keep",
+            "data.shards_dir": values("proposed")["data.shards_dir"],
+        },
+    )
+
+
+def test_quickstart_needs_no_files_and_no_account() -> None:
+    given = values("quickstart")
+    has(
+        given,
+        {
+            "weights": "graysam_l0",
+            "heads": None,
+            "channels.colour": "keep",
+            "data.shards_dir": "data_shards/demo",
+            "data.prepare._target_": "graysam.data.demo.build_demo",
+            "compare": True,
+            "require_improvement": True,
+            "trainer.max_epochs": 2,
+        },
+    )
+    assert {key.split(".")[1] for key in given if key.startswith("logger.")} == {"csv"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "quickstart"])
+def test_experiments_log_to_csv_and_wandb(name: str) -> None:
+    assert {key.split(".")[1] for key in values(name) if key.startswith("logger.")} == {"csv", "wandb"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_command_stands_on_top_and_the_name_is_the_files(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    grid = "-m " if path.stem in (*ABLATIONS, *SWEEPS) else ""
+    assert lines[1] == f"# python -m graysam.train {grid}experiment={path.stem}"
+    assert values(path.stem)["name"] == path.stem
+    assert bool(params(path.stem)) == bool(grid)
+
+
+# --------------------------------------------------------------------------------------------------- ablations
+
+
+def test_every_ablation_has_its_factor_here() -> None:
+    assert sorted(FACTORS) == sorted(ARMS) == ABLATIONS
+
+
+def test_leaving_one_modality_out_changes_nothing_else() -> None:
+    here = ["weights=a.ckpt", "run_dir=here"]
+    (parsed,) = OverridesParser.create().parse_overrides(
+        [f"{key}={value}" for key, value in params("leave_one_out").items()]
+    )
+    points = [f"data.leave_out={value}" for value in parsed.sweep_string_iterator()]
+    arms = [values("leave_one_out", *here, point) for point in points]
+    left_out = [arm.pop("data.leave_out") for arm in arms]
+    assert left_out == [[], ["CT"], ["Dermoscopy"], ["MR"], ["Microscopy"], ["PET"], ["US"]]
+    assert all(arm == arms[0] for arm in arms)
+    changed = {line.partition(":")[0] for line in differing_keys(values("finetune", *here), arms[0])}
+    assert changed == {
+        "name",
+        "data.leave_out",
+        "data.samples_per_group",
+        "trainer.max_epochs",
+        "trainer.check_val_every_n_epoch",
+        "scheduler.T_max",
+    }
+
+
+def test_the_distilled_students_channels_change_nothing_else() -> None:
+    """Four schemes and two seeds of 1,148 images, the same for all, and every kind that a laptop runs."""
+    assert params("channels_distilled") == {"channels": "replicate,paper,released,perona_malik", "seed": "0,1"}
+    assert params("channels_untrained") == {"channels": "replicate,paper,released,perona_malik", "seed": "0"}
+    for name, given in (("channels_distilled", ["weights=a.ckpt"]), ("channels_untrained", [])):
+        arms = [values(name, *given, "run_dir=here", f"channels={c}") for c in params(name)["channels"].split(",")]
+        changed = {line.partition(":")[0] for arm in arms for line in differing_keys(arms[0], arm)}
+        assert {key.partition(".")[0] for key in changed} == {"channels"}
+        assert {arm["channels.colour"] for arm in arms} == {"keep"}
+        has(arms[0], {"distillation": "absent", "distillation.weight": "absent", "data.cap_small_groups": True})
+    has(
+        values("channels_distilled", "weights=a.ckpt"),
+        {"model.name": "efficientvit_sam_l0", "compare": True, "data.samples_per_group": 56, "trainer.max_epochs": 4},
+    )
+    has(
+        values("channels_untrained"),
+        {"model.name": "lite_medsam", "weights": "lite_medsam", "trainer.max_epochs": 0, "quantize.kinds": []},
+    )
+    assert set(values("channels_distilled", "weights=a.ckpt")["quantize.kinds"]) == set(KINDS)
+
+
+def test_finetuning_goes_without_its_teacher() -> None:
+    assert not [key for key in values("finetune", "distillation=none") if key.startswith("distillation.")]
+    has(values("finetune"), {"distillation.weight": 1.0, "distillation.segmentation_weight": 1.0})
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_one_factor_of_proposed(name: str) -> None:
+    """Every point of the grid composes, differs from `proposed` in the factor alone, and from every other point."""
+    grid = params(name)
+    assert grid.pop("seed") == "0,1", "a spread needs seeds"
+    here = [f"name={name}", "run_dir=here"]  # where a run lies is no factor
+    proposed = values("proposed", *here)
+    parser = OverridesParser.create()
+    parsed = [parser.parse_override(f"{key}={value}") for key, value in grid.items()]
+    assert all(override.is_sweep_override() for override in parsed)
+    points = list(itertools.product(*([f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in parsed)))
+    assert len(points) == ARMS[name]
+    arms = [values(name, *point, *here) for point in points]
+    for arm in arms:
+        changed = [line.partition(":")[0] for line in differing_keys(proposed, arm)]
+        assert [key for key in changed if not f"{key}.".startswith(tuple(f"{f}." for f in FACTORS[name]))] == []
+    assert sum(arm == proposed for arm in arms) == 1, "proposed itself is one of the points"
+    assert len({str(sorted(arm.items(), key=str)) for arm in arms}) == len(arms)
+
+
+def test_an_ablation_runs_on_the_demo_data_with_a_few_overrides() -> None:
+    demo = ["data=demo", "weights=null", "heads=lite_medsam", "match_embedding_scale=true"]
+    for name in ("ablation_channels", "ablation_model"):
+        given = values(name, *demo)
+        has(given, {"data.shards_dir": "data_shards/demo", "weights": None, "heads": "lite_medsam"})
+
+
+def test_built_on_is_the_same_in_training_and_prediction() -> None:
+    for stage in ("resized", "padded"):
+        given = values("ablation_built_on", f"channels.built_on={stage}")
+        has(given, {"channels.built_on": stage, "channels.built_on_training": stage})
+
+
+def test_each_loss_without_a_term_lacks_that_term() -> None:
+    for term in ("bce", "dice", "iou"):
+        given = values("ablation_loss", f"loss=without_{term}")
+        weights = {name: given[f"loss.{name}_weight"] for name in ("bce", "dice", "iou")}
+        assert weights == {name: 0.0 if name == term else 1.0 for name in weights}
+
+
+def test_models_start_from_weights_of_their_own_size() -> None:
+    for size in ("l0", "l1", "l2"):
+        given = values("ablation_model", f"model=efficientvit_sam_{size}")
+        assert given["weights"] == f"weights/efficientvit_sam_{size}.pt"

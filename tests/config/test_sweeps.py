@@ -1,0 +1,421 @@
+"""Sweeps: every job in its own run directory, none lost through another, nothing run that is known to be wrong."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graysam.config.command import entry_point
+from graysam.config.labels import LONGEST, label
+from graysam.config.sweeping import in_sweep
+from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
+from tests.support.tiny import OVERRIDES
+
+# A folder of configs as small as can be, because every job of a sweep composes its config several times.
+CONFIGS = {
+    "toy.yaml": """
+defaults:
+  - channels: paper
+  - _self_
+  - experiment: null
+  - override hydra/hydra_logging: none
+  - override hydra/job_logging: none
+name: unnamed
+seed: 0
+run_dir: experiments/${name}/seed${seed}
+optimizer: {lr: 1.0e-3}
+checkpoints: ${run_dir}/checkpoints
+hydra: {output_subdir: null, sweep: {subdir: .}}
+""",
+    "channels/paper.yaml": "colour: grey",
+    "channels/replicate.yaml": "colour: keep",
+    "experiment/one.yaml": "# @package _global_\nname: one",
+    "experiment/two.yaml": "# @package _global_\nname: two",
+    "experiment/grid.yaml": """# @package _global_
+defaults: [one, _self_]
+name: grid
+hydra: {sweeper: {params: {optimizer.lr: '1e-4,2e-4', seed: '0,1'}}}
+""",
+}
+
+
+class Jobs:
+    """A command like graysam.train around another function than training, over the configs above."""
+
+    def __init__(self, conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.conf, self.monkeypatch = conf, monkeypatch
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self, *arguments: str, function: Callable[[dict[str, Any]], int] = lambda config: 0) -> int:
+        def job(config: dict[str, Any]) -> int:
+            self.seen.append(config)
+            return function(config)
+
+        self.seen.clear()
+        self.monkeypatch.setattr(sys, "argv", ["toy", "--config-path", str(self.conf), *arguments])
+        return entry_point("toy")(job)()
+
+    @property
+    def places(self) -> list[str]:
+        return [config["run_dir"] for config in self.seen]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    for name, content in CONFIGS.items():
+        path = tmp_path / "conf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    yield Jobs(tmp_path / "conf", monkeypatch)
+    root.level, root.handlers = before  # --info sets up logging for the rest of the process
+
+
+def left_behind() -> list[str]:
+    return sorted(path.as_posix() for path in Path().rglob("*"))
+
+
+def finish(config: dict[str, Any]) -> int:
+    """Leave a finished run."""
+    path = Path(config["run_dir"])
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "summary.json").write_text(json.dumps({"trained": {"macro": {"dsc": 0.6, "nsd": 0.5, "n": 3}}}))
+    return 0
+
+
+def ends_of(printed: str) -> list[str]:
+    """Return the lines in which a sweep says how its runs ended."""
+    return printed.partition(" runs, macro DSC / NSD (%)\n")[2].partition("\n\n")[0].splitlines()
+
+
+# ------------------------------------------------------------------------------------------------------ labels
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("channels=paper", "channels=paper"),
+        ("optimizer.lr=5e-05", "optimizer.lr=5e-05"),
+        ("frozen=[]", "frozen=none"),
+        ("frozen=[image_encoder.backbone,image_encoder.neck]", "frozen=image_encoder.backbone+image_encoder.neck"),
+        ("weights='dir name/a&b.pt'", "weights=dirname-a-b.pt"),
+        ("weights=null", "weights=null"),
+        ("weights=../../x", "weights=..-..-x"),
+        ("model/heads=sam", "model-heads=sam"),
+        ("+trainer.limit_train_batches=2", "trainer.limit_train_batches=2"),
+        ("x=1.5", "x=1.5"),
+        ("x='größe'", "x=gr--e"),
+    ],
+)
+def test_labels_are_safe_as_folder_names(override: str, expected: str) -> None:
+    key = override.lstrip("+").partition("=")[0]
+    assert label([override, "seed=3"], {key}) == expected
+
+
+def test_a_label_depends_on_the_choices_alone() -> None:
+    assert label(["b=1", "a=2", "c=3"], {"a", "b"}) == "a=2,b=1" == label(["a=2", "b=1"], {"a", "b"})
+    assert label(["a=1"], set()) == ""
+    long = [label([f"a={'x' * 300}{end}"], {"a"}) for end in "01"]
+    assert [len(text) for text in long] == [LONGEST, LONGEST]
+    assert long[0] != long[1]
+
+
+# ------------------------------------------------------------------------------------------------- directories
+
+
+def test_every_job_has_a_directory_of_its_own(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("-m", "name=abl", "channels=replicate,paper", "seed=0,1", "optimizer.lr=1e-4")
+    assert jobs(*arguments, function=lambda config: 0 if in_sweep() else 1) == 0
+    assert not in_sweep()
+    assert jobs.places == [
+        "experiments/abl/channels=replicate/seed0",
+        "experiments/abl/channels=replicate/seed1",
+        "experiments/abl/channels=paper/seed0",
+        "experiments/abl/channels=paper/seed1",
+    ]
+    assert jobs.seen[0] == {
+        "name": "abl/channels=replicate",
+        "seed": 0,
+        "run_dir": "experiments/abl/channels=replicate/seed0",
+        "checkpoints": "experiments/abl/channels=replicate/seed0/checkpoints",
+        "channels": {"colour": "keep"},
+        "optimizer": {"lr": 1e-4},
+    }
+    assert left_behind() == ["experiments", "experiments/abl", "experiments/abl/multirun.yaml"]
+    assert "run 4 of 4: abl/channels=paper, seed 1\n" in capsys.readouterr().out
+
+
+def test_seeds_alone_need_no_label(jobs: Jobs) -> None:
+    assert jobs("-m", "name=a", "seed=range(1,3)") == 0
+    assert jobs.places == ["experiments/a/seed1", "experiments/a/seed2"]
+
+
+def test_an_experiments_own_grid_is_run_and_a_part_of_it_finds_the_same_directories(jobs: Jobs) -> None:
+    assert jobs("-m", "experiment=grid") == 0
+    whole = jobs.places
+    assert whole == [f"experiments/grid/optimizer.lr={lr}/seed{seed}" for lr in ("0.0001", "0.0002") for seed in (0, 1)]
+    assert jobs("-m", "experiment=grid", "optimizer.lr=2e-4", "channels=paper,replicate", "seed=1") == 0
+    assert jobs.places == [
+        f"experiments/grid/channels={name},optimizer.lr=0.0002/seed1" for name in ("paper", "replicate")
+    ]
+    assert jobs("-m", "experiment=grid", "optimizer.lr=2e-4") == 0
+    assert jobs.places == whole[2:]
+    assert {config["optimizer"]["lr"] for config in jobs.seen} == {2e-4}
+
+
+def test_a_grid_is_not_begun_without_m_nor_mixed_with_another_experiment(
+    jobs: Jobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert jobs("experiment=grid") == 2
+    assert (
+        capsys.readouterr().err == "error: several values of optimizer.lr, seed: add -m to run them one after another\n"
+    )
+    assert jobs("-m", "experiment=grid,one") == 2
+    assert "experiment=grid: this experiment is a grid of its own" in capsys.readouterr().err
+    assert jobs("--cfg", "job", "experiment=grid") == 0, "looking at it is allowed"
+    assert jobs.seen == []
+    assert jobs("hydra.mode=MULTIRUN", "experiment=grid") == 0, "Hydra's other way to say -m"
+    assert len(jobs.places) == 4
+
+
+def test_experiments_bring_their_names_unless_one_is_given(jobs: Jobs) -> None:
+    assert jobs("-m", "experiment=one,two") == 0
+    assert jobs.places == ["experiments/one/seed0", "experiments/two/seed0"]
+    assert left_behind() == ["experiments", "experiments/multirun.yaml"]
+    assert jobs("-m", "experiment=one,two", "name=x") == 0
+    assert jobs.places == ["experiments/x/experiment=one/seed0", "experiments/x/experiment=two/seed0"]
+
+
+def test_a_run_dir_that_is_given_is_kept(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert jobs("-m", "run_dir='o d d/${channels.colour}/${seed}'", "channels=replicate,paper") == 0
+    assert jobs.places == ["o d d/keep/0", "o d d/grey/0"]
+    assert left_behind() == ["o d d", "o d d/multirun.yaml"]
+    assert jobs("-m", "run_dir=same", "seed=1,2") == 2
+    assert jobs.seen == []
+    error = capsys.readouterr().err
+    assert "run_dir=same seed=1 | run_dir=same seed=2: both runs would lie in same;" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_folder_of_configs_of_ones_own_is_swept_too(jobs: Jobs, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# @package _global_\nname: mine\n")
+    assert jobs("-m", "--config-dir", str(own.parent), "experiment=mine", "channels=paper,replicate") == 0
+    assert jobs.places == [f"experiments/mine/channels={name}/seed0" for name in ("paper", "replicate")]
+    assert jobs("--config-dir", str(own.parent), "experiment=mine") == 0
+    assert jobs.places == ["experiments/mine/seed0"]
+
+
+# -------------------------------------------------------------------------------------------------- what fails
+
+
+def test_a_job_that_fails_does_not_take_the_others_with_it(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = [1, ValueError("no shards\nanywhere"), FloatingPointError("nan in b"), KeyError("bug"), SystemExit(2), 0]
+
+    def function(config: dict[str, Any]) -> int:
+        end = ends[config["seed"]]
+        if isinstance(end, BaseException):
+            raise end
+        return end or finish(config)
+
+    assert jobs("-m", "name=a", f"seed=range(0,{len(ends)})", function=function) == 1
+    assert len(jobs.places) == len(ends)
+    printed = capsys.readouterr()
+    assert printed.err.count("Traceback") == 1, "of the unexpected one alone"
+    assert "error: no shards anywhere\nerror: nan in b\n" in printed.err
+    rows = [[cell.strip() for cell in line.split("  ") if cell] for line in ends_of(printed.out)]
+    place = "experiments/a/seed"
+    assert rows == [
+        ["a", "seed 0", "failed (1)", "-", f"{place}0"],
+        ["a", "seed 1", "failed (2)", "-", f"{place}1: no shards anywhere"],
+        ["a", "seed 2", "failed (1)", "-", f"{place}2: nan in b"],
+        ["a", "seed 3", "failed (1)", "-", f"{place}3: KeyError: 'bug'"],
+        ["a", "seed 4", "failed (2)", "-", f"{place}4"],
+        ["a", "seed 5", "finished", "60.00 / 50.00", f"{place}5"],
+    ]
+    assert "| a       |      1/1 |      - |      - |       3 | 60.00 | 50.00 |" in printed.out
+
+
+@pytest.mark.parametrize(("end", "code"), [(130, 130), (143, 143), (KeyboardInterrupt(), 130)])
+def test_a_job_that_is_stopped_stops_the_sweep(
+    jobs: Jobs, capsys: pytest.CaptureFixture[str], end: int | BaseException, code: int
+) -> None:
+    def function(config: dict[str, Any]) -> int:
+        if config["seed"] == 0:
+            return finish(config)
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+    assert jobs("-m", "name=a", "seed=0,1,2", function=function) == code
+    assert jobs.places == ["experiments/a/seed0", "experiments/a/seed1"]
+    printed = capsys.readouterr()
+    assert printed.err == "the sweep was stopped; the same command goes on with it\n"
+    states = [[cell.strip() for cell in line.split("  ") if cell][2] for line in ends_of(printed.out)]
+    assert states == ["finished", "stopped", "not run"]
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("-m channels=paper,nonsense seed=0,1", ["channels=nonsense"]),
+        ("-m seed=0,1 optimizer.lrr=1", ["optimizer.lrr=1"]),
+        ("-m channels=paper,nonsense optimizer.lrr=1 seed=[", ["nonsense", "lrr", "seed=["]),
+        ("-m optimizer.lr=interval(0,1)", ["interval"]),
+        ("-m seed=0,1 hydra/launcher=nonsense", ["nonsense"]),
+        ("-m seed=0,1 hydra.sweeper._target_=nonsense", ["hydra/sweeper"]),
+        ("seed=0,1", ["several values of seed: add -m"]),
+        ("--nonsense", ["--nonsense"]),
+        ("seed=1 -m name=2", ["name=2; options stand before or after all overrides"]),
+        ("--cfg nonsense", ["nonsense"]),
+        ("--cfg job channels=nonsense", ["nonsense"]),
+        ("--cfg job -p nonsense", ["nonsense"]),
+        ("-m --cfg job", ["--multirun"]),
+        ("--resolve", ["--resolve"]),
+        ("--config-dir nonsense", ["nonsense is no folder"]),
+        ("--config-name nonsense", ["nonsense"]),
+        ("--config-path conf", ["absolute"]),
+    ],
+)
+def test_mistakes_are_a_line_each_and_code_2_before_anything_runs(
+    jobs: Jobs, capfd: pytest.CaptureFixture[str], arguments: str, said: list[str]
+) -> None:
+    assert jobs(*arguments.split()) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == len(said)
+    for word in said:
+        assert sum(word in line for line in lines) == 1, word
+    assert jobs.seen == []
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ("--cfg job optimizer.lr=0.25", "  lr: 0.25\n"),
+        ("--cfg job --package channels", "colour: grey"),
+        ("--help", "powered by Hydra"),
+        ("--hydra-help", "--multirun"),
+        ("--info searchpath", "main"),
+        ("--info defaults experiment=two", "experiment/two"),
+    ],
+)
+def test_hydras_options_show_what_they_show_elsewhere(
+    jobs: Jobs, capfd: pytest.CaptureFixture[str], arguments: str, printed: str
+) -> None:
+    try:
+        assert jobs(*arguments.split()) == 0
+    except SystemExit as end:  # as Hydra's help ends
+        assert not end.code
+    assert printed in capfd.readouterr().out
+    assert jobs.seen == []
+    assert left_behind() == []
+
+
+def test_other_commands_have_no_sweeps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["pack", "-m", "seed=0,1"])
+    assert entry_point("pack")(lambda config: 0)() == 2
+    assert capsys.readouterr().err == "error: graysam.pack runs one job at a time; leave out -m\n"
+
+
+# --------------------------------------------------------------------------------------------------- real runs
+
+
+def sweep_of_tiny_models(shards: Path, *arguments: str) -> list[str]:
+    tiny = [override for override in OVERRIDES if not override.startswith("channels=")]
+    fixed = [f"data.shards_dir={shards}", "name=s", "channels=replicate", "quantize=none", "logger=csv"]
+    return ["-m", *tiny, *fixed, *arguments]
+
+
+def start(cwd: Path, arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "graysam.train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def check_one_good_one_bad(cwd: Path, out: str) -> dict[Path, int]:
+    """Check a sweep over a learning rate that trains and one that cannot; return the good run's files and times."""
+    good, bad = (Path("experiments") / "s" / f"optimizer.lr={lr}" / "seed0" for lr in ("0.001", "-1"))
+    macro = json.loads((cwd / good / "summary.json").read_text())["trained"]["macro"]
+    dsc, nsd = (f"{100 * macro[name]:.2f}" for name in ("dsc", "nsd"))
+    lines = ends_of(out)
+    assert lines[0].split() == ["s/optimizer.lr=0.001", "seed", "0", "finished", dsc, "/", nsd, str(good)]
+    assert lines[1].split()[:6] == ["s/optimizer.lr=-1", "seed", "0", "failed", "(2)", "-"]
+    assert lines[1].endswith(f"{bad}: Invalid learning rate: -1")
+    (row,) = (line for line in out.splitlines() if line.startswith("| s/optimizer.lr=0.001"))
+    assert [cell.strip() for cell in row.split("|")[1:4]] == ["s/optimizer.lr=0.001", "1/1", "1"]
+    assert dsc in row
+    return {path: path.stat().st_mtime_ns for path in (cwd / good).rglob("*")}
+
+
+@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
+def test_a_sweep_trains_reports_and_does_not_train_twice(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from graysam import train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", *sweep_of_tiny_models(toy_shards, "optimizer.lr=1e-3,-1")])
+    files, printed = [], []
+    for _ in range(2):
+        assert train.main() == 1
+        printed.append(capsys.readouterr().out)
+        files.append(check_one_good_one_bad(tmp_path, printed[-1]))
+    assert files[0] == files[1]
+    assert [text.count("seed0 is finished; delete it to run again") for text in printed] == [0, 1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_job_and_the_sweep(toy_shards: Path, tmp_path: Path) -> None:
+    given = ("seed=0,1", "trainer.max_epochs=1000", "callbacks.progress.plain_seconds=0")
+    printed, errors = [], []
+    with start(tmp_path, sweep_of_tiny_models(toy_shards, *given)) as process:
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr or []))
+        reader.start()
+        for line in process.stdout or []:
+            printed.append(line)
+            if "epoch 1 validated" in line:
+                process.send_signal(signal.SIGINT)
+        reader.join()
+    assert process.returncode == 130, "".join(errors)
+    assert "the sweep was stopped; the same command goes on with it\n" in errors
+    assert "Traceback" not in "".join(errors)
+    lines = ends_of("".join(printed))
+    assert [line.split()[3] for line in lines] == ["stopped", "not"]
+    assert [path.name for path in (tmp_path / "experiments" / "s").glob("seed*")] == ["seed0"]
+
+
+@pytest.mark.slow
+def test_a_cluster_launcher_runs_the_jobs_in_processes_of_their_own(toy_shards: Path, tmp_path: Path) -> None:
+    """The local submitit launcher, which does what the SLURM one does but for the queue."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="extra `cluster`")
+    given = sweep_of_tiny_models(toy_shards, "optimizer.lr=1e-3,-1", "hydra/launcher=submitit_local")
+    process = start(tmp_path, given)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    check_one_good_one_bad(tmp_path, out)
+    logs = list((tmp_path / "experiments" / "s" / ".submitit").glob("*/*_log.out"))
+    assert len(logs) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]

@@ -1,0 +1,166 @@
+"""Exact, reproducible, evenly worn epochs for any number of workers and ranks."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graysam.data.datamodule import ShardDataModule
+from graysam.data.jitter import NoJitter, OutwardJitter
+from graysam.data.sampling import BalancedSampler, group_counts, plan_epoch
+from graysam.imaging.presets import load_scheme
+
+ROWS = {"a": np.arange(7), "b": np.arange(7, 10)}
+
+
+def module(folder: Path, **changes: Any) -> ShardDataModule:
+    settings: dict[str, Any] = {
+        "shards_dir": folder,
+        "further_shards": (),
+        "leave_out": (),
+        "prepare": None,
+        "scheme": load_scheme("replicate"),
+        "size": 256,
+        "jitter": OutwardJitter(max_px=5),
+        "augmentations": (),
+        "seed": 3,
+        "samples_per_group": 5,
+        "cap_small_groups": False,
+        "with_replacement": False,
+        "views_per_group": None,
+        "boxes_per_image": 1,
+        "val_boxes_per_image": None,
+        "batch_size": 4,
+        "val_batch_size": 2,
+        "num_workers": 0,
+        "pin_memory": False,
+    }
+    return ShardDataModule(**{**settings, **changes})
+
+
+def epoch_batches(data: ShardDataModule, epoch: int) -> list[Any]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+    return list(loader)
+
+
+def test_every_group_gives_exactly_the_count() -> None:
+    assert group_counts({"a": 7, "b": 3}, 5, False, 1) == {"a": 5, "b": 5}
+    assert group_counts({"a": 7, "b": 3}, 5, True, 1) == {"a": 5, "b": 3}
+    assert group_counts({"a": 7, "b": 3}, None, False, 1) == {"a": 7, "b": 3}
+
+
+def test_total_is_rounded_up_to_a_multiple_of_the_ranks() -> None:
+    assert group_counts({"a": 7, "b": 3}, 5, False, 4) == {"a": 6, "b": 6}
+    assert group_counts({"a": 7, "b": 3}, 5, False, 3) == {"a": 6, "b": 6}
+    assert group_counts({"a": 7, "b": 3}, 1, False, 7) == {"a": 4, "b": 3}
+
+
+@pytest.mark.parametrize("sizes", [{}, {"a": 0}])
+def test_nothing_to_sample_is_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="nothing to sample"):
+        group_counts(sizes, 5, False, 1)
+
+
+def test_a_count_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="samples_per_group is 0"):
+        group_counts({"a": 3}, 0, False, 1)
+
+
+@given(size=st.integers(1, 30), count=st.integers(1, 70), seed=st.integers(0, 5), epochs=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_no_row_comes_again_while_another_is_unseen(size: int, count: int, seed: int, epochs: int) -> None:
+    rows = {"g": np.arange(100, 100 + size)}
+    seen: Counter[int] = Counter()
+    for epoch in range(epochs):
+        drawn = Counter(draw.row for draw in plan_epoch(rows, {"g": count}, seed, epoch))
+        assert drawn.total() == count
+        assert max(drawn.values()) - min(drawn.get(r, 0) for r in rows["g"]) <= 1  # within the epoch
+        seen += drawn
+        assert max(seen.values()) - min(seen.get(r, 0) for r in rows["g"]) <= 1  # over all epochs
+
+
+def test_same_seed_and_epoch_give_the_same_draws_and_others_do_not() -> None:
+    def keys(seed: int, epoch: int) -> list[Any]:
+        return plan_epoch(ROWS, {"a": 5, "b": 5}, seed, epoch)
+
+    assert keys(0, 1) == keys(0, 1)
+    assert [d.row for d in keys(0, 0)] != [d.row for d in keys(0, 1)]
+    assert [d.row for d in keys(0, 0)] != [d.row for d in keys(1, 0)]
+
+
+def test_with_replacement_samples_come_twice_and_counts_stay_exact() -> None:
+    rows = {"g": np.arange(50)}
+    epochs = [[d.row for d in plan_epoch(rows, {"g": 50}, 0, epoch, with_replacement=True)] for epoch in (0, 1, 0)]
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert len(epochs[0]) == 50
+    assert len(set(epochs[0])) < 45
+
+
+def test_ranks_share_an_epoch_without_overlap() -> None:
+    def sampler(rank: int, ranks: int) -> BalancedSampler:
+        sampler = BalancedSampler(ROWS, samples_per_group=5, cap_small_groups=False, seed=2, rank=rank, ranks=ranks)
+        sampler.set_epoch(4)
+        return sampler
+
+    whole, first, second = list(sampler(0, 1)), list(sampler(0, 2)), list(sampler(1, 2))
+    assert len(first) == len(second) == len(sampler(0, 2)) == 5
+    # batch b of two ranks of batch size k is batch b of one rank of batch size 2 k
+    assert [d for pair in zip(first, second, strict=True) for d in pair] == whole
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores is the point
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_do_not_change_an_epoch(toy_shards: Path, workers: int) -> None:
+    alone = epoch_batches(module(toy_shards), 1)
+    shared = epoch_batches(module(toy_shards, num_workers=workers), 1)
+    assert [batch.keys for batch in shared] == [batch.keys for batch in alone]
+    for left, right in zip(alone, shared, strict=True):
+        assert left.boxes.equal(right.boxes)
+        assert left.images.equal(right.images)
+
+
+def test_persistent_workers_see_the_next_epoch(toy_shards: Path) -> None:
+    data = module(toy_shards, num_workers=2)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(0)  # type: ignore[union-attr]
+    first = [key for batch in loader for key in batch.keys]
+    loader.sampler.set_epoch(1)  # type: ignore[union-attr]
+    second = [key for batch in loader for key in batch.keys]
+    assert first != second
+    assert Counter(key.rsplit("-", 1)[0] for key in second) == {"US": 5, "CT_toy": 5}
+
+
+def test_the_same_sample_gets_another_label_and_box_in_another_epoch(toy_shards: Path) -> None:
+    data = module(toy_shards, samples_per_group=None)
+    boxes: dict[str, set[tuple[float, ...]]] = {}
+    for epoch in range(4):
+        for batch in epoch_batches(data, epoch):
+            for key, box in zip(batch.keys, batch.boxes[:, 0].tolist(), strict=True):
+                boxes.setdefault(key, set()).add(tuple(box))
+    assert all(len(found) > 1 for found in boxes.values())
+
+
+def test_validation_is_fixed_and_covers_every_held_out_slice(toy_shards: Path) -> None:
+    data = module(toy_shards, jitter=NoJitter())
+    first, second = list(data.val_dataloader()), list(data.val_dataloader())
+    keys = [key for batch in first for key in batch.keys]
+    assert sorted(keys) == ["CT_toy-3", "US-7", "US-8"]
+    for left, right in zip(first, second, strict=True):
+        assert left.boxes.equal(right.boxes)
+        assert left.masks.equal(right.masks)
+    for batch in first:  # the tight box of each mask
+        for mask, box in zip(batch.masks[batch.valid], batch.boxes[batch.valid], strict=True):
+            y, x = mask.nonzero(as_tuple=True)
+            assert box.tolist() == [x.min(), y.min(), x.max(), y.max()]
+
+
+def test_shards_without_validation_are_refused(tmp_path: Path) -> None:
+    from tests.support.shards import make_shards
+
+    with pytest.raises(ValueError, match="holds no val samples"):
+        module(make_shards(tmp_path / "s", validation=False)).setup()

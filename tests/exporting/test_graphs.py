@@ -1,0 +1,128 @@
+"""Graphs for inference compute what the Sam computes: rearranged in torch, and converted for OpenVINO."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from torch import Tensor
+
+from graysam.config.composing import load_group
+from graysam.exporting.conversion import convert, convert_plain
+from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
+from graysam.exporting.encoder_graph import ImageEncoder, _NeckByProducts
+from graysam.models.build import build_sam
+from graysam.models.neck import SamNeck, bicubic_matrix
+from graysam.models.sam import Sam
+from tests.support.fill import fill
+
+BOXES = torch.tensor([[10.0, 20.0, 100.0, 120.0], [50.0, 60.0, 200.0, 190.0], [0.0, 0.0, 255.0, 255.0]])
+ALL_CELLS = torch.tensor([64, 64])
+NARROW: dict[str, dict[str, Any]] = {
+    "efficientvit_sam_l0": {"widths": [8, 16, 32, 32, 64], "depths": [1, 1, 1, 1, 1], "neck_depth": 1},
+    "lite_medsam": {"embed_dims": [16, 16, 16, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 2]},
+}
+
+
+def a_model(name: str = "efficientvit_sam_l0") -> Sam:
+    """The full heads with a narrow encoder of the real kind."""
+    numbers = load_group("model", name)
+    numbers["encoder"] |= NARROW[name]
+    model = build_sam(**numbers)
+    model.load_state_dict({key: fill(key, tuple(value.shape)) for key, value in model.state_dict().items()})
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam:
+    return a_model()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ["efficientvit_sam_l0", "lite_medsam"])
+@torch.inference_mode()
+def test_the_encoder_gives_the_same_embedding_channels_last(name: str, images: Tensor) -> None:
+    model = a_model(name)
+    expected = model.encode(images)
+    torch.testing.assert_close(
+        ImageEncoder(model)(images).transpose(1, 2).reshape(expected.shape), expected, atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(model.encode(images), expected, msg="the given model stays as it is")
+
+
+@torch.inference_mode()
+def test_bicubic_products_are_torchs_bicubic_upsampling() -> None:
+    features = [torch.randn(2, channels, side, side) for channels, side in ((12, 4), (8, 8), (6, 16))]
+    neck = SamNeck(in_channels=(12, 8, 6), width=16, depth=1, expand_ratio=1, embedding_size=32).eval()
+    torch.testing.assert_close(_NeckByProducts(neck, [4, 8, 16])(features), neck(features), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(bicubic_matrix(8, 8), torch.eye(8))
+
+
+@torch.inference_mode()
+def test_the_decoder_in_parts_gives_the_same_masks(model: Sam, images: Tensor) -> None:
+    embedding = model.encode(images)
+    logits, iou = model.decode(embedding, BOXES[None])
+    ours = BoxDecoder(model)(BoxTokens(model)(BOXES), embedding.flatten(2).transpose(1, 2), ALL_CELLS)
+    spread = float(logits.std())
+    torch.testing.assert_close(ours[0], logits[0], atol=1e-4 * spread, rtol=1e-4)
+    torch.testing.assert_close(ours[1], iou[0], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_every_head_and_token_counts(model: Sam) -> None:
+    """A fold that dropped a head, a bias or a token would pass on weights where that is zero; here nothing is."""
+    for name, parameter in model.mask_decoder.transformer.named_parameters():
+        assert parameter.abs().max() > 0, name
+    embedding = torch.randn(1, 256, 64, 64)
+    expected, _ = model.decode(embedding, BOXES[None])
+    other = a_model()
+    attention = other.mask_decoder.transformer.layers[1].cross_attn_image_to_token  # type: ignore[union-attr]
+    attention.q_proj.bias.add_(0.5)  # type: ignore[union-attr]
+    ours, _ = BoxDecoder(other)(BoxTokens(other)(BOXES), embedding.flatten(2).transpose(1, 2), ALL_CELLS)
+    assert (ours - expected[0]).abs().max() > 1e-3 * expected.std()
+    torch.testing.assert_close(
+        ours, other.decode(embedding, BOXES[None])[0][0], atol=1e-4 * float(expected.std()), rtol=1e-4
+    )
+
+
+def run(graph: openvino.Model, inputs: dict[str, np.ndarray], precision: str = "f32") -> dict[str, openvino.Tensor]:
+    request = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision}).create_infer_request()
+    request.infer(inputs)
+    return {port.get_any_name(): request.get_tensor(port) for port in graph.outputs}
+
+
+@pytest.mark.usefixtures("traced_once")
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "half"])
+def test_converted_graphs_give_the_models_masks(model: Sam, images: Tensor, half: bool, tmp_path: Path) -> None:
+    graphs = convert(model, 256, half_precision=half)
+    assert list(graphs) == ["encoder", "box_tokens", "box_decoder"]
+    embedding = run(graphs["encoder"], {"images": images.numpy()})["embedding"]
+    assert embedding.data.dtype == (np.float16 if half else np.float32)
+    assert list(embedding.shape) == [1, 4096, 256]
+    with torch.inference_mode():
+        expected, expected_iou = model.decode(model.encode(images), BOXES[None])
+    for count in (1, 3):  # the number of boxes is free
+        tokens = run(graphs["box_tokens"], {"boxes": BOXES[:count].numpy()})
+        found = run(graphs["box_decoder"], {**tokens, "embedding": embedding.data, "covered": ALL_CELLS.numpy()})
+        tolerance = float(expected.std()) * (0.05 if half else 1e-4)
+        assert np.abs(found["logits"].data - expected[0, :count].numpy()).max() < tolerance
+        assert np.abs(found["iou"].data - expected_iou[0, :count].numpy()).max() < (0.05 if half else 1e-4)
+    whole = found["logits"].data.copy()
+    covered = {**tokens, "embedding": embedding.data, "covered": np.array([48, 9])}
+    part = run(graphs["box_decoder"], covered)["logits"].data
+    np.testing.assert_array_equal(part, whole[:, :192, :36])
+
+
+def test_plain_graphs_give_the_models_masks(model: Sam, images: Tensor) -> None:
+    graphs = convert_plain(model, 256)
+    embedding = run(graphs["encoder"], {"images": images.numpy()})["embedding"]
+    with torch.inference_mode():
+        expected, _ = model.decode(model.encode(images), BOXES[None, 1:2])
+    found = run(graphs["decoder"], {"embedding": embedding.data, "boxes": BOXES[1:2].numpy()})
+    np.testing.assert_allclose(found["logits"].data, expected[0].numpy(), atol=1e-4 * float(expected.std()), rtol=1e-4)

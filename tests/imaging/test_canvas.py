@@ -1,0 +1,255 @@
+"""The canvas: goldens of LiteMedSAM's preparation first, then one test for each silent failure."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from graysam.imaging import canvas
+from graysam.imaging.canvas import (
+    Canvas,
+    boxes_to_grid,
+    normalize,
+    pad,
+    prepare_image,
+    prepare_resized,
+    resize_longest_side,
+    to_uint8,
+)
+from graysam.imaging.masks import box_from_mask, mask_to_native
+from graysam.imaging.presets import load_scheme, scheme_names
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+CASES = [
+    "rgb_128x128", "grey_128x128", "rgb_37x53", "grey_37x53", "rgb_255x257", "rgb_300x200", "rgb_64x301",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDENS / "preprocess.npz", allow_pickle=False) as stored:
+        return dict(stored)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_lite_medsam_preparation_matches_goldens(golden, case):
+    image = golden[f"{case}__input"]
+    np.testing.assert_array_equal(resize_longest_side(image, 256), golden[f"{case}__raw_resized256"])
+
+    normalized = normalize(resize_longest_side(image, 256))
+    stats = [normalized.mean(dtype=float), normalized.std(dtype=float), normalized.min(), normalized.max()]
+    np.testing.assert_allclose(stats, golden[f"{case}__raw_norm_stats"], atol=1e-6)
+
+    prepared = prepare_image(image, load_scheme("replicate"), 256)
+    assert prepared.shape == (3, 256, 256) and prepared.dtype == np.float32 and prepared.flags.c_contiguous
+    np.testing.assert_allclose(
+        prepared.transpose(1, 2, 0)[::5, ::5], golden[f"{case}__raw_padded_y5_x5"], rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_released_preparation_matches_goldens(golden, case):
+    prepared = prepare_image(golden[f"{case}__input"], load_scheme("released"), 256)
+    np.testing.assert_allclose(
+        prepared.transpose(1, 2, 0)[::5, ::5], golden[f"{case}__merged_padded_y5_x5"], rtol=0, atol=1e-6
+    )
+    merged = golden[f"{case}__merged"]
+    np.testing.assert_array_equal(resize_longest_side(merged, 256), golden[f"{case}__merged_resized256"])
+    normalized = normalize(golden[f"{case}__merged_resized256"])
+    stats = [normalized.mean(dtype=float), normalized.std(dtype=float), normalized.min(), normalized.max()]
+    np.testing.assert_allclose(stats, golden[f"{case}__merged_norm_stats"], atol=1e-6)
+
+
+@pytest.fixture
+def opencv_threads():
+    """Let OpenCV use four threads for one test."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    yield
+    cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [
+        ((756, 1008, 3), 4),
+        ((1008, 756), 4),
+        ((511, 1010), 2),
+        ((640, 480, 3), 4),
+        ((100, 1001), 1),
+        ((600, 600), 4),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_large_images_are_resized_in_parts_with_the_same_result(monkeypatch, opencv_threads, shape, parts, dtype):
+    image = np.random.default_rng(6).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    sides = Canvas(*shape[:2], 256).resized_width, Canvas(*shape[:2], 256).resized_height
+    monkeypatch.setattr(canvas, "_WORTH_A_THREAD", 1)
+    assert canvas._parts(max(shape[:2]), 256, 4) == parts
+    np.testing.assert_array_equal(
+        resize_longest_side(image, 256), cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
+    )
+
+
+def test_sides_whose_factor_is_rounded_stay_whole():
+    inexact = [native for native in range(300, 6000, 2) if 1 / (256 / native) != native / 256]
+    assert inexact
+    assert all(canvas._parts(native, 256, 8) == 1 for native in inexact)
+    assert canvas._parts(4032, 256, 8) == 8
+    assert canvas._parts(4032, 200, 8) == 1
+    assert canvas._parts(4032, 256, 0) == 1
+
+
+def test_boxes_to_grid_matches_goldens(golden):
+    for *box, height, width, x0, y0, x1, y1 in golden["resize_box__x0y0x1y1_H_W_out4"]:
+        np.testing.assert_array_equal(boxes_to_grid([box], height, width, 256), [[x0, y0, x1, y1]])
+
+
+def test_boxes_to_grid_truncates_floats_and_takes_no_box():
+    np.testing.assert_array_equal(boxes_to_grid([[0.9, 1.9, 10.99, 511.0]], 512, 100, 256), [[0, 0, 5, 255]])
+    empty = boxes_to_grid(np.zeros((0, 4)), 10, 10, 256)
+    assert empty.shape == (0, 4) and empty.dtype == np.float32
+    with pytest.raises(ValueError, match=r"\(N, 4\)"):
+        boxes_to_grid([1, 2, 3, 4], 10, 10, 256)
+
+
+def test_boxes_to_grid_rounds_as_the_reference_does():
+    # The reference multiplies by the factor 256 / side: half of 322 pixels falls just below 128.
+    assert 161 * (256 / 322) < 128 == 161 * 256 / 322
+    np.testing.assert_array_equal(boxes_to_grid([[161, 0, 161, 0]], 290, 322, 256), [[127, 0, 127, 0]])
+
+
+@pytest.mark.parametrize("size", ["97x131", "400x300"])
+@pytest.mark.parametrize("label", [1, 2, 5, 200])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_label_masks_through_area_interpolation_match_goldens(golden, size, label, dtype):
+    mask = golden[f"label_{size}_id1_{dtype}__input"]
+    assert mask.dtype == np.dtype(dtype)
+    resized = resize_longest_side(mask * mask.dtype.type(label), 256)
+    key = f"label_{size}_id{label}_{dtype}__"
+    assert np.count_nonzero(resized) == golden[key + "nonzero_count"]
+    np.testing.assert_array_equal(box_from_mask(pad(resized, 256), 3, limit=256), golden[key + "bbox256"])
+    if key + "resized_packbits_nonzero" in golden:
+        assert resized.shape == tuple(golden[key + "resized_shape"])
+        np.testing.assert_array_equal(np.packbits(resized > 0), golden[key + "resized_packbits_nonzero"])
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (1000, 1), (1, 1), (3, 2000), (1, 500, 3), (40, 30, 1), (7, 5, 3)])
+@pytest.mark.parametrize("scheme", scheme_names())
+@pytest.mark.parametrize("training", [False, True])
+def test_no_image_side_vanishes(shape, scheme, training):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    grid = Canvas(*shape[:2], 256)
+    prepared = prepare_image(image, load_scheme(scheme), 256, training=training)
+    assert prepared.shape == (3, 256, 256) and np.isfinite(prepared).all()
+    assert 1 <= grid.resized_height <= 256 and 1 <= grid.resized_width <= 256
+    assert prepared.min() >= 0 and prepared.max() <= 1
+    if load_scheme(scheme).stage(training) != "padded":  # whose wrap-around carries grey into the padding
+        assert not prepared[:, grid.resized_height :].any() and not prepared[:, :, grid.resized_width :].any()
+    assert resize_longest_side(image, 256).shape[:2] == (grid.resized_height, grid.resized_width)
+    assert mask_to_native(np.ones((256, 256), np.float32), grid).shape == shape[:2]
+
+
+@pytest.mark.parametrize("scheme", scheme_names())
+@pytest.mark.parametrize("level", [0, 77, 255])
+@pytest.mark.parametrize("training", [False, True])
+def test_constant_images_are_finite(scheme, level, training):
+    prepared = prepare_image(np.full((30, 20), level, np.uint8), load_scheme(scheme), 256, training=training)
+    assert np.isfinite(prepared).all() and prepared.min() >= 0 and prepared.max() <= 1
+
+
+@pytest.mark.parametrize("scheme", scheme_names())
+def test_grey_shapes_give_the_same_input(scheme):
+    grey = np.random.default_rng(1).integers(0, 256, (60, 48), dtype=np.uint8)
+    expected = prepare_image(grey, load_scheme(scheme), 256)
+    np.testing.assert_array_equal(prepare_image(grey[..., None], load_scheme(scheme), 256), expected)
+    np.testing.assert_array_equal(prepare_image(np.dstack([grey] * 3), load_scheme(scheme), 256), expected)
+
+
+@pytest.mark.parametrize("scheme", ["replicate", "paper", "perona_malik"])
+@pytest.mark.parametrize("shape", [(300, 200), (37, 53), (512, 384, 3)])
+def test_training_and_prediction_prepare_alike(scheme, shape):
+    image = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+    stored = resize_longest_side(image, 256)  # what a shard holds
+    np.testing.assert_array_equal(
+        prepare_resized(stored, load_scheme(scheme), 256, training=True),
+        prepare_image(image, load_scheme(scheme), 256),
+    )
+
+
+def test_built_on_changes_what_the_histogram_sees():
+    image = np.random.default_rng(3).integers(60, 200, (400, 200), dtype=np.uint8)
+    native, resized, padded = (
+        prepare_image(image, load_scheme("paper", built_on=stage), 256) for stage in ("native", "resized", "padded")
+    )
+    assert not np.array_equal(native, resized) and not np.array_equal(resized, padded)
+    # With the padding in the minimum, the image itself no longer reaches 0.
+    assert resized[0, :, :128].min() == 0 < padded[0, :, :128].min()
+
+
+def test_released_trains_on_the_padded_image():
+    image = np.random.default_rng(4).integers(60, 200, (256, 128), dtype=np.uint8)
+    padded_scheme = load_scheme("released", built_on="padded")
+    in_training = prepare_resized(image, load_scheme("released"), 256, training=True)
+    np.testing.assert_array_equal(in_training, prepare_image(image, padded_scheme, 256))
+    assert not np.array_equal(in_training, prepare_resized(image, load_scheme("released"), 256))
+
+
+def test_prepare_resized_refuses_another_size():
+    with pytest.raises(ValueError, match="longest side must be 256"):
+        prepare_resized(np.zeros((255, 100), np.uint8), load_scheme("replicate"), 256)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.array([[-1000, 0, 1000]], np.int16),
+        np.array([[0, 2000, 4000]], np.uint16),
+        np.array([[-(2**40), 0, 2**40]], np.int64),
+        np.array([[0.0, 0.5, 1.0]], np.float64),
+        np.array([[-3e38 / 2, 0.0, 3e38 / 2]], np.float32),
+    ],
+)
+def test_to_uint8_scales_other_dtypes(image):
+    assert to_uint8(image).tolist() == [[0, 128, 255]] and to_uint8(image).dtype == np.uint8
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64, np.float16, np.float32, np.float64, bool])
+@pytest.mark.parametrize("shape", [(7, 30, 20), (40, 50, 3), (3, 1), (1, 90)])
+def test_to_uint8_in_slabs_is_to_uint8_as_a_whole(monkeypatch, dtype, shape):
+    image = (np.random.default_rng(7).standard_normal(shape) * 300).astype(dtype)
+    monkeypatch.setattr(canvas, "_SLAB_VALUES", 700)
+    scaled = image.astype(np.result_type(dtype, np.float32))
+    scaled -= scaled.min()
+    if scaled.max() > 0:
+        scaled /= scaled.max()
+    np.testing.assert_array_equal(to_uint8(image), np.rint(scaled * 255).astype(np.uint8))
+    np.testing.assert_array_equal(to_uint8(image.T), to_uint8(image).T)
+
+
+def test_to_uint8_edge_cases():
+    passing = np.array([[3, 4]], np.uint8)
+    assert to_uint8(passing) is passing
+    assert to_uint8(np.array([False, True])).tolist() == [0, 255]
+    assert to_uint8(np.full((2, 2), 900, np.uint16)).tolist() == [[0, 0], [0, 0]]
+    assert to_uint8(np.zeros((0, 3), np.float32)).shape == (0, 3)
+    for bad in (np.array([1.0, np.nan]), np.array([1.0, np.inf]), np.array([1j]), np.array(["a"])):
+        with pytest.raises(ValueError):
+            to_uint8(bad)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 5, 4), (5,), (2, 5, 5, 3)])
+def test_prepare_image_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match="shape"):
+        prepare_image(np.zeros(shape, np.uint8), load_scheme("replicate"), 256)
+
+
+def test_resize_refuses_dtypes_opencv_wraps():
+    with pytest.raises(ValueError, match="int64"):
+        resize_longest_side(np.zeros((4, 4), np.int64), 256)
+
+
+def test_pad_refuses_an_image_that_does_not_fit():
+    with pytest.raises(ValueError, match="must fit"):
+        pad(np.zeros((300, 20), np.uint8), 256)

@@ -1,0 +1,132 @@
+"""Overlays: sizes, colours, what is drawn where, and files written whole."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from graysam.imaging.drawing import draw_overlay, label_colour, write_overlay
+
+YELLOW = (255, 255, 0)
+
+
+def square(height: int = 64, width: int = 48) -> np.ndarray:
+    """Return labels with one object."""
+    labels = np.zeros((height, width), np.uint16)
+    labels[20:40, 10:30] = 1
+    return labels
+
+
+def has_colour(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    """Say whether any pixel has exactly this colour."""
+    return bool((picture == colour).all(axis=-1).any())
+
+
+def test_small_images_are_enlarged_with_boxes_left_and_masks_right() -> None:
+    labels = square()
+    boxes = np.array([[10, 20, 29, 39]])
+    picture = draw_overlay(np.full((64, 48), 100, np.uint8), labels, boxes, labels)
+    assert picture.dtype == np.uint8
+    assert picture.shape == (512, 2 * 384 + 4, 3)
+    left, right = picture[:, :384], picture[:, -384:]
+    assert has_colour(left, YELLOW)
+    assert not has_colour(right, YELLOW)
+    assert has_colour(right, label_colour(1))
+    assert not has_colour(left, label_colour(1))
+    assert has_colour(right, (255, 255, 255))
+    rows, columns = np.nonzero((left == YELLOW).all(axis=-1))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (
+        160,
+        319,
+        80,
+        239,
+    )  # inclusive pixels, x8
+
+
+def test_the_image_keeps_its_colours_and_is_not_drawn_into() -> None:
+    image = np.zeros((600, 600, 3), np.uint8)
+    image[..., 0] = 200
+    before = image.copy()
+    picture = draw_overlay(image, np.zeros((600, 600), np.uint8), np.array([[5, 5, 50, 50]]))
+    assert picture.shape == (600, 1204, 3)
+    assert tuple(picture[300, 300]) == (200, 0, 0)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_label_colours_are_stable_and_apart_from_each_other_and_from_yellow() -> None:
+    colours = np.array([label_colour(label) for label in range(1, 13)], int)
+    assert label_colour(7) == label_colour(7)
+    gaps = np.abs(colours[:, None] - colours).sum(axis=-1) + 1000 * np.eye(12, dtype=int)
+    assert gaps.min() > 30
+    assert np.abs(colours - YELLOW).sum(axis=-1).min() > 60
+
+
+def test_a_volume_shows_up_to_six_objects_at_their_middle_slices() -> None:
+    segs = np.zeros((30, 32, 32), np.uint16)
+    for label in range(1, 9):
+        segs[3 * label : 3 * label + 3, 8:20, 8:20] = label
+    image = np.zeros((30, 32, 32), np.uint8)
+    picture = draw_overlay(image, segs, caption="case")
+    assert picture.shape[0] > 3 * 512
+    assert picture.shape[1] > 4 * 512
+    shown = [label for label in range(1, 9) if has_colour(picture, label_colour(label))]
+    assert len(shown) == 6
+    assert {1, 8} <= set(shown)
+
+
+def test_a_missed_object_of_a_volume_is_still_shown() -> None:
+    nothing = np.zeros((9, 32, 32), np.uint8)
+    gts = nothing.copy()
+    gts[6:9, 5:20, 5:20] = 1
+    image = np.zeros((9, 32, 32), np.uint8)
+    image[7] = 90
+    boxes = np.array([[5, 5, 0, 19, 19, 8]])
+    for gts_shown, grey in ((gts, 90), (None, 0)):
+        picture = draw_overlay(image, nothing, boxes, gts_shown)
+        assert has_colour(picture, YELLOW)
+        assert has_colour(picture[100:], (grey,) * 3)
+    assert has_colour(draw_overlay(image, nothing, None, None), (0, 0, 0))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5000, 3)])
+def test_odd_sizes_and_long_captions(shape: tuple[int, int]) -> None:
+    empty = np.zeros(shape, np.uint8)
+    picture = draw_overlay(empty, empty, np.zeros((0, 4)), empty, caption="\u00e9" * 300)
+    assert min(picture.shape) > 0
+    assert max(picture.shape) < 4000
+
+
+def test_sixteen_bit_images_are_scaled() -> None:
+    image = np.full((64, 64), 1000, np.uint16)
+    image[:, 32:] = 3000
+    picture = draw_overlay(image, np.zeros((64, 64), np.uint8))
+    assert has_colour(picture, (0, 0, 0))
+    assert has_colour(picture, (255, 255, 255))
+
+
+def test_write_overlay_writes_rgb_whole_or_nothing(tmp_path: Path) -> None:
+    image = np.zeros((64, 48, 3), np.uint8)
+    image[..., 0] = 200
+    write_overlay(tmp_path / "a.png", image, square(), caption="a")
+    read = cv2.imread(str(tmp_path / "a.png"))
+    assert read is not None
+    assert tuple(read[500, 10]) == (0, 0, 200)
+    with pytest.raises(ValueError, match="same grid"):
+        write_overlay(tmp_path / "b.png", image, square(32))
+    with pytest.raises(FileNotFoundError):
+        write_overlay(tmp_path / "absent" / "c.png", image, square())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("segs", "boxes", "gts"),
+    [
+        (np.zeros((3, 64, 48), int), None, None),
+        (np.zeros((64, 48), int), np.zeros((2, 6)), None),
+        (np.zeros((64, 48), int), None, np.zeros((64, 47), int)),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(segs, boxes, gts) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="required"):
+        draw_overlay(np.zeros((64, 48), np.uint8), segs, boxes, gts)

@@ -1,0 +1,296 @@
+"""Bundles: written whole, read back as written, and refused with the remedy when anything is wrong with them."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graysam.imaging.presets import load_scheme
+from graysam.inference.exported_model import DESCRIPTION, EXPORT_VERSION, read_bundle, write_bundle
+from graysam.inference.locating import bundle_path, open_bundle, shipped_models
+from tests.support.exported_models import SIZE, tiny_graphs, write_tiny_bundle
+
+STEMS = ("box_decoder", "box_tokens", "encoder")
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
+
+
+@pytest.fixture
+def damaged(intact: Path, tmp_path: Path) -> Path:
+    """Return a copy to be damaged."""
+    return Path(shutil.copytree(intact, tmp_path / "damaged"))
+
+
+def description(path: Path) -> dict[str, Any]:
+    return json.loads((path / DESCRIPTION).read_text())
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+# ------------------------------------------------------------------------------------------------- whole ones
+def test_what_is_written_is_read(intact: Path) -> None:
+    bundle = read_bundle(intact)
+    assert (bundle.path, bundle.name, bundle.kind, bundle.precision, bundle.size) == (
+        intact,
+        "tiny",
+        "fp32",
+        "f32",
+        SIZE,
+    )
+    assert bundle.scheme == load_scheme("replicate")
+    assert bundle.graphs == {stem: intact / f"{stem}.xml" for stem in STEMS}
+    assert bundle.description == description(intact)
+    for stem in STEMS:
+        for suffix in ("xml", "bin"):
+            content = (intact / f"{stem}.{suffix}").read_bytes()
+            wanted = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            assert bundle.description["files"][f"{stem}.{suffix}"] == wanted
+
+
+def test_a_digest_stands_for_graph_and_weights(intact: Path, tmp_path: Path) -> None:
+    def with_other_weights(folder: Path) -> None:
+        for name in description(intact)["files"]:
+            shutil.copy(intact / name, folder / name)
+        content = (folder / "encoder.bin").read_bytes()
+        (folder / "encoder.bin").write_bytes(content[:-1] + b"\0" if content[-1] else content[:-1] + b"\1")
+
+    bundle = read_bundle(intact)
+    facts = {**bundle.description, "name": "renamed"}
+    other = write_bundle(tmp_path / "other", description=facts, write_graphs=with_other_weights)
+    assert {stem for stem in STEMS if bundle.digest(stem) != other.digest(stem)} == {"encoder"}
+    assert len({bundle.digest(stem) for stem in STEMS}) == len(STEMS)
+
+
+@pytest.mark.parametrize("graphs", [{"plain": True}, {"precision": None}])
+def test_one_decoder_and_openvinos_own_precision_are_bundles_too(tmp_path: Path, graphs: dict[str, Any]) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny", **graphs)
+    assert set(bundle.graphs) == ({"encoder", "decoder"} if "plain" in graphs else set(STEMS))
+    assert bundle.precision == (None if "precision" in graphs else "f32")
+
+
+def test_a_bundle_may_be_replaced_and_a_strangers_folder_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    write_tiny_bundle(path, name="first")
+    (path / "note.txt").write_text("goes with it")
+    assert write_tiny_bundle(path, name="second").name == read_bundle(path).name == "second"
+    assert not (path / "note.txt").exists()
+    for stranger in (tmp_path / "folder" / "photo.png", tmp_path / "file"):
+        stranger.parent.mkdir(exist_ok=True)
+        stranger.write_text("mine")
+        taken = tmp_path / stranger.relative_to(tmp_path).parts[0]
+        with pytest.raises(ValueError, match=f"{taken} is there and is no bundle, so it is not overwritten"):
+            write_tiny_bundle(taken)
+        assert stranger.read_text() == "mine"
+    assert hidden(tmp_path) == []
+
+
+def test_what_fails_while_writing_leaves_the_old_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    write_tiny_bundle(path)
+    before = description(path)
+
+    def breaks_off(folder: Path) -> None:
+        tiny_graphs(0.25, False)(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(path, description=before, write_graphs=breaks_off)
+    with pytest.raises(ValueError, match="lists the graphs none"):
+        write_bundle(path, description=before, write_graphs=lambda folder: None)
+    assert read_bundle(path).description == before
+    assert hidden(tmp_path) == []
+
+
+# --------------------------------------------------------------------------------------------------- damage
+def change(**values: Any) -> Callable[[Path], Any]:
+    """Change entries of `bundle.json`; Ellipsis takes one out."""
+
+    def damage(path: Path) -> None:
+        stored = {**description(path), **values}
+        stored = {key: value for key, value in stored.items() if value is not ...}
+        (path / DESCRIPTION).write_text(json.dumps(stored))
+
+    return damage
+
+
+def list_file(name: str, **facts: Any) -> Callable[[Path], Any]:
+    """List another file, which is really there with that content."""
+
+    def damage(path: Path) -> None:
+        content = b"outside"
+        (path.parent / "outside.bin").write_bytes(content)
+        entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **facts}
+        change(files={**description(path)["files"], name.replace("ABSOLUTE", str(path.parent)): entry})(path)
+
+    return damage
+
+
+def unlist(*names: str) -> Callable[[Path], Any]:
+    return lambda path: change(files={k: v for k, v in description(path)["files"].items() if k not in names})(path)
+
+
+def altered(path: Path) -> None:
+    content = bytearray((path / "encoder.xml").read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / "encoder.xml").write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "missing graph": (lambda path: (path / "encoder.xml").unlink(), "encoder.xml", "is missing"),
+    "missing weights": (lambda path: (path / "encoder.bin").unlink(), "encoder.bin", "is missing"),
+    "truncated": (
+        lambda path: (path / "encoder.xml").write_bytes((path / "encoder.xml").read_bytes()[:-1]),
+        "encoder.xml",
+        "truncated or altered",
+    ),
+    "emptied": (lambda path: (path / "encoder.bin").write_bytes(b""), "encoder.bin", "has 0 bytes instead of"),
+    "one bit": (altered, "encoder.xml", "has another content than bundle.json says"),
+    "no description": (lambda path: (path / DESCRIPTION).unlink(), DESCRIPTION, "is missing"),
+    "truncated description": (
+        lambda path: (path / DESCRIPTION).write_text((path / DESCRIPTION).read_text()[:99]),
+        DESCRIPTION,
+        "it is no JSON",
+    ),
+    "binary description": (
+        lambda path: (path / DESCRIPTION).write_bytes(b"\xff\xfe\x00"),
+        DESCRIPTION,
+        "it is no JSON",
+    ),
+    "deep description": (lambda path: (path / DESCRIPTION).write_text("[" * 99999), DESCRIPTION, "it is no JSON"),
+    "endless description": (
+        lambda path: (path / DESCRIPTION).write_bytes(b" " * (5 << 20)),
+        DESCRIPTION,
+        "at most 4194304 are allowed",
+    ),
+    "a list": (lambda path: (path / DESCRIPTION).write_text("[]"), DESCRIPTION, "it is no JSON object"),
+    "later format": (change(format=2), DESCRIPTION, "is of format 2, this version of graysam reads 1"),
+    "no format": (change(format=...), DESCRIPTION, "is of format None"),
+    "no name": (change(name=...), DESCRIPTION, "it has no name"),
+    "unknown kind": (change(kind="int4"), DESCRIPTION, "kind is 'int4', not one of fp32, bf16, int8, onnx"),
+    "no precision": (change(precision=...), DESCRIPTION, "precision is None, not one of"),
+    "strange precision": (change(precision=["f32"]), DESCRIPTION, "precision is ['f32'], not one of"),
+    "no size": (change(size=...), DESCRIPTION, "size is None"),
+    "a size in words": (change(size="256"), DESCRIPTION, "size is '256'"),
+    "a huge size": (change(size=10**9), DESCRIPTION, "size is 1000000000"),
+    "no channels": (change(channels=...), DESCRIPTION, "a name and a dictionary of params are required"),
+    "unknown channels": (change(channels={"name": "rgb", "params": {}}), DESCRIPTION, "unknown channel scheme 'rgb'"),
+    "no files": (change(files=...), DESCRIPTION, "it lists no files"),
+    "an unlisted graph": (unlist("box_tokens.xml", "box_tokens.bin"), DESCRIPTION, "it lists the graphs box_decoder"),
+    "unlisted weights": (unlist("box_tokens.bin"), DESCRIPTION, "it lists box_tokens.xml without box_tokens.bin"),
+    "a file above": (list_file("../outside.bin"), DESCRIPTION, "it lists '../outside.bin'"),
+    "a file elsewhere": (list_file("ABSOLUTE/outside.bin"), DESCRIPTION, "/outside.bin'"),
+    "a file below": (list_file("deeper/outside.bin"), DESCRIPTION, "it lists 'deeper/outside.bin'"),
+    "another kind of file": (list_file("code.py"), DESCRIPTION, "it lists 'code.py'"),
+    "bytes in words": (list_file("more.bin", bytes="7"), DESCRIPTION, "it lists 'more.bin'"),
+    "no hash": (list_file("more.bin", sha256="7"), DESCRIPTION, "it lists 'more.bin'"),
+}
+
+
+@pytest.mark.parametrize(("damage", "name", "reason"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_bundle_is_refused_with_the_remedy(
+    damaged: Path, damage: Callable[[Path], Any], name: str, reason: str
+) -> None:
+    damage(damaged)
+    with pytest.raises(ValueError) as refused:
+        read_bundle(damaged)
+    message = str(refused.value)
+    assert message.startswith(f"{damaged / name} ")
+    assert reason in message
+    assert "export the bundle again" in message
+    assert "\n" not in message
+
+
+def test_files_that_are_not_listed_are_left_alone(damaged: Path) -> None:
+    (damaged / "README.md").write_text("where this comes from")
+    assert read_bundle(damaged).name == "tiny"
+
+
+def test_no_folder_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="absent is no folder; give a bundle"):
+        read_bundle(tmp_path / "absent")
+
+
+# ------------------------------------------------------------------------------------------------- locating
+@pytest.fixture
+def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give graysam one shipped model, and a cache that is empty."""
+    monkeypatch.setattr("graysam.inference.locating.weights_dir", lambda: tmp_path / "weights")
+    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_tiny_bundle(tmp_path / "weights" / "shipped_one_int8", kind="int8")
+    return tmp_path
+
+
+def test_what_is_shipped_is_found_by_name_as_int8(shelves: Path) -> None:
+    assert shipped_models() == {"shipped_one": ["int8"]}
+    assert bundle_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
+    assert open_bundle("shipped_one", "int8").kind == "int8"
+    with pytest.raises(ValueError, match=r"shipped_one is not exported as bf16 yet.*, or shipped_one \(int8\)$"):
+        open_bundle("shipped_one", "bf16")
+
+
+def test_a_folder_is_taken_as_it_is_and_another_precision_refused(shelves: Path) -> None:
+    path = write_tiny_bundle(shelves / "mine", kind="bf16").path
+    assert open_bundle(str(path)).kind == open_bundle(str(path), "bf16").kind == "bf16"
+    assert open_bundle("mine").path == Path("mine")
+    with pytest.raises(ValueError, match="is a bundle of kind bf16, but int8 is asked for; leave the precision out"):
+        open_bundle(str(path), "int8")
+
+
+def test_a_weight_file_is_known_by_its_content(shelves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in (("a.pth", b"weights"), ("b.pth", b"weights"), ("c.pth", b"others")):
+        Path(name).write_bytes(content)
+    path = bundle_path("a.pth")
+    assert path.parent == shelves / "cache" / "bundles"
+    assert path.name.startswith("a_int8_")
+    key = path.name.removeprefix("a_int8_")
+    assert bundle_path("b.pth").name == f"b_int8_{key}"
+    others = [bundle_path("c.pth"), bundle_path("a.pth", "fp32"), bundle_path("a.pth", None, "paper")]
+    monkeypatch.setattr("graysam.inference.locating.EXPORT_VERSION", EXPORT_VERSION + 1)
+    others.append(bundle_path("a.pth"))
+    assert len({key, *(other.name.rpartition("_")[2] for other in others)}) == 5
+    with pytest.raises(ValueError, match=r"a\.pth is not exported as int8 yet; give the folder"):
+        open_bundle("a.pth")
+
+
+def test_a_name_stands_for_the_weights_that_are_shipped_with_it(shelves: Path) -> None:
+    (shelves / "weights" / "shipped_one.safetensors").write_bytes(b"weights")
+    assert bundle_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
+    Path("a.pth").write_bytes(b"weights")
+    path = bundle_path("shipped_one", "fp32")
+    assert path.name.startswith("shipped_one_fp32_")
+    assert path.name.removeprefix("shipped_one") == bundle_path("a.pth", "fp32").name.removeprefix("a")
+
+
+def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
+    Path("a.pth").write_bytes(b"weights")
+    write_tiny_bundle(bundle_path("a.pth", "fp32"))
+    assert open_bundle("a.pth", "fp32").name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("absent.pth", r"absent\.pth does not exist; give a bundle's folder, a weight file or shipped_one \(int8\)"),
+        ("folder/absent", "folder/absent does not exist"),
+        ("../weights/shipped_one", "does not exist"),
+        ("weights", r"weights/bundle\.json is missing, so its folder is no bundle"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused(shelves: Path, model: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        open_bundle(model)
+
+
+def test_a_name_stands_for_its_own_export(shelves: Path) -> None:
+    assert bundle_path("lite_medsam", "fp32").parent == shelves / "cache" / "bundles"
+    assert bundle_path("lite_medsam", "fp32") != bundle_path("sam_vit_b", "fp32")

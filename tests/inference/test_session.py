@@ -1,0 +1,185 @@
+"""The Python API: a model in memory, images and boxes in, masks out."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from graysam.imaging.presets import load_scheme
+from graysam.inference.locating import shipped_models
+from graysam.inference.predictor import Session
+from tests.support.commands import BOXES_2D, image_2d
+from tests.support.exported_models import write_tiny_bundle
+
+pytestmark = pytest.mark.usefixtures("user_cache", "threads")
+
+# A rectangle on the embedding's cells, 8 x 8 pixels each, and two boxes that cut it.
+IMAGE = np.zeros((128, 128), np.uint8)
+IMAGE[40:80, 40:120] = 200
+BOXES = np.array([[20, 20, 99, 119], [100, 56, 127, 127]])
+WANTED = np.zeros(IMAGE.shape, np.uint16)
+WANTED[40:80, 40:100] = 1
+WANTED[56:80, 100:120] = 2
+
+
+def test_masks_are_what_the_boxes_hold(tiny_bundle: Path) -> None:
+    session = Session(tiny_bundle)
+    found = session.segment(IMAGE, BOXES)
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, WANTED)
+    assert np.array_equal(session.segment(np.dstack([IMAGE] * 3), BOXES.tolist()), WANTED)
+    assert not session.segment(IMAGE, []).any()
+    smaller = np.zeros_like(IMAGE)
+    smaller[48:72, 48:112] = 200
+    volume = np.stack([smaller, IMAGE, smaller])
+    boxes = np.array([[20, 20, 0, 127, 119, 2]])
+    deep = session.segment(volume, boxes)
+    assert deep.shape == volume.shape
+    assert np.array_equal(deep, (volume > 100).astype(np.uint16))
+    steps: list[tuple[int, int]] = []
+    shorter = session.segment(volume, boxes, z_max_inclusive=False, progress=lambda *step: steps.append(step))
+    assert not shorter[2].any()
+    assert shorter[:2].any(axis=(1, 2)).all()
+    assert steps[-1] == (2, 2)
+
+
+def test_what_was_segmented_before_makes_no_difference(tiny_bundle: Path) -> None:
+    """Neither in a session nor between two of them, whose backends keep what an image's boxes share."""
+    one, other = Session(tiny_bundle), Session(tiny_bundle, cache=False)
+    flipped = np.ascontiguousarray(IMAGE[:, ::-1])
+    turned = one.segment(flipped, BOXES)
+    assert not np.array_equal(turned, WANTED)
+    for session in (one, other, one):
+        assert np.array_equal(session.segment(IMAGE, BOXES), WANTED)
+        assert np.array_equal(session.segment(flipped, BOXES), turned)
+
+
+def test_both_ways_to_decode_agree(tiny_bundle: Path, tmp_path: Path) -> None:
+    plain = Session(write_tiny_bundle(tmp_path / "plain", plain=True).path)
+    assert np.array_equal(plain.segment(IMAGE, BOXES), Session(tiny_bundle).segment(IMAGE, BOXES))
+
+
+def test_threads_take_turns(tiny_bundle: Path) -> None:
+    session = Session(tiny_bundle, threads=1)
+    images = [np.roll(IMAGE, 8 * shift, axis=1) for shift in range(4)]
+    alone = [session.segment(image, BOXES) for image in images]
+    together: dict[int, list[np.ndarray]] = {}
+
+    def work(index: int) -> None:
+        together[index] = [session.segment(images[index], BOXES) for _ in range(10)]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(found, alone[index]) for index in range(4) for found in together[index])
+
+
+def test_threads_bound_network_and_images(tiny_bundle: Path) -> None:
+    for count in (1, 2):
+        session = Session(tiny_bundle, threads=count)
+        assert cv2.getNumThreads() == count
+        encoder = session.backend._requests["encoder"].get_compiled_model()
+        assert encoder.get_property("INFERENCE_NUM_THREADS") == count
+    Session(tiny_bundle)
+    assert cv2.getNumThreads() == 2
+
+
+def test_channels_of_the_bundle_or_those_asked_for(tiny_bundle: Path) -> None:
+    assert Session(tiny_bundle).scheme == load_scheme("replicate")
+    assert Session(tiny_bundle, channels="paper").scheme == load_scheme("paper")
+
+
+def test_the_cache_is_the_users_and_may_be_left_alone(
+    tiny_bundle: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Session(tiny_bundle, cache=False)
+    assert not user_cache.exists()
+    for _ in range(2):
+        Session(tiny_bundle)
+        assert len(list(user_cache.glob("compiled/*.blob"))) == 3
+    (user_cache / "compiled").rename(user_cache / "moved")
+    (user_cache / "compiled").write_text("in the way")
+    assert np.array_equal(Session(tiny_bundle).segment(IMAGE, BOXES), WANTED)
+    monkeypatch.delenv("GRAYSAM_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert np.array_equal(Session(tiny_bundle).segment(IMAGE, BOXES), WANTED)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"model": "absent.pth"}, r"absent\.pth does not exist"),
+        ({"precision": "int8"}, "is a bundle of kind fp32, but int8 is asked for"),
+        ({"threads": 0}, "threads is 0; required: at least 1"),
+        ({"channels": "rgb"}, "unknown channel scheme 'rgb'; choose one of"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_line(tiny_bundle: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as refused:
+        Session(**{"model": tiny_bundle, **options})
+    assert "\n" not in str(refused.value)
+
+
+def test_damaged_and_foreign_bundles_are_refused(tmp_path: Path) -> None:
+    onnx = write_tiny_bundle(tmp_path / "tiny", plain=True).path
+    (onnx / "encoder.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"encoder\.bin has 0 bytes instead of .* export the bundle again"):
+        Session(onnx)
+
+
+@pytest.mark.parametrize(
+    ("image", "boxes", "reason"),
+    [
+        (IMAGE, [[1, 2, 3]], r"boxes int64 \(1, 3\)"),
+        (IMAGE, [[1, 2, np.nan, 4]], "NaN or infinite"),
+        (IMAGE[:0], BOXES, "empty image"),
+        (IMAGE, [[1, 2, 0, 30, 40, 1]], r"image of shape \(128, 128\) with boxes of shape \(1, 6\)"),
+    ],
+)
+def test_what_cannot_be_segmented_is_one_line(tiny_bundle: Path, image: np.ndarray, boxes: Any, reason: str) -> None:
+    session = Session(tiny_bundle)
+    with pytest.raises(ValueError, match=reason):
+        session.segment(image, boxes)
+    assert np.array_equal(session.segment(IMAGE, BOXES), WANTED)
+
+
+def test_a_program_of_ones_own_loads_nothing_heavy(tiny_bundle: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+import numpy as np
+from graysam.inference.predictor import Session
+masks = Session({str(tiny_bundle)!r}).segment(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
+print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {{
+    "torch", "lightning", "hydra", "omegaconf", "scipy", "matplotlib", "tqdm", "timm", "nncf"}}))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert done.stdout == "(64, 64) []\n"
+
+
+@pytest.mark.parametrize("name", ["graysam_l0", "lite_medsam"])
+def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(name: str, user_cache: Path) -> None:
+    assert "int8" in shipped_models()[name]
+    rows, columns = np.ogrid[:128, :160]
+    discs = [(rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2, (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2]
+    compiled = Session(name, threads=2).segment(image_2d(), BOXES_2D)
+    assert len(list(user_cache.glob("compiled/*.blob"))) == 3
+    imported = Session(name, precision="int8", threads=2).segment(image_2d(), BOXES_2D)
+    assert np.array_equal(compiled, imported)
+    for label, disc in enumerate(discs, start=1):
+        found = compiled == label
+        assert 2 * (found & disc).sum() / (found.sum() + disc.sum()) > 0.9
+
+
+def test_a_session_without_a_name_is_our_own_model() -> None:
+    assert Session(threads=2).bundle.name == "graysam_l0"

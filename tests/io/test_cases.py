@@ -1,0 +1,408 @@
+"""Case files: what is read is what was stored, and whatever is wrong is one line of CaseError."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graysam.io.cases import (
+    CaseError,
+    modality_of,
+    read_gts,
+    read_input_case,
+    read_segs,
+    read_training_case,
+    training_name,
+    write_segs,
+)
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+VOLUME = RNG.integers(0, 256, (5, 20, 30), dtype=np.uint8)
+BOX_2D = [[1, 2, 10, 12]]
+BOX_3D = [[1, 2, 0, 10, 12, 4]]
+
+
+def save(path: Path, **arrays: Any) -> Path:
+    np.savez_compressed(path, **{key: np.asarray(value) for key, value in arrays.items()})  # type: ignore[arg-type]
+    return path
+
+
+def save_member(path: Path, name: str, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def forged_npy(header: str, payload: bytes = b"") -> bytes:
+    text = header.encode("latin1") + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + payload
+
+
+def refused(read: Callable[..., Any], path: Path, *words: str, **options: Any) -> None:
+    with pytest.raises(CaseError) as caught:
+        read(path, **options)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+# ------------------------------------------------------------------------------------------------------ truth
+
+
+def test_2d_case_comes_back_as_stored(tmp_path: Path) -> None:
+    case = read_input_case(save(tmp_path / "2DBox_US_0001.npz", imgs=COLOUR, boxes=np.array(BOX_2D, np.int32)))
+    assert (case.name, case.modality, case.is_volume, case.notes) == ("2DBox_US_0001", "US", False, ())
+    assert np.array_equal(case.image, COLOUR)
+    assert case.image.dtype == np.uint8
+    assert case.boxes is not None
+    assert case.boxes.tolist() == BOX_2D
+    assert case.boxes.dtype == np.int64
+    assert case.gts is None
+    assert case.spacing_mm is None
+
+
+def test_3d_case_comes_back_as_stored(tmp_path: Path) -> None:
+    path = save(tmp_path / "3DBox_CT_7.npz", imgs=VOLUME, boxes=BOX_3D, spacing=[3.0, 0.5, 0.25])
+    case = read_input_case(path)
+    assert case.is_volume
+    assert case.modality == "CT"
+    assert case.spacing_mm == (3.0, 0.5, 0.25)
+    assert np.array_equal(case.image, VOLUME)
+    assert case.boxes is not None
+    assert case.boxes.tolist() == BOX_3D
+
+
+def test_training_case_and_spacing_orders(tmp_path: Path) -> None:
+    gts = (VOLUME > 200).astype(np.uint8)
+    path = save(tmp_path / "MR_STS_STS001.npz", imgs=VOLUME, gts=gts, spacing=[0.25, 0.5, 3.0])
+    case = read_training_case(path, "xyz")
+    assert case.spacing_mm == (3.0, 0.5, 0.25)
+    assert case.modality == "MR"
+    assert case.is_volume
+    assert case.gts is not None
+    assert np.array_equal(case.gts, gts)
+    assert read_training_case(path).spacing_mm == (0.25, 0.5, 3.0)
+    assert read_gts(path)[1] == (0.25, 0.5, 3.0)
+    assert read_gts(path, "xyz")[1] == (3.0, 0.5, 0.25)
+    flat = save(tmp_path / "US_HC18_1.npz", imgs=COLOUR, gts=gts[0])
+    assert not read_training_case(flat).is_volume
+    assert read_gts(flat)[1] is None
+    with pytest.raises(CaseError, match="zyx"):
+        read_training_case(path, "zxy")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [
+        ("2DBox_US_0001", "US"),
+        ("3DBox_CT_a_b", "CT"),
+        ("scan", "unknown"),
+        ("CT_STS_1", "unknown"),
+        ("2DBox", "unknown"),
+    ],
+)
+def test_modality_is_the_second_field(name: str, modality: str) -> None:
+    assert modality_of(name) == modality
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("CT_STS_STS001", ("CT", "STS", "STS001")),
+        ("MR_BraTS_T1_0001", ("MR", "BraTS", "T1_0001")),
+        ("US_0001", ("US", "unknown", "0001")),
+        ("scan", ("unknown", "unknown", "scan")),
+        ("2DBox_US_HC18_3", ("US", "HC18", "3")),
+    ],
+)
+def test_training_names(name: str, fields: tuple[str, str, str]) -> None:
+    assert tuple(training_name(name)) == fields
+
+
+def test_segs_round_trip_as_uint16_and_leave_nothing_beside(tmp_path: Path) -> None:
+    segs = np.zeros((4, 5), np.int64)
+    segs[1, 2] = 40000
+    write_segs(tmp_path / "a.npz", segs)
+    back = read_segs(tmp_path / "a.npz")
+    assert back.dtype == np.uint16
+    assert np.array_equal(back, segs)
+    assert os.listdir(tmp_path) == ["a.npz"]
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as npz:
+        assert list(npz) == ["segs"]
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_segs(tmp_path / "a.npz", np.ones((2, 2), np.uint16))
+
+    def full(file: io.BufferedWriter, **arrays: Any) -> None:
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="space"):
+        write_segs(tmp_path / "a.npz", np.zeros((2, 2), np.uint16))
+    assert os.listdir(tmp_path) == ["a.npz"]
+    assert read_segs(tmp_path / "a.npz").all()
+
+
+@pytest.mark.parametrize("segs", [np.full((2, 2), 65536), np.full((2, 2), -1), np.zeros((2, 2)), np.zeros(3, np.uint8)])
+def test_segs_that_do_not_fit_are_refused(tmp_path: Path, segs: np.ndarray) -> None:
+    with pytest.raises(CaseError):
+        write_segs(tmp_path / "a.npz", segs)
+    assert not os.listdir(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- 2D or 3D, dtypes
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "boxes", "spacing", "is_volume"),
+    [
+        ("a", (9, 8), np.zeros((0, 4)), None, False),
+        ("a", (9, 8), np.zeros(0), None, False),
+        ("a", (9, 8, 3), np.zeros(0), None, False),
+        ("3DBox_CT_1", (9, 8, 3), np.zeros(0), None, True),
+        ("a", (9, 8, 3), np.zeros(0), [1, 1, 1], True),
+        ("a", (9, 8, 3), np.zeros((0, 6)), None, True),
+        ("a", (9, 8, 3), np.array([[0, 0, 0, 1, 1, 1]], np.float64), None, True),
+        ("3DBox_CT_1", (9, 8, 3), np.array([[0, 0, 1, 1]], np.float64), None, False),
+        ("a", (9, 8, 7), np.zeros((0, 4)), None, True),
+        ("a", (9, 8, 1), np.array([[0, 0, 1, 1]], np.float64), None, False),
+    ],
+)
+def test_arrays_decide_and_the_prefix_where_both_fit(
+    tmp_path: Path, name: str, shape: tuple[int, ...], boxes: np.ndarray, spacing: Any, is_volume: bool
+) -> None:
+    arrays = {"imgs": np.zeros(shape, np.uint8), "boxes": boxes}
+    path = save(tmp_path / f"{name}.npz", **arrays, **({} if spacing is None else {"spacing": np.float64(spacing)}))
+    case = read_input_case(path)
+    assert case.is_volume is is_volume
+    assert case.boxes is not None
+    assert case.boxes.shape[1] == (6 if is_volume else 4)
+    if shape[-1] == 1:
+        assert case.image.shape == shape[:2]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, ">u2", np.float32])
+def test_wider_images_pass_with_a_note(tmp_path: Path, dtype: Any) -> None:
+    image = np.arange(600).reshape(20, 30).astype(dtype)
+    case = read_input_case(save(tmp_path / "a.npz", imgs=np.asfortranarray(image), boxes=BOX_2D))
+    assert np.array_equal(case.image, image)
+    assert case.image.dtype.isnative
+    assert len(case.notes) == 1
+    assert "not uint8" in case.notes[0]
+
+
+# ------------------------------------------------------------------------------------------------------ boxes
+
+
+def test_boxes_partly_outside_are_clipped_and_noted(tmp_path: Path) -> None:
+    case = read_input_case(
+        save(tmp_path / "a.npz", imgs=COLOUR, boxes=[[-3, -4, 5, 6], [2, 2, 4, 4], [20, 10, 30, 40]])
+    )
+    assert case.boxes is not None
+    assert case.boxes.tolist() == [[0, 0, 5, 6], [2, 2, 4, 4], [20, 10, 29, 19]]
+    assert [note.split()[1] for note in case.notes] == ["1", "3"]
+
+
+def test_exclusive_z_max_may_be_the_depth(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.npz", imgs=VOLUME, boxes=[[0, 0, 3, 5, 5, 5]])
+    inclusive, exclusive = read_input_case(path), read_input_case(path, z_max_inclusive=False)
+    assert inclusive.boxes is not None
+    assert inclusive.boxes[0, 5] == 4
+    assert len(inclusive.notes) == 1
+    assert exclusive.boxes is not None
+    assert exclusive.boxes[0, 5] == 5
+    assert not exclusive.notes
+    empty = save(tmp_path / "b.npz", imgs=VOLUME, boxes=[[0, 0, 3, 5, 5, 3]])
+    assert read_input_case(empty).boxes is not None
+    refused(read_input_case, empty, "inverted", z_max_inclusive=False)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "word"),
+    [
+        ([[10, 2, 1, 12]], "inverted"),
+        ([[1, 12, 10, 2]], "inverted"),
+        ([[30, 2, 40, 12]], "outside"),
+        ([[-9, 2, -1, 12]], "outside"),
+        (np.array([[2**63 + 5, 2, 2**63 + 9, 12]], np.uint64), "outside"),
+        ([[1, np.nan, 10, 12]], "finite"),
+        ([[1, 2, np.inf, 12]], "finite"),
+        ([[1, 2, 3]], "shape"),
+        ([1, 2, 10, 12], "shape"),
+        ([[[1, 2, 10, 12]]], "rank"),
+        ([["1", "2", "10", "12"]], "dtype"),
+        ([[True, True, True, True]], "dtype"),
+        (np.ones((65536, 4), np.uint8), "at most 65535"),
+    ],
+)
+def test_bad_boxes_are_refused(tmp_path: Path, boxes: Any, word: str) -> None:
+    refused(read_input_case, save(tmp_path / "2DBox_US_1.npz", imgs=COLOUR, boxes=boxes), word, "required")
+
+
+# -------------------------------------------------------------------------------------------------- bad files
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"imgs": COLOUR}, ("boxes",)),
+        ({"boxes": BOX_2D}, ("imgs",)),
+        ({"imgs": COLOUR[None], "boxes": BOX_2D}, ("rank",)),
+        ({"imgs": COLOUR[0, 0], "boxes": BOX_2D}, ("rank",)),
+        ({"imgs": np.zeros((20, 30, 4), np.uint8), "boxes": BOX_2D}, ("(20, 30, 4)", "alpha")),
+        ({"imgs": COLOUR[:, :, 0], "boxes": BOX_3D}, ("(D,H,W)",)),
+        ({"imgs": VOLUME, "boxes": BOX_2D}, ("(5, 20, 30)",)),
+        ({"imgs": np.zeros((0, 30), np.uint8), "boxes": np.zeros((0, 4))}, ("pixel",)),
+        ({"imgs": np.full((20, 30), np.nan), "boxes": BOX_2D}, ("NaN",)),
+        ({"imgs": COLOUR > 9, "boxes": BOX_2D}, ("dtype bool",)),
+        ({"imgs": COLOUR.astype(complex), "boxes": BOX_2D}, ("dtype complex",)),
+        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, 1]}, ("spacing",)),
+        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, 1, 0]}, ("spacing",)),
+        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, np.inf, 1]}, ("spacing",)),
+        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [[1, 1, 1]]}, ("spacing", "rank")),
+    ],
+)
+def test_bad_input_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], words: tuple[str, ...]) -> None:
+    refused(read_input_case, save(tmp_path / "case.npz", **arrays), "required", *words)
+
+
+@pytest.mark.parametrize(
+    ("gts", "word"),
+    [
+        (np.zeros((20, 29), np.uint8), "same grid"),
+        (np.zeros((20, 30), np.float32), "dtype"),
+        (np.full((20, 30), -1), "labels"),
+        (np.full((20, 30), 70000), "labels"),
+        (np.zeros((20, 30, 3), np.uint8)[None], "rank"),
+    ],
+)
+def test_bad_gts_are_refused(tmp_path: Path, gts: np.ndarray, word: str) -> None:
+    path = save(tmp_path / "US_A_1.npz", imgs=COLOUR, gts=gts)
+    refused(read_training_case, path, word)
+    refused(read_training_case, save(tmp_path / "US_A_2.npz", imgs=COLOUR), "gts")
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    whole = save(tmp_path / "whole.npz", imgs=COLOUR, boxes=BOX_2D).read_bytes()
+    for name, content in {
+        "empty": b"",
+        "truncated": whole[: len(whole) // 2],
+        "text": b"not a zip at all",
+        "no_npy": save_member(tmp_path / "x.npz", "imgs.npy", b"plain bytes").read_bytes(),
+        "cut_npy": save_member(tmp_path / "x.npz", "imgs.npy", b"\x93NUMPY\x01\x00\xff").read_bytes(),
+    }.items():
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        refused(read_input_case, tmp_path / f"{name}.npz")
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 0xFF
+    (tmp_path / "flipped.npz").write_bytes(flipped)
+    refused(read_input_case, tmp_path / "flipped.npz")
+    refused(read_input_case, tmp_path / "absent.npz", "no such file")
+    refused(read_input_case, tmp_path)
+
+
+class Planted:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
+
+
+def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    objects = np.empty(1, object)
+    objects[0] = Planted(planted)
+    path = save(tmp_path / "a.npz", imgs=COLOUR, boxes=objects)
+    refused(read_input_case, path, "pickled")
+    assert not planted.exists()
+    with np.load(path, allow_pickle=True) as npz:  # the trap is real
+        npz["boxes"][0].close()
+    assert planted.exists()
+
+
+def test_size_bomb_in_the_header_allocates_nothing(tmp_path: Path) -> None:
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }"
+    lying = save_member(tmp_path / "lying.npz", "imgs.npy", forged_npy(header % "4096, 1048576, 1024", b"\0" * 1024))
+    refused(read_input_case, lying, "asks for", "1024 are there")
+    honest = save(tmp_path / "honest.npz", imgs=np.zeros((64, 1024, 1024), np.uint8), boxes=BOX_3D)
+    refused(read_input_case, honest, "67108864 bytes", max_bytes=64 * 1024**2 - 1)
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "from graysam.io.cases import *\n"
+        "try: read_input_case(sys.argv[1])\n"
+        "except CaseError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, lying], capture_output=True, text=True, check=True)
+    assert "asks for" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (0, 99999999999999999999, 3), }",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -1), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }",
+        "{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (1, 1), }",
+        "{'descr': '|u1'}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1), ",
+        "(((((",
+        "'''",
+        " " * 12000,
+    ],
+)
+def test_forged_headers_are_refused(tmp_path: Path, header: str) -> None:
+    refused(read_input_case, save_member(tmp_path / "a.npz", "imgs.npy", forged_npy(header, b"\0")))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_is_a_case_error_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "a.npz"
+    content = bytearray(save(path, imgs=COLOUR, boxes=BOX_2D).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    message = ""
+    try:
+        read_input_case(path)
+    except CaseError as error:
+        message = str(error)
+    assert "\n" not in message
+
+
+def test_reading_needs_numpy_only() -> None:
+    code = (
+        "import sys, graysam.io.cases; "
+        "print([m for m in ('cv2', 'torch', 'scipy', 'hydra', 'pycocotools') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_real_cases_are_read(medseg_mini: Path) -> None:
+    for path in sorted((medseg_mini / "validation-box" / "imgs").glob("*.npz"))[::6]:
+        case = read_input_case(path)
+        gts, spacing_mm = read_gts(medseg_mini / "validation-box" / "gts" / path.name)
+        assert not case.notes
+        assert case.is_volume is path.name.startswith("3D")
+        assert case.spacing_mm == spacing_mm
+        assert case.boxes is not None
+        assert len(case.boxes) == gts.max()

@@ -1,0 +1,42 @@
+"""The model that comes with graysam: card, weights and bundle speak of the same file, and segment alike."""
+
+import json
+from functools import partial
+
+import numpy as np
+
+from graysam.config.composing import load_group
+from graysam.exporting.torch_backend import TorchBackend
+from graysam.inference.predictor import Session
+from graysam.inference.volume import segment
+from graysam.metrics.challenge import dice
+from graysam.models.pretrained import open_pretrained
+from graysam.models.weights import GRAYSAM_L0_SHA256, read_weights
+from graysam.system.files import sha256_of
+from graysam.system.folders import weights_dir
+from tests.support.commands import BOXES_2D, image_2d
+
+
+def test_card_weights_and_bundle_are_of_the_same_file() -> None:
+    path = weights_dir() / "graysam_l0.safetensors"
+    assert sha256_of(path) == GRAYSAM_L0_SHA256
+    assert f"`{GRAYSAM_L0_SHA256}`" in (weights_dir() / "graysam_l0.md").read_text()
+    description = json.loads((weights_dir() / "graysam_l0_int8" / "bundle.json").read_text())
+    assert description["source"]["sha256"] == GRAYSAM_L0_SHA256
+    assert description["parity"]["passed"]
+    source = read_weights("graysam_l0").source
+    assert source.known_as is not None
+    assert source.known_as.startswith("graysam_l0")
+
+
+def test_the_bundle_segments_as_the_weights_do_in_torch() -> None:
+    found = open_pretrained("graysam_l0", partial(load_group, "model"))
+    session = Session("graysam_l0", threads=2)
+    assert found.scheme == session.scheme
+    assert found.scheme is not None
+    backend = TorchBackend(found.model, device="cpu", precision="fp32")
+    image = np.dstack([image_2d()] * 3)
+    expected = segment(image, BOXES_2D, backend, found.scheme, size=found.size)
+    masks = session.segment(image, BOXES_2D)
+    for label in (1, 2):
+        assert dice(masks == label, expected == label) > 0.98

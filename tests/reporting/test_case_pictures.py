@@ -1,0 +1,266 @@
+"""Pictures of cases: which cases and slices, what is drawn where, and the report's sections of them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graysam.imaging.presets import load_scheme
+from graysam.report import main
+from graysam.reporting.accuracy import CaseScores, read_case_scores
+from graysam.reporting.case_figures import channels
+from graysam.reporting.case_files import Folders, View, grey_views, rank, read_view
+from graysam.reporting.panels import BOX, PREDICTION, TRUTH, panel, window
+from tests.reporting.test_accuracy import HEADER
+from tests.support.commands import write_case
+
+SQUARE = (slice(20, 40), slice(10, 30))  # rows 20..39, columns 10..29
+
+
+def square(rows: int = 20, labels: int = 1) -> np.ndarray:
+    """Return a (64,64) mask of the square's first rows."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20 : 20 + rows, 10:30] = labels
+    return mask
+
+
+def image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 200, (64, 64)).astype(np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Give three ultrasound images of DSC 1, 2/3 and 0, one of colour, and a volume."""
+    box = np.array([[10, 20, 29, 39]])
+    for name, rows in (("2DBox_US_a", 20), ("2DBox_US_b", 10), ("2DBox_US_c", 0), ("2DBox_Dermoscopy_d", 20)):
+        picture = image() if "US" in name else np.stack([image(1), image(2), image(3)], axis=-1)
+        write_case(tmp_path / "imgs", name, imgs=picture, boxes=box)
+        write_case(tmp_path / "gts", name, gts=square())
+        write_case(tmp_path / "segs", name, segs=square(rows).astype(np.uint16))
+    volume = np.stack([image(z) for z in range(5)])
+    truth = np.stack([square(rows) for rows in (0, 5, 8, 20, 0)])
+    write_case(
+        tmp_path / "imgs", "3DBox_CT_e", imgs=volume, boxes=np.array([[10, 20, 1, 29, 39, 3]]), spacing=np.ones(3)
+    )
+    write_case(tmp_path / "gts", "3DBox_CT_e", gts=truth, spacing=np.ones(3))
+    write_case(tmp_path / "segs", "3DBox_CT_e", segs=truth.astype(np.uint16))
+    return Folders(tmp_path / "imgs", tmp_path / "gts", tmp_path / "segs")
+
+
+def options(folders: Folders) -> list[str]:
+    return ["--cases", str(folders.cases), "--gts", str(folders.gts), "--segs", str(folders.segs)]
+
+
+# ------------------------------------------------------------------ which cases
+def test_cases_are_ranked_by_hand(folders: Folders) -> None:
+    found = rank(folders, None)
+    assert found.dsc == {
+        "2DBox_US_a": 1, "2DBox_US_b": pytest.approx(2 / 3), "2DBox_US_c": 0, "2DBox_Dermoscopy_d": 1, "3DBox_CT_e": 1,
+    }  # fmt: skip
+    assert found.extremes() == {
+        "CT": ("3DBox_CT_e", "3DBox_CT_e"),
+        "US": ("2DBox_US_a", "2DBox_US_c"),
+        "Dermoscopy": ("2DBox_Dermoscopy_d", "2DBox_Dermoscopy_d"),
+    }
+    assert found.worst_first[:2] == ["2DBox_US_c", "2DBox_US_b"]
+    assert list(found.extremes()) == ["CT", "US", "Dermoscopy"], "the paper's order"
+    assert found.name == "segs" and not found.left_out
+
+
+def test_a_metrics_file_gives_the_scores_and_must_know_every_case(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "segs.csv").write_text(HEADER + "2DBox_US_a,US,0.25,1,1\n2DBox_US_b,US,0.5,1,1\n")
+    found = rank(folders, read_case_scores(tmp_path / "segs.csv"))
+    assert found.dsc == {"2DBox_US_a": 0.25, "2DBox_US_b": 0.5}
+    assert len(found.left_out) == 3 and "the metrics file has no score of it" in found.left_out[0]
+
+
+def test_what_cannot_be_scored_is_named_and_no_object_is_no_failure(folders: Folders) -> None:
+    assert folders.gts and folders.segs and folders.cases
+    (folders.gts / "2DBox_US_a.npz").unlink()
+    (folders.segs / "2DBox_US_b.npz").write_bytes(b"no archive")
+    write_case(folders.gts, "2DBox_US_c", gts=np.zeros((64, 64), np.uint8))
+    found = rank(folders, None)
+    assert found.dsc.keys() == {"2DBox_Dermoscopy_d", "3DBox_CT_e"}
+    assert [line.partition(":")[0] for line in found.left_out] == ["2DBox_US_a", "2DBox_US_b"]
+    assert "a.npz is missing" in found.left_out[0]
+    scores = CaseScores("segs", {"dsc": {"US": {"2DBox_Dermoscopy_d": 1.0, "3DBox_CT_e": 1.0}}})
+    assert len(rank(folders, scores).left_out) == 2, "a case without objects has no score in a metrics file, either"
+
+
+def test_a_volume_is_shown_where_most_of_the_truth_is(folders: Folders) -> None:
+    view = read_view("3DBox_CT_e", folders, 1.0)
+    assert view.z == 3 and view.name == "3DBox_CT_e, slice 3"
+    assert (view.image == image(3)).all() and view.truth is not None and view.truth.sum() == 400
+    assert view.boxes.tolist() == [[10, 20, 29, 39]]
+    assert folders.cases is not None
+    far = np.array([[10, 20, 1, 29, 39, 2], [0, 0, 3, 5, 5, 4]])
+    write_case(folders.cases, "3DBox_CT_e", imgs=np.stack([image(z) for z in range(5)]), boxes=far)
+    assert read_view("3DBox_CT_e", folders, 1.0).boxes.tolist() == [[0, 0, 5, 5]], "boxes that reach the slice"
+
+
+def test_scores_of_other_masks_are_refused(folders: Folders) -> None:
+    assert read_view("2DBox_US_b", folders, 0.666667).dsc == 0.666667
+    with pytest.raises(ValueError, match=r"2DBox_US_b: its masks have DSC 0\.6667, the metrics file says 0\.9000"):
+        read_view("2DBox_US_b", folders, 0.9)
+    assert folders.cases is not None
+    write_case(folders.cases, "2DBox_US_b", imgs=image()[:32], boxes=np.array([[0, 0, 5, 5]]))
+    with pytest.raises(ValueError, match="required: the same grid"):
+        read_view("2DBox_US_b", folders, 2 / 3)
+
+
+def test_grey_images_are_found_by_their_pixels(folders: Folders) -> None:
+    views, left_out = grey_views(folders)
+    assert [(view.case, view.z) for view in views] == [("3DBox_CT_e", 3), ("2DBox_US_a", None)]
+    assert not left_out
+    without = grey_views(Folders(folders.cases))[0]
+    assert without[0].z == 2, "without truth the middle of the box"
+    assert folders.cases is not None
+    write_case(
+        folders.cases, "2DBox_US_a", imgs=np.stack([image(5)] * 3, axis=-1), boxes=np.zeros((0, 4))
+    )  # grey as RGB
+    assert (grey_views(folders)[0][1].image == image(5)).all()
+    (folders.cases / "2DBox_US_a.npz").write_bytes(b"no archive")
+    views, left_out = grey_views(folders)
+    assert views[1].case == "2DBox_US_b" and left_out[0].startswith("2DBox_US_a: ")
+
+
+# ------------------------------------------------------------------ what is drawn
+def test_the_window_holds_all_that_is_drawn_with_a_margin() -> None:
+    dark = np.zeros((100, 200), np.uint8)
+    assert window(View("a", "US", dark)) == (0, -50, 200), "nothing drawn: all of the image, centred"
+    boxed = View("a", "US", dark, boxes=np.array([[100, 40, 139, 59]]))
+    assert window(boxed) == (86, 16, 68), "40 px and 0.35 of that on each side"
+    truth = np.zeros((100, 200), np.uint8)
+    truth[0, 0] = 1
+    assert window(View("a", "US", dark, truth=truth)) == (0, 0, 32), "at the border, within the image, not below 32 px"
+
+
+def test_lines_lie_where_masks_and_boxes_end() -> None:
+    """On a window of 64 px drawn at 640, a native pixel is 10 px; truth and prediction are apart."""
+    truth, masks = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    truth[10:30, 10:30] = 1
+    masks[40:55, 40:55] = 3
+    view = View("a", "US", np.full((64, 64), 90, np.uint8), boxes=np.array([[0, 0, 63, 63]]), truth=truth, masks=masks)
+    picture = panel(view, 640)
+    assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
+    assert tuple(picture[200, 100]) == TRUTH and tuple(picture[100, 200]) == TRUTH and tuple(picture[299, 200]) == TRUTH
+    assert tuple(picture[480, 400]) == PREDICTION and tuple(picture[480, 549]) == PREDICTION
+    assert tuple(picture[480, 480]) == tuple(picture[200, 200]) == (90, 90, 90), "outlines, not fills"
+    edge = {tuple(pixel) for pixel in picture[0, 20:600].tolist()}
+    assert edge == {BOX, (0, 0, 0)}, "dashes of white and black"
+
+
+def test_a_boxs_last_pixel_lies_in_it() -> None:
+    """A box from pixel 10 to 19 ends where pixel 20 begins; the other box only widens the window to 64 px."""
+    boxes = np.array([[10, 10, 19, 19], [0, 0, 63, 63]])
+    picture = panel(View("a", "US", np.full((64, 64), 90, np.uint8), boxes=boxes), 640)
+    drawn = [x for x in range(50, 300) if tuple(picture[150, x]) != (90, 90, 90)]
+    assert min(drawn) + max(drawn) == 100 + 200 and 95 < min(drawn) < 100, "lines around 100 and 200"
+
+
+def colours(picture: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for pixel in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+
+
+def test_where_they_agree_truth_lies_on_the_prediction() -> None:
+    boxes = np.array([[10, 20, 29, 39]])  # tight, so it lies below them all along
+    view = View("a", "US", np.full((64, 64), 90, np.uint8), boxes=boxes, truth=square(), masks=square())
+    assert {TRUTH, PREDICTION} <= colours(panel(view)) and BOX not in colours(panel(view))
+    assert PREDICTION not in colours(panel(View("a", "US", view.image, truth=square())))
+
+
+def test_channels_are_those_that_the_network_sees() -> None:
+    grey = np.random.default_rng(0).integers(50, 100, (30, 60)).astype(np.uint8)
+    plain = channels(grey, load_scheme("replicate"))
+    assert plain.shape == (128, 256, 3) and (plain.min(), plain.max()) == (0, 1)
+    assert (plain[..., 1] == plain[..., 0]).all() and (plain[..., 2] == plain[..., 0]).all()
+    for name in ("paper", "released", "perona_malik"):
+        made = channels(grey, load_scheme(name))
+        assert made.shape == plain.shape and not (made[..., 1] == made[..., 2]).all(), name
+
+
+# ------------------------------------------------------------------ the report
+def sections(markdown: str) -> list[str]:
+    return [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")]
+
+
+def test_the_report_shows_cases_twice_the_same(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text(HEADER + "2DBox_US_a,US,1,1,1\n")
+    target = tmp_path / "report"
+    given = [str(tmp_path / "other.csv"), *options(folders), "-o", str(target)]
+    assert main(given) == 0
+    first = {path.name: path.read_bytes() for path in target.iterdir()}
+    markdown = first["report.md"].decode()
+    assert sections(markdown)[1:3] == [
+        "Successes and failures (the paper's Figure 3)",
+        "Channels (the paper's Figure 2)",
+    ]
+    assert re.findall(r"\]\((\S+\.png)\)", markdown) == ["extremes.png", "worst.png", "channels.png"]
+    rows = re.findall(r"^\| (\S+, (?:best|worst|only)) +\| +(\S+) +\| +(\S.*?) +\|$", markdown, re.MULTILINE)
+    assert rows == [
+        ("CT, only", "100.00", "3DBox_CT_e, slice 3"),
+        ("US, best", "100.00", "2DBox_US_a"),
+        ("US, worst", "0.00", "2DBox_US_c"),
+        ("Dermoscopy, only", "100.00", "2DBox_Dermoscopy_d"),
+    ]
+    missing = markdown.partition("## What is missing")[2]
+    assert "Figure" not in missing and first["report.html"].count(b"data:image/png") == 3
+    assert b"Software" not in first["channels.png"] and b"Software" not in first["extremes.png"]
+    assert main(given) == 0
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == first
+
+
+def test_images_alone_give_the_channels_and_the_rest_is_named(
+    folders: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--cases", str(folders.cases), "-o", str(tmp_path / "report")]) == 0
+    text = capsys.readouterr().out
+    assert sections(text) == ["Channels (the paper's Figure 2)", "What is missing"]
+    assert "also give `--gts GTS --segs SEGS`" in text and "no channels" not in text
+    (tmp_path / "m.csv").write_text(HEADER + "a,US,1,1,1\n")
+    assert main([str(tmp_path / "m.csv"), "--gts", str(folders.gts)]) == 0
+    text = capsys.readouterr().out
+    assert "no channels (Figure 2)" in text and "also give `--cases IMGS --segs SEGS`" in text
+
+
+def test_bad_cases_are_left_out_and_named(folders: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert folders.cases is not None
+    (folders.cases / "2DBox_US_a.npz").write_bytes(b"no archive")
+    assert main([*options(folders), "-o", str(tmp_path / "report")]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("2DBox_US_a: ") == 1 and "- left out: 2DBox_US_a" in said.out
+    (tmp_path / "segs.csv").write_text(HEADER + "2DBox_US_b,US,0.1,1,1\n2DBox_US_c,US,0,0,0\n")
+    assert main([str(tmp_path / "segs.csv"), *options(folders)]) == 1
+    said = capsys.readouterr()
+    assert "2DBox_US_b: its masks have DSC 0.6667, the metrics file says 0.1000" in said.err
+
+
+def test_the_list_of_worst_cases_is_of_the_masks_that_are_shown(
+    folders: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "2DBox_US_a,US,1,1,1\n2DBox_US_b,US,0.666667,1,1\n2DBox_US_c,US,0,0,0\n"
+    for name in ("segs", "zzz"):
+        (tmp_path / f"{name}.csv").write_text(HEADER + rows)
+    files = [str(tmp_path / "segs.csv"), str(tmp_path / "zzz.csv")]
+    assert main(files) == 0
+    assert "smallest DSC (%) of zzz" in capsys.readouterr().out
+    assert main([*files, *options(folders)]) == 1, "the other two cases have no score"
+    assert "smallest DSC (%) of segs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([], "nothing to report"),
+        (["--cases", "absent"], "--cases absent is no folder; required: a folder of case files"),
+        (["--segs", "."], "--segs . holds no .npz file"),
+    ],
+)
+def test_what_cannot_work_is_one_line(
+    given: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert reason in said and len(said.splitlines()) == 1

@@ -1,0 +1,111 @@
+"""The probe: boxes by hand, a stub network that fills its box, and the command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graysam.imaging.presets import load_scheme
+from graysam.io.cases import Case
+from graysam.probe import main
+from graysam.reproduction.probing import CHANGES, boxes_of, probe_case, scaled, shifted
+from tests.support.commands import BOXES_2D, image_2d, write_case
+
+BOX = np.array([50, 60, 69, 99], np.float32)  # 20 wide, 40 high
+
+
+class FillsItsBox:
+    """A backend whose mask is its box, and which says that half of it is right."""
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return images
+
+    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray, covered: object = None) -> tuple:
+        y, x = np.mgrid[:256, :256]
+        logits = [np.where((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1), 5.0, -5.0) for x0, y0, x1, y1 in boxes_256]
+        return np.array(logits, np.float32), np.full(len(boxes_256), 0.5, np.float32)
+
+
+def test_boxes_are_changed_by_shares_of_their_sides() -> None:
+    assert shifted(BOX, 0.1, (1, 0)).tolist() == [52, 60, 71, 99]
+    assert shifted(BOX, 0.1, (0, -1)).tolist() == [50, 56, 69, 95]
+    assert scaled(BOX, 0.2).tolist() == [48, 56, 71, 103]
+    assert scaled(BOX, -0.2).tolist() == [52, 64, 67, 95]
+
+
+def test_all_boxes_lie_in_the_image() -> None:
+    boxes = boxes_of(np.array([0, 0, 9, 9], np.float32), 12, 12)
+    assert boxes.shape == (1 + 4 * 4 + 4 + 4, 4)
+    assert boxes[0].tolist() == [0, 0, 9, 9]
+    assert boxes.min() == 0 and boxes.max() == 11
+
+
+def test_an_objects_scores_by_hand() -> None:
+    """On a 256 image the grid is the image; the truth is the box, so each DSC is that of two rectangles."""
+    gts = np.zeros((256, 256), np.uint8)
+    gts[60:100, 50:70] = 7
+    case = Case(name="2DBox_US_a", modality="US", image=np.full((256, 256), 90, np.uint8))
+    (found,) = probe_case(case, gts, FillsItsBox(), load_scheme("replicate"), 256)
+    assert (found.case, found.modality, found.label) == ("2DBox_US_a", "US", 7)
+    assert found.area_share == 800 / 256**2
+    assert (found.predicted_iou, found.iou, found.dsc) == (0.5, 1.0, 1.0)
+    place = CHANGES["shifted"].index(0.1)
+    assert found.changed["shifted"][place] == pytest.approx(0.9), "both sides lose a tenth of their overlap"
+    place = CHANGES["enlarged"].index(0.2)
+    assert found.changed["enlarged"][place] == pytest.approx(2 * 800 / (800 + 24 * 48))
+    place = CHANGES["shrunk"].index(0.2)
+    assert found.changed["shrunk"][place] == pytest.approx(2 * 16 * 32 / (800 + 16 * 32))
+    assert {name: len(values) for name, values in found.changed.items()} == {n: len(a) for n, a in CHANGES.items()}
+
+
+def test_a_volumes_object_is_probed_where_it_is_largest() -> None:
+    gts = np.zeros((4, 64, 64), np.uint8)
+    gts[1, 10:20, 10:20] = 1
+    gts[2, 10:30, 10:30] = 1
+    gts[1, 40:50, 40:50] = 2
+    case = Case(name="3DBox_CT_a", modality="CT", image=np.full((4, 64, 64), 90, np.uint8), is_volume=True)
+    found = {probe.label: probe for probe in probe_case(case, gts, FillsItsBox(), load_scheme("replicate"), 256)}
+    assert found[1].area_share == 400 / 64**2 and found[2].area_share == 100 / 64**2
+    assert found[1].dsc > 0.9
+    with pytest.raises(ValueError, match=r"masks have shape \(3, 64, 64\)"):
+        list(probe_case(case, gts[1:], FillsItsBox(), load_scheme("replicate"), 256))
+    assert list(probe_case(case, np.zeros_like(gts), FillsItsBox(), load_scheme("replicate"), 256)) == []
+
+
+def test_the_command_goes_on_past_a_bad_case(tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture) -> None:
+    boxes = np.array(BOXES_2D)
+    gts = np.zeros(image_2d().shape[:2], np.uint8)
+    for label, (x0, y0, x1, y1) in enumerate(boxes, start=1):
+        gts[y0 : y1 + 1, x0 : x1 + 1] = label
+    for name in ("2DBox_US_a", "2DBox_US_b"):
+        write_case(tmp_path / "imgs", name, imgs=image_2d(), boxes=boxes)
+    write_case(tmp_path / "gts", "2DBox_US_a", gts=gts)
+    target = tmp_path / "new" / "probe.json"
+    given = ["-i", str(tmp_path / "imgs"), "-g", str(tmp_path / "gts"), "--model", str(tiny_bundle), "-o", str(target)]
+    assert main(given) == 1
+    assert "2DBox_US_b" in capsys.readouterr().err.splitlines()[-1]
+    document = json.loads(target.read_text())
+    assert (document["name"], document["kind"]) == ("tiny", "fp32")
+    assert [found["case"] for found in document["objects"]] == ["2DBox_US_a"] * len(np.unique(gts[gts > 0]))
+    assert all(0 <= found["dsc"] <= 1 for found in document["objects"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"-i": "absent"}, "absent is no folder"),
+        ({"-i": "."}, ". holds no .npz file"),
+        ({"-o": "imgs"}, "-o imgs is a folder"),
+        ({"--model": "absent.pth"}, "absent.pth does not exist"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(
+    changed: dict[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_case(Path("imgs"), "2DBox_US_a", imgs=image_2d(), boxes=np.array(BOXES_2D))
+    given = {"-i": "imgs", "-g": "imgs", "-o": "out.json", "--model": "lite_medsam", **changed}
+    assert main([text for pair in given.items() for text in pair]) == 2
+    assert reason in capsys.readouterr().err
+    assert not Path("out.json").exists()

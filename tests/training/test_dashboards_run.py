@@ -1,0 +1,263 @@
+"""What a run with all loggers leaves behind, read back: W&B's file, TensorBoard's events, CSV, tables, pictures."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from graysam.config.composing import compose_plain
+from graysam.data.dataset import Batch
+from graysam.train import run
+from graysam.training.module import SamModule
+from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER, OWN_CHECKPOINTS
+from tests.support.tiny import overrides
+from tests.support.wandb_files import WandbFile, read, wandb_files, without_account
+
+pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS, LITLOGGER)
+OVERRIDES = (
+    "compare=true",
+    "trainer.max_epochs=2",
+    "name='toy/channels=replicate'",
+    "seed=3",
+    "callbacks.validation_report.pictures_every_n_epochs=1",
+    "callbacks.validation_report.worst=1",
+)
+
+
+BENCHMARK = (
+    "quantize=default",
+    "quantize.kinds=[none,dynamic_qint8]",
+    "quantize.threads=1",
+    "quantize.repeats=1",
+    "quantize.warmup=0",
+    "quantize.timing_images=1",
+    "quantize.max_images=1",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run without account and network, and leave no background process."""
+    folder = tmp_path_factory.mktemp("home")
+    with without_account(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def finished(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a finished run of two epochs with all loggers."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    given = compose_plain("train", overrides(toy_shards, run_dir, "logger=all", *OVERRIDES, *BENCHMARK))
+    assert run(given) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def file(finished: Path) -> WandbFile:
+    """Return what that run's W&B file holds; there is exactly one."""
+    (only,) = read(finished)
+    return only
+
+
+def test_a_run_ends_finished_under_the_name_of_what_was_swept(finished: Path, file: WandbFile) -> None:
+    origin = json.loads((finished / "run.json").read_text())
+    assert file.exit_code == 0
+    assert (file.id, file.group, file.name) == (origin["id"], "toy", "channels=replicate seed3")
+
+
+def test_the_config_is_the_runs_and_uncommitted_lines_stay_at_home(finished: Path, file: WandbFile) -> None:
+    stored = json.loads((finished / "config.json").read_text())
+    kept = {key: value for key, value in file.config.items() if key in stored}
+    assert kept == stored
+    git = json.loads((finished / "run.json").read_text())["git"]
+    assert file.config["run"]["git"] == {key: git[key] for key in ("commit", "dirty")}
+    for pattern in ("*.patch", "code/*"):
+        assert not list(finished.rglob(pattern))
+
+
+def test_dsc_and_nsd_of_every_modality_are_curves(finished: Path, file: WandbFile) -> None:
+    for name in ("modality/CT", "modality/US", "group/US", "macro"):
+        for score in ("dsc", "nsd", "loss"):
+            key = f"val/{score}_slice256/{name}"
+            curve = {step: row[key] for step, row in file.rows.items() if key in row}
+            assert set(curve) >= {1, 3}, key  # two steps an epoch, validated after the second
+            assert all(0 <= value <= 3 for value in curve.values())
+    summary = json.loads((finished / "summary.json").read_text())
+    last = file.rows[4]
+    for modality in ("CT", "US", "macro"):
+        assert last[f"trained/dsc_slice256/{modality}"] == pytest.approx(summary["trained"][modality]["dsc"])
+    assert set(file.rows) == {0, 1, 2, 3, 4}
+    assert all("train/loss" in file.rows[step] for step in range(4))
+
+
+def test_every_validation_has_its_table(finished: Path, file: WandbFile) -> None:
+    (folder,) = {path.parent for path in wandb_files(finished)}
+    for name, steps in (("start", [0]), ("validation", [1, 3]), ("trained", [4])):
+        key = f"tables/{name}"
+        assert [step for step, row in sorted(file.rows.items()) if key in row] == steps
+        for step in steps:
+            entry = file.rows[step][key]
+            assert entry["_type"] == "table-file"
+            table = json.loads((folder / "files" / entry["path"]).read_text())
+            assert table["columns"] == ["modality", "objects", "DSC", "NSD", "loss"]
+            assert [row[:2] for row in table["data"]] == [["CT", 2], ["US", 3], ["macro", 5]]
+            if step in (1, 3):
+                expected = file.rows[step]["val/dsc_slice256/modality/US"]
+                assert table["data"][1][2] == pytest.approx(expected, abs=1e-6)
+
+
+def test_pictures_of_the_best_and_the_worst_carry_their_captions(finished: Path, file: WandbFile) -> None:
+    (folder,) = {path.parent for path in wandb_files(finished)}
+    for title, step in (("validation", 1), ("validation", 3), ("trained", 4)):
+        for end in ("worst", "best"):
+            entry = file.rows[step][f"images/{title}/{end}/US"]
+            assert entry["count"] == 1
+            assert all(text.startswith("US  DSC ") and " US-" in text for text in entry["captions"])
+            picture = cv2.imread(str(folder / "files" / entry["filenames"][0]))
+            assert picture is not None
+            assert picture.shape == (entry["height"], entry["width"], 3)
+            assert (picture == (0, 255, 255)).all(axis=-1).any()  # the prompt box, yellow
+
+
+def test_the_benchmark_is_a_table_and_numbers(finished: Path, file: WandbFile) -> None:
+    (folder,) = {path.parent for path in wandb_files(finished)}
+    report = json.loads((finished / "benchmark.json").read_text())["kinds"]
+    row = file.rows[4]
+    table = json.loads((folder / "files" / row["tables/benchmark"]["path"]).read_text())
+    assert [line[0] for line in table["data"]] == ["none", "dynamic_qint8"]
+    for kind, line in zip(("none", "dynamic_qint8"), table["data"], strict=True):
+        assert (
+            line[table["columns"].index("dsc")]
+            == row[f"benchmark/{kind}/dsc"]
+            == report[kind]["scores"]["macro"]["dsc"]
+        )
+        assert row[f"benchmark/{kind}/image_ms"] == pytest.approx(report[kind]["image_ms"]["median"])
+    assert len((finished / "tables" / "benchmark.csv").read_text().splitlines()) == 3
+
+
+def test_all_files_lie_in_the_run_directory(home: Path) -> None:
+    """Only wandb's log of its own doings goes to the user's cache."""
+    assert not [path for path in home.rglob("*") if path.is_file() and path.parent.name != "logs"]
+
+
+def test_the_workspace_shows_what_a_run_logs(file: WandbFile) -> None:
+    """Else its panels would stay empty without a word."""
+    with warnings.catch_warnings():  # wandb-workspaces uses what pydantic calls old
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from graysam.reporting.wandb_workspace import define_workspace
+    everything = set().union(*file.rows.values())
+    workspace = define_workspace("me", "graysam", ["CT", "US"], ["none", "dynamic_qint8"])
+    shown = set()
+    for section in workspace.sections:
+        for panel in section.panels:
+            for kind in ("y", "media_keys", "metrics"):
+                shown |= set(getattr(panel, kind, None) or ())
+            shown |= {panel.table_name} if hasattr(panel, "table_name") else set()
+    assert shown <= everything
+    assert len(shown) > 30
+
+
+def events(run_dir: Path) -> EventAccumulator:
+    """Return all that a run's TensorBoard files hold."""
+    found = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    found.Reload()
+    return found
+
+
+def test_tensorboard_holds_the_same_curves_tables_and_pictures(finished: Path, file: WandbFile) -> None:
+    found = events(finished)
+    for key in ("val/dsc_slice256/modality/CT", "val/nsd_slice256/macro", "train/loss"):
+        ours = {event.step: event.value for event in found.Scalars(key)}
+        theirs = {step: row[key] for step, row in file.rows.items() if key in row}
+        assert ours == pytest.approx(theirs)
+    text = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("tables/validation/text_summary")]
+    assert len(text) == 2
+    assert text[0].splitlines()[0] == "| modality | objects | DSC | NSD | loss |"
+    assert "| macro | 5 |" in text[0]
+    assert [event.step for event in found.Images("images/validation/best/CT")] == [1, 3]
+    assert {f"images/trained/worst/{modality}" for modality in ("CT", "US")} <= set(found.Tags()["images"])
+
+
+def test_tables_and_pictures_are_files_beside_the_csv(finished: Path, file: WandbFile) -> None:
+    with (finished / "tables" / "validation.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["step"] for row in rows] == ["1"] * 3 + ["3"] * 3
+    for row in rows:
+        key = f"val/dsc_slice256/{'macro' if row['modality'] == 'macro' else 'modality/' + row['modality']}"
+        assert float(row["DSC"]) == pytest.approx(file.rows[int(row["step"])][key], abs=1e-6)
+    pictures = {str(path.relative_to(finished / "images")) for path in (finished / "images").rglob("*.png")}
+    ends = {f"{end}/{modality}.png" for end in ("best", "worst") for modality in ("CT", "US")}
+    assert pictures == {f"{title}/{end}" for title in ("start", "validation", "trained") for end in ends}
+    ours = cv2.imread(str(finished / "images" / "trained" / "best" / "US.png"))
+    (folder,) = {path.parent for path in wandb_files(finished)}
+    theirs = cv2.imread(str(folder / "files" / file.rows[4]["images/trained/best/US"]["filenames"][0]))
+    assert ours is not None and theirs is not None and (ours == theirs).all()
+
+
+def test_a_run_that_fails_is_ended_as_failed_and_goes_on_as_the_same_run(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = SamModule.training_step
+
+    def explode(self: SamModule, batch: Batch, batch_idx: int) -> Tensor:
+        if self.global_step == 3:  # in the second epoch; the first has left a checkpoint
+            raise RuntimeError("on purpose")
+        return whole(self, batch, batch_idx)
+
+    given = compose_plain(
+        "train", overrides(toy_shards, tmp_path / "run", "logger=wandb", "compare=true", "trainer.max_epochs=2")
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(SamModule, "training_step", explode)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            run(given)
+    assert wandb.run is None
+    assert run(given) == 0
+    first, second = read(tmp_path / "run")
+    assert (first.exit_code, second.exit_code) == (1, 0)
+    assert first.id == second.id == json.loads((tmp_path / "run" / "run.json").read_text())["id"]
+    assert "tables/start" in first.rows[0]
+    losses = [
+        {step: row["train/loss"] for step, row in part.rows.items() if "train/loss" in row} for part in (first, second)
+    ]
+    assert (set(losses[0]), set(losses[1])) == ({0, 1, 2}, {2, 3})
+    assert losses[0][2] == pytest.approx(losses[1][2], rel=1e-5)
+    assert "tables/validation" in second.rows[3]
+
+
+def test_a_run_without_loggers_draws_nothing(toy_shards: Path, tmp_path: Path) -> None:
+    given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "logger=none", *OVERRIDES[2:]))
+    assert run(given) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "checkpoints",
+        "config.json",
+        "run.json",
+        "summary.json",
+    }
+
+
+@pytest.mark.slow
+def test_two_ranks_show_what_one_shows_and_make_one_run(toy_shards: Path, tmp_path: Path) -> None:
+    for ranks, more in ((1, ()), (2, ("trainer.devices=2", "trainer.strategy=ddp"))):
+        arguments = overrides(toy_shards, tmp_path / str(ranks), "logger=all", *OVERRIDES[:1], *OVERRIDES[4:], *more)
+        command = [sys.executable, "-m", "graysam.train", *arguments]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        (only,) = read(tmp_path / str(ranks))
+        assert only.exit_code == 0
+        assert len(list((tmp_path / str(ranks) / "metrics").iterdir())) == 1
+    files = [
+        "tables/start.csv",
+        *(f"images/start/{end}/{m}.png" for end in ("best", "worst") for m in ("CT", "US")),
+    ]
+    for name in files:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name

@@ -1,0 +1,155 @@
+"""The W&B logger by itself: one run under one id, parts that join, and when it goes online."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+
+from graysam.training.dashboards import finish_loggers, log_images, log_table
+from graysam.training.loggers import RunWandbLogger, _mode
+from tests.support.wandb_files import read, wandb_files, without_account
+
+KEY = "0" * 40
+
+
+@pytest.fixture(autouse=True, scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run without account and network, and leave no background process."""
+    folder = tmp_path_factory.mktemp("home")
+    with without_account(folder):
+        yield folder
+
+
+@pytest.fixture
+def fresh_settings() -> Iterator[None]:
+    """Let wandb read the environment anew, before and after."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+def claim(run_dir: Path, **origin: Any) -> Path:
+    """Write what a logger reads of a run."""
+    run_dir.mkdir()
+    (run_dir / "run.json").write_text(json.dumps({"id": "0123abcd", "name": "toy", "seed": 0, **origin}))
+    (run_dir / "config.json").write_text(json.dumps({"optimizer": {"lr": 0.1}}))
+    return run_dir
+
+
+def logger(run_dir: Path) -> RunWandbLogger:
+    return RunWandbLogger(run_dir=run_dir, project="graysam", entity=None, finish_timeout=60)
+
+
+def test_a_run_that_goes_on_has_the_same_id_and_joins(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_dir = claim(tmp_path / "run")
+    for steps, failed in ((range(0, 5), True), (range(3, 8), False)):
+        part = logger(run_dir)
+        for step in steps:
+            part.log_metrics({"train/loss": 1.0 / (step + 1)}, step=step)
+        finish_loggers([part], failed=failed)
+    first, second = read(run_dir)
+    assert first.id == second.id == "0123abcd"
+    assert (first.exit_code, second.exit_code) == (1, 0)
+    assert first.rows[4]["train/loss"] == second.rows[4]["train/loss"] == 0.2
+    assert set(first.rows) | set(second.rows) == set(range(8))
+    assert "".join(capfd.readouterr()) == ""  # wandb keeps quiet
+
+
+def test_one_command_uploads_all_parts(tmp_path: Path) -> None:
+    run_dir = claim(tmp_path / "run")
+    for step in (0, 1):
+        part = logger(run_dir)
+        part.log_metrics({"x": 1.0}, step=step)
+        finish_loggers([part], failed=False)
+    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(run_dir / "wandb")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Would sync 2 run(s)" in said.stdout + said.stderr
+
+
+def test_what_a_killed_start_left_empty_is_removed(tmp_path: Path) -> None:
+    """`wandb sync` stops at the first such file."""
+    run_dir = claim(tmp_path / "run")
+    empty = run_dir / "wandb" / "offline-run-20240101_000000-0123abcd" / "run-0123abcd.wandb"
+    empty.parent.mkdir(parents=True)
+    empty.write_bytes(b":W&B\xe1\xbe\x00")
+    young = Path(shutil.copytree(empty.parent, run_dir / "wandb" / "offline-run-20240101_000001-0123abcd"))
+    os.utime(empty, (0, 0))
+    part = logger(run_dir)
+    part.log_metrics({"x": 1.0}, step=0)
+    finish_loggers([part], failed=False)
+    assert not empty.parent.exists()
+    assert young.is_dir()  # its writer may still be about to write
+    shutil.rmtree(young)
+    (only,) = read(run_dir)
+    assert only.rows[0]["x"] == 1
+
+
+def test_tables_and_pictures_of_any_name_arrive(tmp_path: Path) -> None:
+    run_dir = claim(tmp_path / "run")
+    part = logger(run_dir)
+    log_table([part], "benchmark", ["kind", "ms"], [["none", 1.5], ["dynamic_qint8", None]], step=9)
+    log_images([part], "worst/CT", [np.zeros((8, 9, 3), np.uint8)], ["a caption"], step=9)
+    finish_loggers([part], failed=False)
+    (only,), (path,) = read(run_dir), wandb_files(run_dir)
+    row = only.rows[9]
+    table = json.loads((path.parent / "files" / row["tables/benchmark"]["path"]).read_text())
+    assert table["data"] == [["none", 1.5], ["dynamic_qint8", None]]
+    assert row["images/worst/CT"]["captions"] == ["a caption"]
+
+
+def test_a_logger_that_was_never_used_starts_no_run(tmp_path: Path) -> None:
+    run_dir = claim(tmp_path / "run")
+    finish_loggers([logger(run_dir)], failed=False)
+    assert not (run_dir / "wandb").exists()
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"run\.json: No such file or directory; begin the run first"):
+        logger(tmp_path).log_metrics({"x": 1.0}, step=0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "netrc", "mode"),
+    [
+        ({}, "", "offline"),
+        ({"WANDB_API_KEY": KEY}, "", "online"),
+        ({}, f"machine 127.0.0.1 login user password {KEY}\n", "online"),
+        ({}, f"machine elsewhere login user password {KEY}\n", "offline"),
+        ({"WANDB_MODE": "offline", "WANDB_API_KEY": KEY}, "", "offline"),
+        ({"WANDB_MODE": "disabled"}, "", "disabled"),
+    ],
+)
+def test_online_only_where_there_is_a_key_and_nobody_forbids_it(
+    environment: dict[str, str],
+    netrc: str,
+    mode: str,
+    home: Path,
+    fresh_settings: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    path = home / "netrc"
+    path.write_text(netrc)
+    path.chmod(0o600)
+    try:
+        assert _mode(wandb.Settings(silent=True)) == mode
+    finally:
+        path.unlink()
+
+
+def test_a_key_that_cannot_be_one_is_one_line(
+    tmp_path: Path, fresh_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(ValueError, match="WANDB_MODE=offline keeps the run on this machine") as error:
+        logger(claim(tmp_path / "run")).log_metrics({"x": 1.0}, step=0)
+    assert "\n" not in str(error.value)

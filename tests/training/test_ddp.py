@@ -1,0 +1,124 @@
+"""Two ranks train as one process with the doubled batch does, through Lightning's own launcher."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from graysam.config.composing import compose_plain
+from graysam.train import run
+from graysam.training.batch_norm import CrossRankBatchNorm2d, synchronise
+from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
+from tests.support.metrics_files import logged
+from tests.support.tiny import overrides
+
+COLUMNS = ("train/loss", "train/loss_iou", "train/loss_epoch", "val/loss", "val/dsc_slice256/macro", "lr-SGD")
+# Slices differ in their number of objects, so that the ranks' batches do, too.
+SETTINGS = (
+    "data.samples_per_group=12",
+    "data.boxes_per_image=3",
+    "trainer.max_epochs=2",
+    "scheduler.patience=0",
+    "optimizer._target_=torch.optim.SGD",  # Adam divides by gradients' size: rounding of zeros would become steps
+    "optimizer.lr=0.05",
+)
+
+
+def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "graysam.train", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+
+
+@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS)
+def test_two_ranks_equal_one_with_the_doubled_batch(toy_shards: Path, tmp_path: Path) -> None:
+    runs = {
+        "one": ["data.batch_size=8", "trainer.devices=1"],
+        "two": ["data.batch_size=4", "trainer.devices=2", "trainer.strategy=ddp"],
+    }
+    first, second = (overrides(toy_shards, tmp_path / name, *SETTINGS, *settings) for name, settings in runs.items())
+    assert run(compose_plain("train", first)) == 0
+    done = train(*second, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (logged(tmp_path / name, COLUMNS) for name in runs)
+    assert len(one["train/loss"]) == 6
+    for name in COLUMNS:
+        assert two[name].keys() == one[name].keys(), name
+        for step, value in one[name].items():
+            assert two[name][step] == pytest.approx(value, rel=2e-5, abs=1e-7), (name, step)
+    states = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for name in runs
+    ]
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """Return a process group of this process alone, in which sums over ranks change nothing."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_over_one_rank_is_pytorchs(one_rank: None, momentum: float | None) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.BatchNorm2d(5, eps=1e-3, momentum=momentum)
+    torch.nn.init.normal_(plain.weight)
+    ours = torch.nn.Sequential(torch.nn.BatchNorm2d(5, eps=1e-3, momentum=momentum))
+    ours[0].load_state_dict(plain.state_dict())
+    synchronise(ours, gpu=False)
+    assert type(ours[0]) is CrossRankBatchNorm2d
+    for training in (True, True, False):
+        plain.train(training)
+        ours.train(training)
+        images = torch.randn(3, 5, 4, 7) * 3 + 2
+        inputs = [images.clone().requires_grad_() for _ in range(2)]
+        outputs = [plain(inputs[0]), ours(inputs[1])]
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)
+        for output in outputs:
+            output.square().mul(torch.linspace(0, 1, 7)).sum().backward()
+        torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours[0].weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-4)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[f"0.{key}"], value)
+
+
+def test_synchronising_keeps_parameters_their_names_and_modes() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Sequential(torch.nn.BatchNorm2d(2).eval()))
+    before = dict(model.named_parameters())
+    synchronise(model, gpu=False)
+    assert type(model[1][0]) is CrossRankBatchNorm2d
+    assert not model[1][0].training
+    after = dict(model.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(after[name] is parameter for name, parameter in before.items())
+
+
+@pytest.mark.slow
+def test_two_ranks_stopped_by_a_signal_go_on_exactly(toy_shards: Path, tmp_path: Path) -> None:
+    settings = [*SETTINGS, "data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=4"]
+    assert train(*overrides(toy_shards, tmp_path / "whole", *settings), cwd=tmp_path).returncode == 0
+    broken = overrides(toy_shards, tmp_path / "broken", *settings)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "graysam.train", *broken], cwd=tmp_path, env=environment)
+    metrics = tmp_path / "broken" / "metrics" / "version_0" / "metrics.csv"
+    while process.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) > 5):
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(60) == 143
+    stored = torch.load(tmp_path / "broken" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 0 < stored < 24
+    assert train(*broken, cwd=tmp_path).returncode == 0
+    one, two = (logged(tmp_path / name, COLUMNS) for name in ("whole", "broken"))
+    assert len(one["train/loss"]) == 24
+    means = [run.pop("train/loss_epoch") for run in (one, two)]
+    assert two == one
+    assert means[1] == pytest.approx(means[0], rel=1e-6)  # sums over ranks are stored as one, so their order differs

@@ -1,0 +1,354 @@
+"""A student learns a teacher's embeddings: targets, cache, views, losses, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+
+from graysam.config.composing import compose_plain
+from graysam.data.augment import Tone
+from graysam.data.dataset import Batch
+from graysam.data.image_packing import pack_images
+from graysam.exporting.teacher import EncoderEngine, OpenVinoTeacher
+from graysam.models.pretrained import open_pretrained
+from graysam.train import check_inputs, prepare_data, prepare_distillation, prepare_module, run
+from graysam.training.distillation import Distillation, embedding_error
+from graysam.training.embedding_cache import EmbeddingCache
+from graysam.training.module import SamModule
+from graysam.training.teachers import VitTeacher
+from tests.support.commands import save_tiny_model
+from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
+from tests.support.metrics_files import logged
+from tests.support.tiny import overrides
+
+pytestmark = [
+    pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS),
+    pytest.mark.usefixtures("traced_once"),
+]
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("teacher") / "teacher.safetensors", filled=True)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of three images without masks."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "in" / "fundus").mkdir(parents=True)
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 256, (200, 256, 3), np.uint8)
+        cv2.imwrite(str(folder / "in" / "fundus" / f"{i}.png"), noise)
+    pack_images(folder / "in", folder / "shards", size=256, samples_per_shard=8)
+    return folder / "shards"
+
+
+def config(shards: Path, tmp_path: Path, teacher: Path, *more: str) -> dict[str, Any]:
+    given = (
+        "distillation=lite_medsam",
+        f"distillation.teacher.model={teacher}",
+        "distillation.teacher.precision=f32",
+        f"distillation.cache_dir={tmp_path / 'cache'}",
+        "distillation.cache_gb=1",
+        "data.views_per_group=6",
+        *more,
+    )
+    return compose_plain("train", overrides(shards, tmp_path / "run", *given))
+
+
+def prepared(config: dict[str, Any]) -> tuple[SamModule, Distillation, list[Batch]]:
+    torch.manual_seed(0)
+    distillation = prepare_distillation(config)
+    assert distillation is not None
+    data = prepare_data(config, distillation)
+    module = prepare_module(config, data, distillation)
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]  # no trainer is attached here
+    return module, distillation, list(data.train_dataloader())
+
+
+# ------------------------------------------------------------------ the loss
+def test_the_error_is_one_for_a_constant_and_zero_for_the_teachers_own() -> None:
+    teacher = torch.randn(4, 8, 16, 16, generator=torch.Generator().manual_seed(0)) * 3 + 5
+    mean = teacher.mean(dim=(0, 2, 3), keepdim=True).expand_as(teacher)
+    assert embedding_error(teacher, teacher).tolist() == [0] * 4
+    assert embedding_error(mean, teacher).mean().item() == pytest.approx(1)
+
+
+def test_masked_cells_weigh_more() -> None:
+    teacher = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    spread = (teacher - teacher.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+    student = teacher.clone()
+    student[..., 0, 0] += 1  # the one wrong cell, by 1 in every channel
+    masks = torch.zeros(1, 2, 16, 16, dtype=torch.bool)
+    masks[0, 0, :4, :4] = True
+    assert embedding_error(student, teacher, masks, 3.0).item() == pytest.approx(4 / (15 + 4) / spread.item())
+    assert embedding_error(student, teacher, masks, 0.0).item() == pytest.approx(1 / 16 / spread.item())
+    masks[0, 0, 0:2, :4] = False  # half of the cell is left
+    assert embedding_error(student, teacher, masks, 3.0).item() == pytest.approx(2.5 / (15 + 2.5) / spread.item())
+
+
+# ------------------------------------------------------------------ teachers
+def test_the_engine_embeds_as_torch_does(teacher_file: Path, threads: None) -> None:
+    teacher = OpenVinoTeacher(model=str(teacher_file), precision="f32", threads=1)
+    images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = open_pretrained(str(teacher_file), lambda name: {}).model.encode(images)
+    found = teacher.embed(images)
+    assert (found.dtype, found.shape) == (torch.float16, expected.shape)
+    assert (found - expected).abs().max() < 2e-3 * expected.abs().max()
+
+
+def test_an_embedding_is_not_overwritten_by_the_next(teacher_file: Path) -> None:
+    model = open_pretrained(str(teacher_file), lambda name: {}).model
+    engine = EncoderEngine(model, 256, precision="f32", threads=1)
+    first = engine(np.zeros((3, 256, 256), np.float32))
+    before = first.copy()
+    engine(np.ones((3, 256, 256), np.float32))
+    assert (first == before).all()
+
+
+def test_other_precisions_are_refused(teacher_file: Path) -> None:
+    with pytest.raises(ValueError, match="bf16 or f32"):
+        OpenVinoTeacher(model=str(teacher_file), precision="int8", threads=None)
+
+
+@pytest.mark.slow
+def test_sams_vit_b_is_read_by_its_own_names(tmp_path: Path) -> None:
+    """360 MB of weights, and a network of 1024 px."""
+    network = timm.create_model("samvit_base_patch16", pretrained=False, num_classes=0).eval()
+    state = {
+        f"image_encoder.{key.replace('.mlp.fc', '.mlp.lin')}": value for key, value in network.state_dict().items()
+    }
+    assert "image_encoder.blocks.0.mlp.lin1.weight" in state  # as in SAM's and MedSAM's files
+    assert "image_encoder.neck.3.weight" in state
+    torch.save({**state, "mask_decoder.iou_token.weight": torch.zeros(1, 256)}, tmp_path / "vit_b.pth")
+    teacher = VitTeacher(weights=str(tmp_path / "vit_b.pth"), device="cpu")
+    images = torch.rand(1, 3, 256, 256)
+    large = torch.nn.functional.interpolate(images, (1024, 1024), mode="bilinear", align_corners=False)
+    with torch.inference_mode():
+        expected = network.forward_features(large)
+    found = teacher.embed(images)
+    assert found.shape == (1, 256, 64, 64)
+    assert torch.equal(found, expected.half())
+
+
+@pytest.mark.slow
+def test_other_weights_are_no_vit_b(tmp_path: Path) -> None:
+    torch.save({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"no ViT-B of SAM or MedSAM \(first difference: .*\); give medsam_vit_b\.pth"):
+        VitTeacher(weights=str(tmp_path / "part.pth"), device="cpu")
+
+
+# ------------------------------------------------------------------ the cache
+def test_the_cache_gives_back_what_it_was_given_within_its_budget(tmp_path: Path) -> None:
+    embedding = torch.randn(4, 8, 8).half()
+    cache = EmbeddingCache(tmp_path / "c", 2 * (embedding.numel() * 2 + 128))
+    for name in ("a", "b", "c"):
+        cache.write(name, embedding)
+    assert torch.equal(cache.read("a"), embedding)  # type: ignore[arg-type]
+    assert cache.read("c") is None  # over the budget
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["a.npy", "b.npy"]
+    assert sum(path.stat().st_size for path in (tmp_path / "c").iterdir()) <= cache.budget_bytes
+    assert EmbeddingCache(tmp_path / "c", 10**6).used_bytes == cache.used_bytes
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00damaged"])
+def test_a_damaged_embedding_counts_as_absent(tmp_path: Path, content: bytes) -> None:
+    cache = EmbeddingCache(tmp_path / "c", 10**6)
+    (tmp_path / "c" / "a.npy").write_bytes(content)
+    assert cache.read("a") is None
+    cache.write("a", torch.ones(2).half())
+    assert torch.equal(cache.read("a"), torch.ones(2).half())  # type: ignore[arg-type]
+
+
+def test_without_a_budget_nothing_is_made(tmp_path: Path) -> None:
+    EmbeddingCache(tmp_path / "c", 0).write("a", torch.ones(2))
+    assert not (tmp_path / "c").exists()
+
+
+# ------------------------------------------------------------------ views and targets
+def test_targets_belong_to_their_images_and_come_from_the_cache_later(
+    toy_shards: Path, pictures: Path, tmp_path: Path, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the student's channels are other ones, and images are changed before."""
+    given = config(
+        toy_shards,
+        tmp_path,
+        teacher_file,
+        f"data.further_shards=[{pictures}]",
+        "channels=perona_malik",
+        "augment=distill",
+    )
+    _, distillation, batches = prepared(given)
+    assert {group for batch in batches for group in batch.groups} == {"US", "CT_toy", "unlabelled_fundus"}
+    for batch in batches:
+        assert batch.teacher_images is not None
+        assert torch.equal(distillation.targets(batch), distillation.teacher.embed(batch.teacher_images).float())
+    stored = len(list((tmp_path / "cache").rglob("*.npy")))
+    assert stored == len({view for batch in batches for view in batch.views})
+
+    _, again, batches = prepared(given)  # another process or run
+    monkeypatch.setattr(again.teacher, "embed", None)
+    for batch, target in zip(batches, [distillation.targets(batch) for batch in batches], strict=True):
+        assert torch.equal(again.targets(batch), target)
+
+
+def test_a_view_is_the_same_image_in_every_epoch_and_boxes_are_not(
+    toy_shards: Path, tmp_path: Path, teacher_file: Path
+) -> None:
+    given = config(
+        toy_shards, tmp_path, teacher_file, "augment=distill", "jitter=released", "data.samples_per_group=20"
+    )
+    data = prepare_data(given, prepare_distillation(given))
+    images: dict[str, torch.Tensor] = {}
+    boxes: dict[str, set[str]] = {}
+    for epoch in range(2):
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        for batch in loader:
+            for view, image, box in zip(batch.views, batch.images, batch.boxes, strict=True):
+                assert torch.equal(images.setdefault(view, image), image)
+                boxes.setdefault(view, set()).add(str(box.tolist()))
+    groups = data._reader().index.groups
+    views = {name: {v for v in images if groups[int(v.split("-")[0])] == name} for name in ("US", "CT_toy")}
+    assert {name: len(found) for name, found in views.items()} == {"US": 7, "CT_toy": 6}  # 7 x 1 and 3 x 2
+    assert len({str(image.sum()) for image in images.values()}) == len(images)
+    assert max(len(found) for found in boxes.values()) > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [("data.views_per_group=12", True), ("data.boxes_per_image=2", False), ("augment=flips", False), ("seed=5", False)],
+)
+def test_other_images_have_another_place_in_the_cache(
+    toy_shards: Path, tmp_path: Path, teacher_file: Path, change: str, same: bool
+) -> None:
+    folders = []
+    for more in ((), (change,)):
+        given = config(toy_shards, tmp_path, teacher_file, *more)
+        distillation = prepare_distillation(given)
+        assert distillation is not None
+        prepare_data(given, distillation)
+        assert distillation.cache is not None
+        folders.append(distillation.cache.folder)
+    assert (folders[0] == folders[1]) is same
+
+
+def test_tone_keeps_places_and_turns_round_now_and_then() -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    rng = np.random.default_rng(0)
+    unchanged, masks = Tone(max_gamma=1, max_tint=1, negative=0)(image, [], rng)
+    assert (unchanged == image).all()
+    assert masks == []
+    assert (Tone(max_gamma=1, max_tint=1, negative=1)(image, [], rng)[0] == 255 - image).all()
+    brighter = [Tone(max_gamma=2, max_tint=1, negative=0)(image, [], rng)[0] for _ in range(20)]
+    assert all((np.diff(changed.ravel().astype(int)) >= 0).all() and changed[0, 0] == 0 for changed in brighter)
+    assert len({changed.tobytes() for changed in brighter}) == 20
+    colour = np.repeat(image[..., None], 3, axis=2)
+    tinted = Tone(max_gamma=1, max_tint=1.5, negative=0)(colour, [], rng)[0]
+    assert (tinted[..., 0] != tinted[..., 1]).any()
+
+
+# ------------------------------------------------------------------ training
+def test_a_step_of_distillation_moves_the_encoder_alone(toy_shards: Path, tmp_path: Path, teacher_file: Path) -> None:
+    module, _, batches = prepared(config(toy_shards, tmp_path, teacher_file, "frozen=[prompt_encoder,mask_decoder]"))
+    before = {key: value.clone() for key, value in module.model.state_dict().items()}
+    optimizer = module.configure_optimizers()["optimizer"]
+    module.train()
+    module.training_step(batches[0], 0).backward()
+    optimizer.step()
+    moved = {key for key, value in module.model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved
+    assert all(key.startswith("image_encoder.") for key in moved)
+
+
+def test_the_loss_is_the_weighted_sum(toy_shards: Path, pictures: Path, tmp_path: Path, teacher_file: Path) -> None:
+    more = (f"data.further_shards=[{pictures}]", "distillation.weight=0.5", "distillation.segmentation_weight=2")
+    module, distillation, batches = prepared(config(toy_shards, tmp_path, teacher_file, *more))
+    batch = next(b for b in batches if 0 < b.valid.sum() < b.valid.numel())
+    module.train()
+    torch.manual_seed(1)
+    loss = module.training_step(batch, 0).item()
+    embedding = module.model.encode(batch.images)
+    logits, iou = module.model.decode(embedding, batch.boxes)
+    error = embedding_error(embedding, distillation.targets(batch), batch.masks, distillation.mask_weight).mean()
+    segmentation = module.loss(logits, iou, batch.masks).total[batch.valid].mean()
+    assert loss == pytest.approx((0.5 * error + 2 * segmentation).item(), rel=1e-4)
+
+
+def test_a_batch_without_any_label_still_gives_every_gradient(
+    toy_shards: Path, pictures: Path, tmp_path: Path, teacher_file: Path
+) -> None:
+    more = (f"data.further_shards=[{pictures}]", "distillation.segmentation_weight=1", "data.leave_out=[US,CT]")
+    module, _, batches = prepared(config(toy_shards, tmp_path, teacher_file, *more))
+    assert not batches[0].valid.any()
+    loss = module.training_step(batches[0], 0)
+    loss.backward()
+    assert loss.isfinite()
+    assert [name for name, p in module.model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_learning_rates_by_part(toy_shards: Path, tmp_path: Path, teacher_file: Path) -> None:
+    more = ("+lr_factors={mask_decoder: 0.2, mask_decoder.transformer: 0.5}", "optimizer.lr=0.01")
+    module, _, _ = prepared(config(toy_shards, tmp_path, teacher_file, *more))
+    optimizer = module.configure_optimizers()["optimizer"]
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in module.model.named_parameters():
+        if parameter.requires_grad:
+            factor = 0.5 if name.startswith("mask_decoder.transformer.") else 0.2 if "mask_decoder" in name else 1
+            assert rates[id(parameter)] == pytest.approx(0.01 * factor), name
+
+
+def test_an_unknown_part_has_no_learning_rate(toy_shards: Path, tmp_path: Path, teacher_file: Path) -> None:
+    with pytest.raises(ValueError, match="lr_factors: the model has no part named mask_dekoder"):
+        prepared(config(toy_shards, tmp_path, teacher_file, "+lr_factors.mask_dekoder=0.2"))
+
+
+def test_a_run_learns_the_teacher_and_another_starts_from_its_checkpoint(
+    toy_shards: Path, pictures: Path, tmp_path: Path, teacher_file: Path
+) -> None:
+    more = (
+        f"data.further_shards=[{pictures}]",
+        "monitor=val/embedding_error",
+        "frozen=[prompt_encoder,mask_decoder]",
+        "trainer.max_epochs=4",
+        "data.samples_per_group=8",
+        "optimizer.lr=5e-3",
+        "trainer.precision=bf16-mixed",
+    )
+    given = config(toy_shards, tmp_path, teacher_file, *more)
+    check_inputs(given)
+    assert run(given) == 0
+    names = ("train/embedding_error_epoch", "val/embedding_error")
+    train, val = (list(values.values()) for values in logged(tmp_path / "run", names).values())
+    assert (len(train), len(val)) == (4, 4)
+    assert train[-1] < 0.8 * train[0]
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    more = (f"weights={best}", "distillation.segmentation_weight=1", f"run_dir={tmp_path / 'run2'}")
+    assert run(config(toy_shards, tmp_path, teacher_file, *more)) == 0
+
+
+def test_images_without_masks_need_a_teacher(toy_shards: Path, pictures: Path, tmp_path: Path) -> None:
+    given = compose_plain("train", overrides(toy_shards, tmp_path / "run", f"data.further_shards=[{pictures}]"))
+    with pytest.raises(ValueError, match="add distillation=lite_medsam"):
+        prepare_data(given)
+
+
+def test_missing_shards_are_named_before_anything_runs(toy_shards: Path, tmp_path: Path) -> None:
+    given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.further_shards=[nowhere]"))
+    with pytest.raises(ValueError, match=r"no shards in nowhere: pack them"):
+        check_inputs(given)
+
+
+def test_what_is_left_out_is_not_drawn_but_validated(toy_shards: Path, tmp_path: Path) -> None:
+    given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.leave_out=[CT]"))
+    data = prepare_data(given)
+    assert {group for batch in data.train_dataloader() for group in batch.groups} == {"US"}
+    assert {item.group for item in data.validation_set()} == {"US", "CT_toy"}
+    with pytest.raises(ValueError, match=r"data\.leave_out: no training samples of a group or modality XR"):
+        prepare_data(compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.leave_out=[XR]")))
