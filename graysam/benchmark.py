@@ -25,8 +25,8 @@ from graysam.benchmarking.timing import Repeats
 from graysam.imaging.presets import scheme_names
 from graysam.metrics.challenge import CaseMetrics, macro_average
 from graysam.system.extras import require
-from graysam.system.files import replacing, write_document
-from graysam.system.terminal import BAD_INPUT, FAILED, one_line, words
+from graysam.system.files import replacing, write_json_file
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
 
 SLICES = 16  # of volumes; with it and the peer a run takes about ten minutes on two cores
 ALL_SLICES = sys.maxsize
@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for JSON, Markdown and charts")
     add("--input", type=Path, metavar="DIR", help="folder of case files instead of the paper's 14 cases")
     add("--gts", type=Path, metavar="DIR", help="folder of their masks (default: the input's `gts` beside its `imgs`)")
-    add("--cases", type=words, default=[], metavar="A,B", help="only cases whose names hold one of these words")
-    add("--contenders", type=words, default=[], metavar="A,B", help=f"of {', '.join(CONTENDERS)}; default: all")
+    add("--cases", type=parse_list, default=[], metavar="A,B", help="only cases whose names hold one of these words")
+    add("--contenders", type=parse_list, default=[], metavar="A,B", help=f"of {', '.join(CONTENDERS)}; default: all")
     add("--l0", metavar="FILE", help="weights of the L0 rows, such as graysam_l0; without them left out")
     add("--channels", choices=scheme_names(), help="channel scheme of --l0 where the file does not say it")
     add("--bundle", type=_pair, action="append", default=[], metavar="NAME=DIR", help="the bundle a contender runs")
@@ -54,7 +54,13 @@ def parser() -> argparse.ArgumentParser:
     add("--repeats", type=_count, default=7, help="most timed runs a case (default: 7)")
     add("--repeat-seconds", type=float, default=3.0, help="repeat while runs fit into so many seconds (default: 3)")
     add("--cold", type=int, default=0, metavar="N", help="also time N processes a command, from start to end")
-    add("--cold-cases", type=words, default=list(COLD_CASES), metavar="A,B", help=f"default: {','.join(COLD_CASES)}")
+    add(
+        "--cold-cases",
+        type=parse_list,
+        default=list(COLD_CASES),
+        metavar="A,B",
+        help=f"default: {','.join(COLD_CASES)}",
+    )
     add("--no-check", action="store_true", help="do not hold LiteMedSAM's masks against graysam's")
     add("--no-peaks", action="store_true", help="do not measure the machine's peak and the encoders alone")
     return found
@@ -145,7 +151,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[CaseSource], list[Entry], 
 def write(document: dict[str, Any], folder: Path) -> list[str]:
     """Write the document, its tables and its charts; return notes on what was not written."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_document(folder / "benchmark.json", document)
+    write_json_file(folder / "benchmark.json", document)
     with replacing(folder / "benchmark.md") as temporary:
         temporary.write_text(markdown(document), encoding="utf-8")
     if importlib.util.find_spec("matplotlib") is None:

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names
 from graysam.inference import telemetry
-from graysam.inference.locating import DEFAULT_KIND, bundle_path, shipped_models
+from graysam.inference.locating import DEFAULT_KIND, exported_path, shipped_models
 from graysam.inference.stopwatch import Stopwatch, TimedBackend, seconds_since_start
 from graysam.inference.volume import Backend, segment
 from graysam.io.cases import Case, CaseError, read_input_case, write_segs
 from graysam.system.extras import require
-from graysam.system.prefetch import Overlapped
+from graysam.system.prefetch import Prefetcher
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -150,17 +150,17 @@ def open_torch(arguments: argparse.Namespace) -> Model:
 
 def open_openvino(arguments: argparse.Namespace, path: Path) -> Model:
     """Load a bundle's folder for the OpenVINO runtime; ValueError where that cannot be."""
-    from graysam.inference.predictor import Session
+    from graysam.inference.predictor import Predictor
 
-    session = Session(
+    predictor = Predictor(
         path,
         precision=arguments.precision,
         threads=arguments.threads,
         channels=arguments.channels,
         cache=not arguments.no_cache,
     )
-    print(f"{session.bundle.name} {session.bundle.kind} from {session.bundle.path}")
-    return Model(session.backend, session.scheme, session.bundle.size)
+    print(f"{predictor.exported.name} {predictor.exported.kind} from {predictor.exported.path}")
+    return Model(predictor.backend, predictor.scheme, predictor.exported.size)
 
 
 def export(arguments: argparse.Namespace, folder: Path) -> None:
@@ -190,7 +190,7 @@ def open_model(arguments: argparse.Namespace, watch: Stopwatch) -> Model:
     if arguments.runtime == "torch":
         model = open_torch(arguments)
     else:
-        path = bundle_path(arguments.model, arguments.precision, arguments.channels)
+        path = exported_path(arguments.model, arguments.precision, arguments.channels)
         watch.lap("imports")
         if not path.is_dir():
             export(arguments, path)
@@ -236,7 +236,7 @@ def write_case(arguments: argparse.Namespace, path: Path, case: Case, segs: NDAr
 
 
 def segment_all(
-    arguments: argparse.Namespace, paths: Sequence[Path], cases: Overlapped[Path, Case], model: Model, watch: Stopwatch
+    arguments: argparse.Namespace, paths: Sequence[Path], cases: Prefetcher[Path, Case], model: Model, watch: Stopwatch
 ) -> list[str]:
     """Segment all cases and return a line for each that failed."""
     failures: list[str] = []
@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.threads is not None:
                 cv2.setNumThreads(arguments.threads)
             read = partial(read_input_case, z_max_inclusive=arguments.z_max == "inclusive")
-            cases = stack.enter_context(Overlapped(paths, read))
+            cases = stack.enter_context(Prefetcher(paths, read))
             model = open_model(arguments, watch)
             for folder in (arguments.output, arguments.overlay):
                 if folder is not None:

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from graysam.imaging.presets import scheme_names
-from graysam.inference.predictor import Session
+from graysam.inference.predictor import Predictor
 from graysam.io.cases import read_gts, read_input_case
 from graysam.reproduction.probing import CHANGES, probe_case
-from graysam.system.files import write_document
+from graysam.system.files import write_json_file
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
 
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{arguments.input} holds no .npz file")
         if arguments.output.is_dir():
             raise ValueError(f"-o {arguments.output} is a folder; required: a file's name, such as probe.json")
-        session = Session(
+        predictor = Predictor(
             arguments.model, precision=arguments.precision, threads=arguments.threads, channels=arguments.channels
         )
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             case = read_input_case(path)
             gts, _ = read_gts(arguments.gts / path.name)
             objects += [
-                asdict(found) for found in probe_case(case, gts, session.backend, session.scheme, session.bundle.size)
+                asdict(found)
+                for found in probe_case(case, gts, predictor.backend, predictor.scheme, predictor.exported.size)
             ]
         except (ValueError, OSError) as error:
             problems.append(f"{path.stem}: {one_line(error)}")
-    document = {"name": session.bundle.name, "kind": session.bundle.kind, "changes": CHANGES, "objects": objects}
-    write_document(arguments.output, document)
+    document = {
+        "name": predictor.exported.name,
+        "kind": predictor.exported.kind,
+        "changes": CHANGES,
+        "objects": objects,
+    }
+    write_json_file(arguments.output, document)
     print(f"{arguments.output}: {len(objects)} objects of {len(paths) - len(problems)} cases")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

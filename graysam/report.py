@@ -29,7 +29,7 @@ from graysam.reporting.runs import read_run
 from graysam.reporting.tables import report
 from graysam.system.extras import require
 from graysam.system.files import replacing
-from graysam.system.terminal import BAD_INPUT, FAILED, one_line, words
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
 
 NAME = "report"  # of the files in the report's folder
 
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--over",
-        type=words,
+        type=parse_list,
         default=[],
         metavar="MODALITY,...",
         help="of these modalities alone are the differences' macro averages, e.g. CT,MR,PET,US; default: of all",

@@ -57,11 +57,11 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a bundle that segments what is bright in a box; not to be altered."""
-    from tests.support.exported_models import write_tiny_bundle
+    from tests.support.exported_models import write_tiny_exported
 
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
+    return write_tiny_exported(tmp_path_factory.mktemp("bundles") / "tiny").path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.inference.exported_model import Bundle
+from graysam.inference.exported_model import ExportedModel
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]  # image and boxes
 
@@ -20,7 +20,7 @@ class Engine:
     read: Callable[[Path], Arrays]
     segment: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
     write: Callable[[Path, NDArray[Any]], None]
-    bundle: Bundle | None = None
+    bundle: ExportedModel | None = None
 
 
 def open_engine(kind: str, *, threads: int, bundle: Path | None) -> Engine:
@@ -84,18 +84,18 @@ def _torch(threads: int, bundle: Path | None) -> Engine:
 
 
 def _bundle(threads: int, bundle: Path | None) -> Engine:
-    from graysam.inference.predictor import Session
+    from graysam.inference.predictor import Predictor
 
-    session = Session(_given(bundle), threads=threads, cache=False)
-    return Engine(_read, session.segment, _write, session.bundle)
+    predictor = Predictor(_given(bundle), threads=threads, cache=False)
+    return Engine(_read, predictor.predict, _write, predictor.exported)
 
 
 def _one_box(threads: int, bundle: Path | None) -> Engine:
     from graysam.benchmarking.one_box import segment_one_by_one
-    from graysam.inference.exported_model import read_bundle
+    from graysam.inference.exported_model import read_exported
     from graysam.inference.openvino_backend import OpenVinoBackend
 
-    opened = read_bundle(_given(bundle))
+    opened = read_exported(_given(bundle))
     backend = OpenVinoBackend(opened, threads=threads, cache_dir=None)
     return Engine(
         _read,

@@ -1,7 +1,7 @@
 """Times of the kinds, taken in a fresh process with a fixed number of threads.
 
 A process that has trained holds large pools of memory and threads, and torch's number of threads is best set before its
-first work. So `time_kinds` starts `python -m graysam.benchmarking.method_timing request.json`, which rebuilds the model
+first work. So `time_methods` starts `python -m graysam.benchmarking.method_timing request.json`, which rebuilds the model
 from its checkpoint, opens every kind and prints JSON, one object a line: first its threads, then each measurement.
 The kinds take turns on every image, so that whatever else the machine does falls on all of them alike.
 """
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from graysam.exporting.methods import KINDS, restore
 from graysam.inference.volume import Backend, decode_all
-from graysam.system.terminal import BAD_INPUT, last_words, one_line, progress
+from graysam.system.terminal import BAD_INPUT, exit_reason, one_line, progress
 
 Float32 = NDArray[np.float32]
 MEASURES = ("encoder_ms", "decoder_ms", "image_ms")
@@ -39,7 +39,7 @@ class Times:
     by_kind: dict[str, dict[str, dict[str, float]]]
 
 
-def time_kinds(
+def time_methods(
     checkpoint: Path,
     kinds: Sequence[str],
     prompts: Sequence[tuple[Float32, Float32]],
@@ -97,7 +97,7 @@ def time_kinds(
                 process.kill()
             if code:
                 words.seek(0)
-                raise ChildProcessError(f"timing {', '.join(kinds)} failed: {last_words(words.read(), code)}")
+                raise ChildProcessError(f"timing {', '.join(kinds)} failed: {exit_reason(words.read(), code)}")
     process_facts, *rows = (json.loads(line) for line in lines)
     counted = rows[measured * warmup :]
     by_kind = {kind: _spread([row for row in counted if row["kind"] == kind]) for kind in kinds}

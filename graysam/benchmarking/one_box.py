@@ -63,5 +63,5 @@ def _box_of(labels: UInt16, size: int) -> Float32 | None:
 def _native(logits: Float32, canvas: Canvas) -> Float32:
     if len(logits) != canvas.size:
         logits = np.asarray(cv2.resize(logits, (canvas.size, canvas.size), interpolation=cv2.INTER_LINEAR))
-    covered = logits[: canvas.resized_height, : canvas.resized_width]
-    return np.asarray(cv2.resize(covered, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR))
+    valid_size = logits[: canvas.resized_height, : canvas.resized_width]
+    return np.asarray(cv2.resize(valid_size, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR))

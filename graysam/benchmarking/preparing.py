@@ -15,8 +15,8 @@ from graysam.benchmarking.contenders import PLAIN, Contender
 from graysam.benchmarking.processes import run_to_end
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
-from graysam.inference.exported_model import is_bundle, write_bundle
-from graysam.inference.locating import bundle_path
+from graysam.inference.exported_model import is_exported, write_exported
+from graysam.inference.locating import exported_path
 from graysam.system.extras import require
 from graysam.system.terminal import BAD_INPUT, one_line
 
@@ -42,8 +42,8 @@ def prepare(contender: Contender, *, l0: str | None, channels: str | None, bundl
         return bundles[contender.name]
     model = {"l0": str(l0), "l1": L1}.get(contender.model, contender.model)
     chosen = channels if contender.model == "l0" else None
-    path = bundle_path(model, contender.kind, chosen)
-    if not is_bundle(path):
+    path = exported_path(model, contender.kind, chosen)
+    if not is_exported(path):
         print(f"{model} is exported as {contender.kind}, once, into {path}", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "graysam.benchmarking.preparing", model, contender.kind, str(path)]
         run_to_end([*command, *([chosen] if chosen else [])])
@@ -75,7 +75,7 @@ def _export_plain(model: str, channels: str | None, path: Path) -> None:
         "size": source.size,
         "channels": scheme_to_dict(source.scheme),
     }
-    write_bundle(path, description=description, write_graphs=partial(save_graphs, graphs, half_precision=False))
+    write_exported(path, description=description, write_graphs=partial(save_graphs, graphs, half_precision=False))
 
 
 def _from_file(model: str, channels: str | None) -> _Source:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-from graysam.system.terminal import last_words
+from graysam.system.terminal import exit_reason
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _ENDING_SECONDS = 5.0  # a worker gets to end by itself
@@ -78,7 +78,9 @@ class Worker:
         line = self.process.stdout.readline()
         if not line.endswith("\n"):  # the end of its output, perhaps in the middle of an answer
             self.close()
-            raise ContenderError(last_words(self.words.read_text(errors="replace"), self.process.returncode), gone=True)
+            raise ContenderError(
+                exit_reason(self.words.read_text(errors="replace"), self.process.returncode), gone=True
+            )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise ContenderError(answer["error"], gone=False)
@@ -132,7 +134,7 @@ def run_timed(command: Sequence[str], variables: Mapping[str, str], words: Path)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sink, text=True, env=dict(variables))
         seconds = time.perf_counter() - start
     if done.returncode:
-        raise ContenderError(last_words(words.read_text(errors="replace"), done.returncode), gone=True)
+        raise ContenderError(exit_reason(words.read_text(errors="replace"), done.returncode), gone=True)
     return seconds, done.stdout
 
 
@@ -150,4 +152,4 @@ def run_to_end(command: Sequence[str]) -> None:
             print(line, end="", file=sys.stderr, flush=True)
             last = line if line.strip() else last
     if process.returncode:
-        raise ContenderError(last_words(last, process.returncode), gone=True)
+        raise ContenderError(exit_reason(last, process.returncode), gone=True)

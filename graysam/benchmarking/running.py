@@ -20,7 +20,7 @@ from graysam.benchmarking.machine import describe
 from graysam.benchmarking.processes import ContenderError, Worker, environment
 from graysam.benchmarking.results import FORMAT, as_rows, describe_case
 from graysam.benchmarking.timing import Repeats, Result, Runner, time_case, warm_up
-from graysam.inference.exported_model import read_bundle
+from graysam.inference.exported_model import read_exported
 from graysam.system.terminal import one_line, progress
 
 Say = Callable[[str], None]
@@ -112,7 +112,7 @@ def _described(entry: Entry) -> dict[str, Any]:
 def _bundle_facts(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"folder": path.name}  # not where it lies: records are read elsewhere
     with suppress(ValueError):  # which the contender's own process will run into, and tell
-        description = read_bundle(path).description
+        description = read_exported(path).description
         facts |= {key: description.get(key) for key in ("name", "kind", "precision", "size", "source")}
     return facts
 

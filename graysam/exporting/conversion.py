@@ -28,7 +28,7 @@ def convert(model: Sam, size: int, *, half_precision: bool) -> dict[str, ov.Mode
             in bfloat16 or less anyway.
 
     Returns:
-        `encoder` (images -> embedding), `box_tokens` (boxes -> tokens), `box_decoder` (tokens, embedding and covered ->
+        `encoder` (images -> embedding), `box_tokens` (boxes -> tokens), `box_decoder` (tokens, embedding and valid_size ->
         logits, iou); see `graysam.exporting.encoder_graph` and `graysam.exporting.decoder_graph`.
     """
     network = private_copy(model)
@@ -48,8 +48,8 @@ def convert(model: Sam, size: int, *, half_precision: bool) -> dict[str, ov.Mode
         "box_tokens": _trace(tokens_of, {"boxes": boxes}, {"boxes": [-1, 4]}, ["tokens"]),
         "box_decoder": _trace(
             BoxDecoder(network),
-            {"tokens": tokens, "embedding": embedding, "covered": torch.tensor([60, 61])},
-            {"tokens": [-1, *tokens.shape[1:]], "embedding": [1, cells, dim], "covered": [2]},
+            {"tokens": tokens, "embedding": embedding, "valid_size": torch.tensor([60, 61])},
+            {"tokens": [-1, *tokens.shape[1:]], "embedding": [1, cells, dim], "valid_size": [2]},
             ["logits", "iou"],
         ),
     }

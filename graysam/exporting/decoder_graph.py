@@ -116,7 +116,7 @@ class _Block(nn.Module):
 class BoxDecoder(nn.Module):
     """Segment what N boxes of one image hold.
 
-    tokens (N,7,256) of `BoxTokens`, embedding (1,HW,256), and covered (2,) int64: the rows R and columns C of cells
+    tokens (N,7,256) of `BoxTokens`, embedding (1,HW,256), and valid_size (2,) int64: the rows R and columns C of cells
     that the image covers on its padded square, None for all -> logits (N,4R,4C), predicted IoU (N,). Attention sees
     every cell; but a mask is needed only where the image is, and the upscaling works cell by cell.
     """
@@ -138,9 +138,9 @@ class BoxDecoder(nn.Module):
         self.upscaling = CellUpscaling(decoder.output_upscaling)
 
     def forward(
-        self, tokens: Tensor, embedding: Tensor, covered: Tensor | tuple[int, int] | None = None
+        self, tokens: Tensor, embedding: Tensor, valid_size: Tensor | tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        covered = (self.side, self.side) if covered is None else covered
+        valid_size = (self.side, self.side) if valid_size is None else valid_size
         token_position = tokens
         cells = embedding + self.dense
         placed = cells + self.position
@@ -149,15 +149,15 @@ class BoxDecoder(nn.Module):
             placed = cells + self.position
         chosen = (tokens + token_position)[:, :2]  # the IoU token and mask token 0
         tokens = self.last_norm(tokens[:, :2] + self.last_to_image(chosen, placed, cells))
-        wanted = cells.unflatten(1, (self.side, self.side))[:, : covered[0], : covered[1]]
-        logits = self.upscaling(wanted, self.mask_head(tokens[:, 1]), covered)
+        wanted = cells.unflatten(1, (self.side, self.side))[:, : valid_size[0], : valid_size[1]]
+        logits = self.upscaling(wanted, self.mask_head(tokens[:, 1]), valid_size)
         return logits, self.iou_head(tokens[:, 0])[:, 0]
 
 
 class CellUpscaling(nn.Module):
     """The mask decoder's upscaling and its product with the mask head's weights, as products cell by cell.
 
-    Cells (N,R,C,dim), weights (N,dim/8) and covered, R and C once more -> logits (N,4R,4C), row by row. Both transposed
+    Cells (N,R,C,dim), weights (N,dim/8) and valid_size, R and C once more -> logits (N,4R,4C), row by row. Both transposed
     convolutions are matrix products: `first` (dim,dim), whose columns are 4 pixels (y, x) of dim/4 channels, and
     `second` (dim/4,dim/2), 4 pixels of dim/8. The LayerNorm between subtracts a mean over channels; that is linear and
     stands in `first` already.
@@ -175,13 +175,13 @@ class CellUpscaling(nn.Module):
         weight, bias = _as_linear(layers[3])  # type: ignore[arg-type]
         self.second, self.second_bias = nn.Parameter(weight.flatten(1)), nn.Parameter(bias.repeat(4))
 
-    def forward(self, cells: Tensor, weights: Tensor, covered: Tensor | tuple[int, int]) -> Tensor:
+    def forward(self, cells: Tensor, weights: Tensor, valid_size: Tensor | tuple[int, int]) -> Tensor:
         x = (cells @ self.first + self.first_bias).unflatten(-1, (4, -1))
         variance = (x * x).mean(dim=-1, keepdim=True)
         x = F.gelu(x * torch.rsqrt(variance + self.norm.eps) * self.norm.weight + self.norm.bias)
         x = F.gelu(x.flatten(1, 3) @ self.second + self.second_bias)  # (N, RC*4, 4*32)
         x = x.unflatten(-1, (4, -1)).flatten(1, 2) @ weights[:, :, None]
-        rows, columns = covered  # not the shape of `cells`: a ShapeOf there would keep all before it in float32
+        rows, columns = valid_size  # not the shape of `cells`: a ShapeOf there would keep all before it in float32
         x = x.reshape(-1, rows, columns, 2, 2, 2, 2)  # cell's row, column; first upscaling's y, x; second's y, x
         return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * rows, 4 * columns)
 

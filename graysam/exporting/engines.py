@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graysam.exporting.method import Prepared, Workplace
 from graysam.imaging.presets import scheme_to_dict
-from graysam.inference.exported_model import Bundle, read_bundle, write_bundle
+from graysam.inference.exported_model import ExportedModel, read_exported, write_exported
 from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.inference.volume import Backend
 from graysam.models.sam import Sam
@@ -30,7 +30,7 @@ def _not_installed(*packages: str) -> str | None:
     return f"{', '.join(missing)} {verb} not installed: pip install '.[quantize]'" if missing else None
 
 
-def _store(place: Workplace, kind: str, precision: str, write_graphs: Any) -> Bundle:
+def _store(place: Workplace, kind: str, precision: str, write_graphs: Any) -> ExportedModel:
     description = {
         "name": kind,
         "kind": kind,
@@ -38,10 +38,10 @@ def _store(place: Workplace, kind: str, precision: str, write_graphs: Any) -> Bu
         "size": place.size,
         "channels": scheme_to_dict(place.scheme),
     }
-    return write_bundle(place.folder, description=description, write_graphs=write_graphs)
+    return write_exported(place.folder, description=description, write_graphs=write_graphs)
 
 
-def _prepared(bundle: Bundle, backend: Backend, layers: frozenset[str]) -> Prepared:
+def _prepared(bundle: ExportedModel, backend: Backend, layers: frozenset[str]) -> Prepared:
     files: Mapping[str, Any] = bundle.description["files"]
     return Prepared(backend, layers, sum(facts["bytes"] for facts in files.values()))
 
@@ -87,7 +87,7 @@ def reopen_openvino(model: Sam, folder: Path, threads: int) -> Backend:
     """Open a stored bundle; the Sam is not needed."""
     from graysam.inference.openvino_backend import OpenVinoBackend
 
-    return OpenVinoBackend(read_bundle(folder), threads=threads, cache_dir=None)
+    return OpenVinoBackend(read_exported(folder), threads=threads, cache_dir=None)
 
 
 def _converted(model: Sam, place: Workplace) -> tuple[dict[str, Any], dict[str, str | None]]:
@@ -179,7 +179,7 @@ def reopen_onnxruntime(model: Sam, folder: Path, threads: int) -> Backend:
     """Open a stored bundle; the Sam is not needed."""
     from graysam.inference.onnx_backend import OnnxBackend
 
-    return OnnxBackend(read_bundle(folder), threads=threads)
+    return OnnxBackend(read_exported(folder), threads=threads)
 
 
 def _quantize_dynamic(given: Path, target: Path) -> dict[str, AnyArray]:

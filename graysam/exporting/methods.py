@@ -154,7 +154,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def check_kinds(names: Sequence[str]) -> None:
+def check_methods(names: Sequence[str]) -> None:
     """Raise a ValueError that names unknown and repeated kinds, and the valid ones."""
     unknown = [str(name) for name in names if name not in KINDS]
     repeated = sorted({str(name) for name in names if list(names).count(name) > 1})

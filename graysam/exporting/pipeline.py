@@ -23,7 +23,7 @@ from graysam.exporting.parity import Check, Row, check_case, check_slices, short
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
-from graysam.inference.exported_model import Bundle, write_bundle
+from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.inference.volume import Backend, segment
 from graysam.io.cases import read_gts, read_input_case
 from graysam.models.pretrained import Pretrained, open_pretrained
@@ -80,7 +80,7 @@ def export_model(
     threads: int | None = None,
     settings: Settings | None = None,
     keep_below_gate: bool = False,
-) -> Bundle:
+) -> ExportedModel:
     """Export a model into a bundle.
 
     Args:
@@ -124,7 +124,7 @@ def export_model(
         graphs.mkdir()
         description["calibration"] = _write_graphs(found, kind, graphs, slices if kind == "int8" else None, settings)
         copied = partial(shutil.copytree, graphs, dirs_exist_ok=True)
-        first = write_bundle(Path(temporary) / "bundle", description=description, write_graphs=copied)
+        first = write_exported(Path(temporary) / "bundle", description=description, write_graphs=copied)
         reference = TorchBackend(found.model, device="cpu", precision="fp32")
         if threads is not None:
             torch.set_num_threads(threads)
@@ -139,7 +139,7 @@ def export_model(
         description["parity"] = {"on": on, "scores": summary, "passed": not lacking}
         if lacking and not keep_below_gate:
             raise BelowGate(lacking, table(summary))
-        return write_bundle(folder, description=description, write_graphs=copied)
+        return write_exported(folder, description=description, write_graphs=copied)
 
 
 def demo_shards() -> Path:
@@ -203,7 +203,7 @@ def _write_graphs(
     return calibration
 
 
-def _open(bundle: Bundle, threads: int | None) -> Backend:
+def _open(bundle: ExportedModel, threads: int | None) -> Backend:
     if bundle.kind == "onnx":
         from graysam.inference.onnx_backend import OnnxBackend
 

@@ -40,7 +40,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def decode(
-        self, embedding: Float32, boxes_256: Float32, covered: tuple[int, int] | None = None
+        self, embedding: Float32, boxes_256: Float32, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: (256,64,64) and boxes (N,4) -> logits (N,256,256), predicted IoU (N,)."""
         with self._mode():

@@ -123,11 +123,11 @@ class _Samples:
 
     @staticmethod
     @lru_cache(maxsize=16)
-    def of(native: int, covered: int) -> "_Samples":
+    def of(native: int, valid_size: int) -> "_Samples":
         """Return those of an axis of `native` pixels which covers so many of the grid."""
-        position = ((np.arange(native) + 0.5) * covered / native - 0.5).clip(0, covered - 1)
+        position = ((np.arange(native) + 0.5) * valid_size / native - 0.5).clip(0, valid_size - 1)
         lower = np.floor(position).astype(np.intp)
-        return _Samples(0, lower, np.minimum(lower + 1, covered - 1), (position - lower).astype(np.float32))
+        return _Samples(0, lower, np.minimum(lower + 1, valid_size - 1), (position - lower).astype(np.float32))
 
     def near(self, first: int, last: int) -> "_Samples":
         """Return those of the pixels to which a grid pixel of first..last contributes; they may be none."""

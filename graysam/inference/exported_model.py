@@ -29,7 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, eq=False)
-class Bundle:
+class ExportedModel:
     """A model ready to run, its files known to be what the exporter wrote.
 
     path: the folder. kind: one of KINDS. precision: of what is not int8, one of PRECISIONS. size: side of the square
@@ -53,12 +53,12 @@ class Bundle:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def is_bundle(path: Path) -> bool:
+def is_exported(path: Path) -> bool:
     """Tell whether a folder is meant to be a bundle, however damaged."""
     return (path / DESCRIPTION).is_file()
 
 
-def read_bundle(path: str | Path) -> Bundle:
+def read_exported(path: str | Path) -> ExportedModel:
     """Read a bundle and check every file's size and SHA-256.
 
     Files that `bundle.json` does not list are left alone and never read.
@@ -77,7 +77,9 @@ def read_bundle(path: str | Path) -> Bundle:
     return bundle
 
 
-def write_bundle(path: str | Path, *, description: Mapping[str, Any], write_graphs: Callable[[Path], None]) -> Bundle:
+def write_exported(
+    path: str | Path, *, description: Mapping[str, Any], write_graphs: Callable[[Path], None]
+) -> ExportedModel:
     """Write a bundle under a temporary name, check it, and give it its name; a bundle that was there is replaced.
 
     description: `bundle.json` without `format` and `files`, plain containers. write_graphs: writes the graphs, and
@@ -88,7 +90,7 @@ def write_bundle(path: str | Path, *, description: Mapping[str, Any], write_grap
         OSError: as the file system does. Whatever is raised, `path` stays as it was.
     """
     path = Path(path)
-    if path.exists() and not is_bundle(path) and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not is_exported(path) and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is there and is no bundle, so it is not overwritten; give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -101,11 +103,11 @@ def write_bundle(path: str | Path, *, description: Mapping[str, Any], write_grap
         whole = {**description, "format": FORMAT, "files": files}
         # Last, so that a folder with a description is a whole one.
         (temporary / DESCRIPTION).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        read_bundle(temporary)
+        read_exported(temporary)
         _rename_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return read_bundle(path)
+    return read_exported(path)
 
 
 def _rename_folder(source: Path, target: Path) -> None:
@@ -141,7 +143,7 @@ def _read_description(file: Path) -> bytes:
         raise ValueError(f"{file} cannot be read ({error.strerror}); give a bundle that is readable") from None
 
 
-def _described(path: Path, content: bytes) -> Bundle:
+def _described(path: Path, content: bytes) -> ExportedModel:
     """Return the bundle that a description speaks of, its files not yet looked at."""
     file = path / DESCRIPTION
     try:
@@ -170,7 +172,7 @@ def _described(path: Path, content: bytes) -> Bundle:
     except (ValueError, TypeError) as error:
         _refuse(file, f"is damaged: {error}")
     kind = description["kind"]
-    return Bundle(
+    return ExportedModel(
         path=path,
         name=name,
         kind=kind,

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from graysam.inference.exported_model import DESCRIPTION, EXPORT_VERSION, Bundle, is_bundle, read_bundle
+from graysam.inference.exported_model import DESCRIPTION, EXPORT_VERSION, ExportedModel, is_exported, read_exported
 from graysam.system.files import sha256_of
 from graysam.system.folders import user_cache_dir, weights_dir
 
@@ -20,7 +20,7 @@ def shipped_models() -> dict[str, list[str]]:
     return models
 
 
-def bundle_path(model: str, precision: str | None = None, channels: str | None = None) -> Path:
+def exported_path(model: str, precision: str | None = None, channels: str | None = None) -> Path:
     """Return the folder of a model's bundle, or the one in the user's cache where it belongs once it is exported.
 
     model: a bundle's folder, a model that comes with graysam, a weight file, or a name that stands for one. precision:
@@ -35,7 +35,7 @@ def bundle_path(model: str, precision: str | None = None, channels: str | None =
         return path
     kind = precision or DEFAULT_KIND
     shipped = weights_dir() / f"{model}_{kind}"
-    if path.name == model and is_bundle(shipped):
+    if path.name == model and is_exported(shipped):
         return shipped
     own = weights_dir() / f"{model}.safetensors"
     if path.name == model and own.is_file():
@@ -51,19 +51,19 @@ def bundle_path(model: str, precision: str | None = None, channels: str | None =
     return user_cache_dir() / "bundles" / f"{path.stem}_{kind}_{key}"
 
 
-def open_bundle(model: str, precision: str | None = None, channels: str | None = None) -> Bundle:
-    """Read and check the bundle of a model; the arguments are those of `bundle_path`.
+def open_exported(model: str, precision: str | None = None, channels: str | None = None) -> ExportedModel:
+    """Read and check the bundle of a model; the arguments are those of `exported_path`.
 
     Raises:
         ValueError: there is none, it is damaged, or a bundle's folder is of another kind than `precision`.
     """
-    path = bundle_path(model, precision, channels)
+    path = exported_path(model, precision, channels)
     if not path.is_dir():
         raise ValueError(
             f"{model} is not exported as {precision or DEFAULT_KIND} yet; give the folder that python -m "
             f"graysam.export writes (it needs pip install '.[train,quantize,demo]'), or {_known()}"
         )
-    bundle = read_bundle(path)
+    bundle = read_exported(path)
     if precision not in (None, bundle.kind):
         raise ValueError(
             f"{model} is a bundle of kind {bundle.kind}, but {precision} is asked for; "

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.inference.exported_model import Bundle
+from graysam.inference.exported_model import ExportedModel
 
 Float32 = NDArray[np.float32]
 
@@ -21,7 +21,7 @@ class OnnxBackend:
         ValueError: a bundle of another kind, ONNX Runtime is not installed, or it cannot run the graphs.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None) -> None:
+    def __init__(self, bundle: ExportedModel, *, threads: int | None) -> None:
         if bundle.kind != "onnx":
             raise ValueError(f"{bundle.path} is a bundle of kind {bundle.kind}; ONNX Runtime runs those of kind onnx")
         try:
@@ -48,11 +48,11 @@ class OnnxBackend:
         return np.concatenate(embeddings)
 
     def decode(
-        self, embedding: Float32, boxes_256: Float32, covered: tuple[int, int] | None = None
+        self, embedding: Float32, boxes_256: Float32, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: one of `encode`'s, boxes (N,4) on the grid -> logits (N,S,S), iou (N,).
 
-        covered: rows and columns that the image covers; this backend gives all logits whatever it is.
+        valid_size: rows and columns that the image covers; this backend gives all logits whatever it is.
         """
         logits, iou = self._sessions["decoder"].run(
             ["logits", "iou"], {"embedding": embedding[None], "boxes": np.asarray(boxes_256, np.float32)}

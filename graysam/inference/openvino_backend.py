@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.inference.exported_model import Bundle
+from graysam.inference.exported_model import ExportedModel
 from graysam.inference.model_cache import compile_cached
 from graysam.inference.openvino_core import has_bf16, open_core
 
@@ -31,7 +31,7 @@ class OpenVinoBackend:
         ValueError: a bundle of another kind, or graphs that OpenVINO cannot compile here.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None, cache_dir: Path | None) -> None:
+    def __init__(self, bundle: ExportedModel, *, threads: int | None, cache_dir: Path | None) -> None:
         if bundle.kind == "onnx":
             raise ValueError(f"{bundle.path} is an ONNX bundle; OpenVINO runs bundles of kind fp32, bf16 or int8")
         core = open_core()
@@ -63,11 +63,11 @@ class OpenVinoBackend:
         return embeddings
 
     def decode(
-        self, embedding: Floating, boxes_256: Float32, covered: tuple[int, int] | None = None
+        self, embedding: Floating, boxes_256: Float32, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: one of `encode`'s, boxes (N,4) on the grid -> logits (N,R,C), iou (N,).
 
-        covered: rows and columns of the grid that the image covers; R and C are those in whole cells of 4 pixels, or S.
+        valid_size: rows and columns of the grid that the image covers; R and C are those in whole cells of 4 pixels, or S.
         Both arrays are good until the next call.
         """
         boxes = np.ascontiguousarray(boxes_256, np.float32)
@@ -76,9 +76,9 @@ class OpenVinoBackend:
         tokens, decoder = self._requests["box_tokens"], self._requests["box_decoder"]
         tokens.infer({"boxes": boxes}, share_inputs=True)
         decoder.set_tensor("tokens", tokens.get_tensor("tokens"))
-        rows, columns = covered or (self._size, self._size)
+        rows, columns = valid_size or (self._size, self._size)
         cells = np.array([-(-rows // CELL_PIXELS), -(-columns // CELL_PIXELS)], np.int64)
-        decoder.infer({"embedding": np.ascontiguousarray(embedding[None]), "covered": cells}, share_inputs=True)
+        decoder.infer({"embedding": np.ascontiguousarray(embedding[None]), "valid_size": cells}, share_inputs=True)
         return decoder.get_tensor("logits").data, decoder.get_tensor("iou").data
 
     def _decode_plainly(self, embedding: Floating, boxes: Float32) -> tuple[Float32, Float32]:

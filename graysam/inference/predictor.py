@@ -10,32 +10,32 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.presets import load_scheme
-from graysam.inference.exported_model import Bundle
-from graysam.inference.locating import open_bundle
+from graysam.inference.exported_model import ExportedModel
+from graysam.inference.locating import open_exported
 from graysam.inference.volume import Propagation, segment
 from graysam.system.folders import user_cache_dir
 
 
-class Session:
+class Predictor:
     """A model ready to segment on the CPU.
 
-    from graysam.inference.predictor import Session
+    from graysam.inference.predictor import Predictor
 
-    session = Session("graysam_l0")
-    masks = session.segment(image, [[20, 30, 80, 90]])
+    predictor = Predictor("graysam_l0")
+    masks = predictor.predict(image, [[20, 30, 80, 90]])
 
     Args:
         model: a model that comes with graysam, `graysam_l0` or `lite_medsam`; a bundle's folder, as
             `python -m graysam.export` writes it; or the name or weight file of a model that was exported into the
             user's cache before.
         precision: `fp32`, `bf16` or `int8`; None takes a bundle's own, and int8 otherwise.
-        threads: CPU threads, of OpenVINO for this session and of OpenCV for the whole process; None leaves both
+        threads: CPU threads, of OpenVINO for this predictor and of OpenCV for the whole process; None leaves both
             numbers as they are: OpenVINO takes the physical cores, OpenCV all.
         channels: a scheme of `conf/channels` instead of the one the model was trained on.
         cache: keep the compiled model in the user's cache folder, which halves the next start. Harmless where that
             folder cannot be written.
 
-    Several sessions may live in one process. One session may be called from several threads, but segments one case
+    Several sessions may live in one process. One predictor may be called from several threads, but segments one case
     at a time: a second thread gains nothing and should wait in its own program instead.
 
     Raises:
@@ -55,17 +55,17 @@ class Session:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; required: at least 1, or None for OpenVINO's own choice")
         scheme = None if channels is None else load_scheme(channels)
-        self.bundle: Bundle = open_bundle(str(model), precision, channels)
-        self.scheme = scheme or self.bundle.scheme
+        self.exported: ExportedModel = open_exported(str(model), precision, channels)
+        self.scheme = scheme or self.exported.scheme
 
         from graysam.inference.openvino_backend import OpenVinoBackend  # OpenVINO itself, once all else is known good
 
-        self.backend = OpenVinoBackend(self.bundle, threads=threads, cache_dir=_cache_dir() if cache else None)
+        self.backend = OpenVinoBackend(self.exported, threads=threads, cache_dir=_cache_dir() if cache else None)
         if threads is not None:
             cv2.setNumThreads(threads)
         self._lock = threading.Lock()
 
-    def segment(
+    def predict(
         self,
         image: npt.NDArray[Any],
         boxes: npt.ArrayLike,
@@ -93,7 +93,7 @@ class Session:
                 self.scheme,
                 propagation=propagation,
                 z_max_inclusive=z_max_inclusive,
-                size=self.bundle.size,
+                size=self.exported.size,
                 progress=progress,
             )
 

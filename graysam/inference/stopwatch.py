@@ -59,9 +59,9 @@ class TimedBackend:
         return embeddings
 
     def decode(
-        self, embedding: FloatArray, boxes_256: Float32Array, covered: tuple[int, int] | None = None
+        self, embedding: FloatArray, boxes_256: Float32Array, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32Array, Float32Array]:
         self.watch.lap("masks")
-        result = self.backend.decode(embedding, boxes_256, covered)
+        result = self.backend.decode(embedding, boxes_256, valid_size)
         self.watch.lap("decode")
         return result

@@ -41,11 +41,11 @@ class Backend(Protocol):
         """
 
     def decode(
-        self, embedding: FloatArray, boxes_256: Float32Array, covered: tuple[int, int] | None = None
+        self, embedding: FloatArray, boxes_256: Float32Array, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32Array, Float32Array]:
         """Segment one image: its embedding, boxes (N, 4) on the grid -> logits (N, size, size), iou (N,).
 
-        covered: rows and columns of the grid that the image covers, None for all. Logits beyond them are not looked at
+        valid_size: rows and columns of the grid that the image covers, None for all. Logits beyond them are not looked at
         and may be left out, which is all that a backend may make of it.
 
         The embedding is one that `encode` gave, or a copy of it. What is returned may be overwritten by the next call.
@@ -57,15 +57,15 @@ def decode_all(
     embedding: FloatArray,
     boxes_256: Float32Array,
     box_batch: int = BOX_BATCH,
-    covered: tuple[int, int] | None = None,
+    valid_size: tuple[int, int] | None = None,
 ) -> Iterator[Float32Array]:
     """Yield every box's logits (size, size) in order, decoding at most `box_batch` boxes in one call.
 
-    embedding: of one image; boxes_256: (N, 4) on the grid, none yield nothing; covered: see `Backend`. Logits are good
+    embedding: of one image; boxes_256: (N, 4) on the grid, none yield nothing; valid_size: see `Backend`. Logits are good
     until the next ones are asked for: a backend may use its buffer again.
     """
     for start in range(0, len(boxes_256), box_batch):
-        logits, _ = backend.decode(embedding, boxes_256[start : start + box_batch], covered)
+        logits, _ = backend.decode(embedding, boxes_256[start : start + box_batch], valid_size)
         yield from logits
 
 
@@ -132,11 +132,11 @@ def segment(
     encoder = _SliceEncoder(slices, backend, scheme, size, encode_batch, embedding_bytes, shared)
     done, total = 0, len(up) + len(down)
 
-    covered = canvas.resized_height, canvas.resized_width
+    valid_size = canvas.resized_height, canvas.resized_width
     for present, order in ((up, sorted(up)), (down, sorted(down, reverse=True))):
         for z, embedding in encoder.embeddings(order):
             prompts = np.stack([item.prompt(z) for item in present[z]])
-            all_logits = decode_all(backend, embedding, prompts, box_batch, covered)
+            all_logits = decode_all(backend, embedding, prompts, box_batch, valid_size)
             for item, prompt, logits in zip(present[z], prompts, all_logits, strict=True):
                 if on_prompt is not None:
                     on_prompt(item.label, z, prompt)
@@ -160,7 +160,7 @@ class _Object:
     z_mid: int
     z_max: int
     given_box: Float32Array  # (4,) on the grid
-    covered: Bounds  # grid pixels that the given box's native pixels cover
+    box_bounds: Bounds  # grid pixels that the given box's native pixels cover
     _last_box: Float32Array | None = None
     _middle_box: Float32Array | None = None
 
@@ -175,7 +175,7 @@ class _Object:
         """Return the box around the object's low-resolution mask, inside of the given one; None where there is none."""
         if bounds is None:
             return None
-        x_first, y_first, x_limit, y_limit = self.covered
+        x_first, y_first, x_limit, y_limit = self.box_bounds
         box = grow_bounds(bounds, BOX_MARGIN, x_limit, y_limit, x_first, y_first)
         return box if (box[:2] < box[2:]).all() else None
 
@@ -297,6 +297,6 @@ def _plan_objects(boxes: Float64Array, depth: int, canvas: Canvas, z_max_inclusi
             )
         # The middle of the range as written, as both original scripts take it.
         z_mid = int((z_written - z_min) / 2 + z_min)
-        covered = int(grid_box[0]), int(grid_box[1]), int(end[0]), int(end[1])
-        objects.append(_Object(label, z_min, z_mid, z_max, grid_box, covered))
+        box_bounds = int(grid_box[0]), int(grid_box[1]), int(end[0]), int(end[1])
+        objects.append(_Object(label, z_min, z_mid, z_max, grid_box, box_bounds))
     return objects

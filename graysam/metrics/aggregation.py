@@ -43,15 +43,15 @@ def modality_means(rows: Iterable[tuple[str, ArrayLike]]) -> dict[str, Float64]:
     Returns:
         modality -> float64 (C,) or (), sorted by name; NaN is ignored column by column. No rows give an empty dict.
     """
-    groups: dict[str, list[ArrayLike]] = {}
+    groups: dict[str, list[NDArray[np.float64]]] = {}
     for modality, scores in rows:
-        groups.setdefault(modality, []).append(scores)
-    return {modality: mean_over_cases(groups[modality]) for modality in sorted(groups)}
+        groups.setdefault(modality, []).append(np.asarray(scores, np.float64))
+    return {modality: mean_over_cases(np.stack(groups[modality])) for modality in sorted(groups)}
 
 
 def macro_average(rows: Iterable[tuple[str, ArrayLike]]) -> Float64:
     """Average over modalities the means of `modality_means`; NaN where there is nothing to average."""
-    return mean_over_cases(list(modality_means(rows).values()))
+    return mean_over_cases(np.array(list(modality_means(rows).values())))
 
 
 @dataclass(frozen=True)

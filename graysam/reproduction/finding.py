@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graysam.reporting.findings import FORMAT
-from graysam.system.files import write_document
+from graysam.system.files import write_json_file
 
 Cell = str | int | float | None  # None: there is no such number
 
@@ -35,4 +35,4 @@ def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
 def write_findings(path: Path, findings: Sequence[Finding]) -> None:
     """Write findings as JSON under a temporary name, renamed; the folder is made. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_document(path, as_document(findings))
+    write_json_file(path, as_document(findings))

@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_document(path: Path, document: Any) -> None:
+def write_json_file(path: Path, document: Any) -> None:
     """Write what JSON can hold, keys in their order, under a temporary name that is renamed.
 
     Raises ValueError for numbers that are not finite, OSError as the file system does.

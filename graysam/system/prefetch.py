@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 Content = TypeVar("Content")
 
 
-class Overlapped(Generic[Item, Content]):
+class Prefetcher(Generic[Item, Content]):
     """Goes through items in order: the next one is read and the last one written while one is computed.
 
     items: what to go through; none are fine. read(item): runs in a thread of its own, and from the moment the object
@@ -22,7 +22,7 @@ class Overlapped(Generic[Item, Content]):
         self._reader, self._writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
         self._next = self._reading(0)
 
-    def __enter__(self) -> "Overlapped[Item, Content]":
+    def __enter__(self) -> "Prefetcher[Item, Content]":
         return self
 
     def __exit__(self, *_: object) -> None:

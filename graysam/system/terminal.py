@@ -36,7 +36,7 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
             print(f"{title}: {done} of {count} cases", file=sys.stderr, flush=True)
 
 
-def words(text: str) -> list[str]:
+def parse_list(text: str) -> list[str]:
     """Return the parts of `A,B,C`; [] for an empty text."""
     return [word for word in text.split(",") if word]
 
@@ -52,7 +52,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())[:MESSAGE_LENGTH] or type(error).__name__
 
 
-def last_words(said: str, code: int) -> str:
+def exit_reason(said: str, code: int) -> str:
     """Return in one line why a process of ours ended.
 
     said: all of its standard error, or the end of it; code: its exit code, negative for the signal that killed it.

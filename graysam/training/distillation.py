@@ -76,7 +76,7 @@ def embedding_error(student: Tensor, teacher: Tensor, masks: Tensor | None = Non
     """Return each image's squared error over the variance of the teacher's embeddings in the batch.
 
     student, teacher: (B,C,H,W). masks: (B,N,S,S) bool, S a multiple of H; cells that a mask covers count 1 +
-    `mask_weight` times the covered share. 1 is what a constant embedding, the teacher's mean, would get.
+    `mask_weight` times the valid_size share. 1 is what a constant embedding, the teacher's mean, would get.
 
     Returns:
         (B,) float32.
@@ -85,7 +85,7 @@ def embedding_error(student: Tensor, teacher: Tensor, masks: Tensor | None = Non
     error = (student - teacher).square().mean(dim=1)
     weights = torch.ones_like(error)
     if masks is not None and mask_weight and masks.shape[1]:
-        covered = masks.any(dim=1, keepdim=True).float()
-        weights = weights + mask_weight * F.adaptive_avg_pool2d(covered, (error.shape[-2], error.shape[-1]))[:, 0]
+        valid_size = masks.any(dim=1, keepdim=True).float()
+        weights = weights + mask_weight * F.adaptive_avg_pool2d(valid_size, (error.shape[-2], error.shape[-1]))[:, 0]
     spread = (teacher - teacher.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     return (error * weights).sum(dim=(1, 2)) / weights.sum(dim=(1, 2)) / spread

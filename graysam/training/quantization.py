@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graysam.benchmarking.method_timing import time_kinds
+from graysam.benchmarking.method_timing import time_methods
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
 from graysam.exporting.accounting import account_for
 from graysam.exporting.method import Prepared, Workplace
-from graysam.exporting.methods import KINDS, check_kinds, restore
+from graysam.exporting.methods import KINDS, check_methods, restore
 from graysam.inference.volume import decode_all
 from graysam.models.sam import Sam
 from graysam.system.files import sha256_of
@@ -49,7 +49,7 @@ class Settings:
     calibration_images: int
 
     def __post_init__(self) -> None:
-        check_kinds(self.kinds)
+        check_methods(self.kinds)
         least = dict.fromkeys(("threads", "repeats", "timing_images", "max_images", "calibration_images"), 1)
         for name, smallest in {**least, "warmup": 0}.items():
             value = getattr(self, name)
@@ -138,7 +138,7 @@ def _benchmark(
         objects += len(item.boxes)
         score(prepared, item, scores)
     timed = [items[i] for i in choose(groups, settings.timing_images)]
-    times = time_kinds(
+    times = time_methods(
         checkpoint,
         list(prepared),
         [(item.image.numpy(), item.boxes.numpy()) for item in timed],

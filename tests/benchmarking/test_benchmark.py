@@ -21,7 +21,7 @@ from graysam.benchmarking.memory import peak_bytes, reset_peak
 from graysam.benchmarking.processes import ContenderError, Worker
 from graysam.benchmarking.profile import macs, profile_encoder
 from tests.support.commands import BOXES_2D, image_2d, write_case
-from tests.support.exported_models import write_tiny_bundle
+from tests.support.exported_models import write_tiny_exported
 
 WHAT_IS_BRIGHT = image_2d() > 128  # what the tiny bundles find, to a cell
 
@@ -29,8 +29,8 @@ WHAT_IS_BRIGHT = image_2d() > 128  # what the tiny bundles find, to a cell
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
-    write_tiny_bundle(folder / "ours", kind="int8")
-    write_tiny_bundle(folder / "plain", plain=True)
+    write_tiny_exported(folder / "ours", kind="int8")
+    write_tiny_exported(folder / "plain", plain=True)
     return folder
 
 
@@ -92,7 +92,7 @@ def test_a_contender_that_fails_is_named_and_the_others_go_on(
     tmp_path: Path, cases: Path, bundles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken"
-    write_tiny_bundle(broken)
+    write_tiny_exported(broken)
     (broken / "encoder.bin").unlink()
     given = ["--bundle", f"l0_int8={broken}", "--bundle", f"daft={bundles / 'plain'}"]
     code, document = benchmark(

@@ -65,7 +65,7 @@ def test_masks_of_a_coarser_grid_are_brought_to_the_input_first() -> None:
     """As where 512 px go in and 256 px come out."""
 
     class Coarse(StubBackend):
-        def decode(self, embedding, boxes_256, covered=None):
+        def decode(self, embedding, boxes_256, valid_size=None):
             logits, iou = super().decode(embedding, boxes_256)
             return logits[:, ::2, ::2], iou
 
@@ -102,7 +102,7 @@ def test_the_peers_masks_are_graysams_with_the_same_network() -> None:
     for image, prompts in ((colours, boxes), (slab, of_slab)):
         theirs = litemedsam_peer.segment(image, prompts, peer)
         assert np.unique(theirs).tolist() == list(range(len(prompts) + 1))
-        differing = np.count_nonzero(theirs != ours.segment(image, prompts))
+        differing = np.count_nonzero(theirs != ours.predict(image, prompts))
         assert differing <= 0.001 * np.count_nonzero(theirs)
 
 

@@ -15,7 +15,7 @@ from graysam.benchmarking.preparing import prepare
 from graysam.benchmarking.processes import ContenderError, run_to_end
 from graysam.benchmarking.timing import Repeats, Runner, time_case, warm_up
 from tests.support.commands import BOXES_2D, image_2d, save_tiny_model
-from tests.support.exported_models import write_tiny_bundle
+from tests.support.exported_models import write_tiny_exported
 
 MASKS = np.zeros((128, 160), np.uint16)
 MASKS[40:80, 30:70], MASKS[60:80, 110:130] = 1, 2
@@ -117,11 +117,11 @@ def test_rows_without_weights_are_left_out_unless_asked_for() -> None:
 @pytest.mark.usefixtures("traced_once")
 def test_a_plain_bundle_has_the_networks_own_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
-    from graysam.inference.exported_model import read_bundle
+    from graysam.inference.exported_model import read_exported
 
     weights = str(save_tiny_model(tmp_path / "tiny.safetensors"))
     assert export([weights, "plain", str(tmp_path / "plain")]) == 0
-    bundle = read_bundle(tmp_path / "plain")
+    bundle = read_exported(tmp_path / "plain")
     assert (bundle.precision, bundle.size, set(bundle.graphs)) == (None, 256, {"encoder", "decoder"})
     (tmp_path / "broken.pth").write_bytes(b"no tensors")
     assert export([str(tmp_path / "broken.pth"), "plain", str(tmp_path / "none")]) == 2
@@ -136,7 +136,7 @@ def test_bundles_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def exported(command: list[str]) -> None:
         commands.append(command[3:])
-        write_tiny_bundle(Path(command[5]))
+        write_tiny_exported(Path(command[5]))
 
     monkeypatch.setattr(preparing, "run_to_end", exported)
     weights = tmp_path / "weights.pth"

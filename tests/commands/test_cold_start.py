@@ -14,7 +14,7 @@ import pytest
 from graysam.inference.stopwatch import Stopwatch, seconds_since_start
 from graysam.predict import PARTS
 from tests.support.commands import write_case
-from tests.support.exported_models import write_tiny_bundle
+from tests.support.exported_models import write_tiny_exported
 
 ROOT = Path(__file__).parents[2]
 # Each takes longer to import than a case takes to segment, and none has a part in it.
@@ -25,7 +25,7 @@ HEAVY |= {"scipy", "matplotlib", "pandas", "sklearn", "tqdm", "wandb", "yaml", "
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a bundle and a case to segment with it."""
-    write_tiny_bundle(tmp_path / "tiny")
+    write_tiny_exported(tmp_path / "tiny")
     image = np.zeros((64, 64), np.uint8)
     image[16:32, 16:48] = 255
     write_case(tmp_path / "inputs", "2DBox_US_1", imgs=image, boxes=np.array([[8, 8, 55, 55]]))

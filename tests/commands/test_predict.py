@@ -12,7 +12,7 @@ import graysam.predict
 from graysam.imaging.presets import load_scheme
 from graysam.predict import Model, main, parse
 from tests.support.commands import names, segs, write_case
-from tests.support.exported_models import write_tiny_bundle
+from tests.support.exported_models import write_tiny_exported
 
 pytestmark = pytest.mark.usefixtures("user_cache", "threads")
 
@@ -23,7 +23,9 @@ class FilledBoxes:
     def encode(self, images: np.ndarray) -> np.ndarray:
         return np.zeros((len(images), 256, 64, 64), np.float32)
 
-    def decode(self, embedding: np.ndarray, boxes: np.ndarray, covered: object = None) -> tuple[np.ndarray, np.ndarray]:
+    def decode(
+        self, embedding: np.ndarray, boxes: np.ndarray, valid_size: object = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         logits = np.full((len(boxes), 256, 256), -8, np.float32)
         for plane, (x_min, y_min, x_max, y_max) in zip(logits, boxes.astype(int), strict=True):
             plane[y_min : y_max + 1, x_min : x_max + 1] = 8
@@ -52,15 +54,15 @@ def write_bright_cases(folder: Path) -> None:
 
 
 def test_a_bundle_segments_images_and_volumes(
-    tmp_path: Path, tiny_bundle: Path, user_cache: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_exported: Path, user_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_bright_cases(tmp_path / "in")
     wanted = np.zeros((4, 128, 128), np.uint16)
     wanted[0, 40:80, 40:100] = wanted[1:3, 40:80, 40:120] = 1
     for options in ((), ("--precision", "fp32", "--runtime", "openvino", "--threads", "1", "--device", "cpu")):
-        assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny_bundle) == 0
+        assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny_exported) == 0
         captured = capsys.readouterr()
-        assert f"tiny fp32 from {tiny_bundle}\n2 of 2 cases in " in captured.out
+        assert f"tiny fp32 from {tiny_exported}\n2 of 2 cases in " in captured.out
         assert captured.err == "predicting: 2 of 2 cases\n"
         assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
         assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
@@ -69,21 +71,21 @@ def test_a_bundle_segments_images_and_volumes(
     assert len(names(user_cache / "compiled")) == 6  # three graphs, for two numbers of threads
 
 
-def test_no_cache_leaves_no_trace(tmp_path: Path, tiny_bundle: Path, user_cache: Path) -> None:
+def test_no_cache_leaves_no_trace(tmp_path: Path, tiny_exported: Path, user_cache: Path) -> None:
     write_bright_cases(tmp_path / "in")
-    assert predict(tmp_path, "--no-cache", model=tiny_bundle) == 0
+    assert predict(tmp_path, "--no-cache", model=tiny_exported) == 0
     assert not user_cache.exists()
 
 
 def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
     """The scheme `released` puts the equalized image, in which half of all pixels are bright, into a channel."""
-    tiny_bundle = write_tiny_bundle(tmp_path / "tiny", level=0.25).path
+    tiny_exported = write_tiny_exported(tmp_path / "tiny", level=0.25).path
     image = np.tile(np.arange(128, dtype=np.uint8) // 8, (128, 1))
     image[0, 0] = 255
     write_case(tmp_path / "in", "2DBox_US_1", imgs=image, boxes=np.array([[0, 0, 127, 127]]))
     bright = []
     for options in ((), ("--channels", "released")):
-        assert predict(tmp_path, *options, model=tiny_bundle) == 0
+        assert predict(tmp_path, *options, model=tiny_exported) == 0
         bright.append(segs(tmp_path, "2DBox_US_1").mean())
     assert bright[0] < 0.01
     assert bright[1] > 0.2
@@ -104,10 +106,10 @@ def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
     ],
 )
 def test_the_runtime_that_is_taken(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], runtime: str
+    tiny_exported: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], runtime: str
 ) -> None:
     monkeypatch.setattr(graysam.predict, "shipped_models", lambda: {"shipped_one": ["int8"]})
-    given = [option.replace("BUNDLE", str(tiny_bundle)) for option in options]
+    given = [option.replace("BUNDLE", str(tiny_exported)) for option in options]
     assert parse(["-i", "in", "-o", "out", *given]).runtime == runtime
 
 
@@ -232,7 +234,7 @@ def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monk
 )
 def test_unusable_input_is_one_line_and_exit_code_2(
     tmp_path: Path,
-    tiny_bundle: Path,
+    tiny_exported: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: tuple[str, ...],
@@ -242,10 +244,10 @@ def test_unusable_input_is_one_line_and_exit_code_2(
     case = write_case(Path("in"), "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
     before = case.read_bytes()
     Path("empty").mkdir()
-    assert main(["-i", "in", "-o", "out", "--model", str(tiny_bundle), *options]) == 2
+    assert main(["-i", "in", "-o", "out", "--model", str(tiny_exported), *options]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert captured.err.startswith(f"error: {reason.replace('TINY', str(tiny_bundle))}")
+    assert captured.err.startswith(f"error: {reason.replace('TINY', str(tiny_exported))}")
     assert names(tmp_path) == ["empty", "in"]
     assert case.read_bytes() == before
 

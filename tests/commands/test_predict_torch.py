@@ -17,7 +17,7 @@ from graysam.imaging.presets import load_scheme
 from graysam.inference.volume import segment
 from graysam.predict import CONVERTER, main, open_torch, parse
 from tests.support.commands import BOXES_2D, image_2d, names, save_tiny_model, segs, write_case
-from tests.support.exported_models import write_tiny_bundle
+from tests.support.exported_models import write_tiny_exported
 from tests.support.fill import official_state
 
 
@@ -166,7 +166,7 @@ def test_a_weight_file_is_exported_once(
     def export_model(model: str, folder: Path, **options: Any) -> None:
         assert sys.modules.get(CONVERTER, "to be imported") is not None
         calls.append((model, options))
-        write_tiny_bundle(folder, kind=options["kind"])
+        write_tiny_exported(folder, kind=options["kind"])
 
     monkeypatch.setattr("graysam.exporting.pipeline.export_model", export_model)
     monkeypatch.setitem(sys.modules, CONVERTER, None)  # as in a process of predict's own

@@ -13,7 +13,7 @@ from graysam.exporting import parity
 from graysam.exporting import pipeline as exporting
 from graysam.exporting.parity import Check, Row, check_case, check_slices, shortcomings, summarize
 from graysam.imaging.presets import load_scheme
-from graysam.inference.exported_model import read_bundle
+from graysam.inference.exported_model import read_exported
 from tests.support.commands import BOXES_2D, image_2d, save_tiny_model, write_case
 
 
@@ -61,7 +61,7 @@ class Threshold:
     def encode(self, images: np.ndarray) -> np.ndarray:
         return images[:, 0]
 
-    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray, covered: object = None) -> tuple:
+    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None) -> tuple:
         return np.stack([embedding - self.level] * len(boxes_256)), np.zeros(len(boxes_256))
 
 
@@ -95,7 +95,7 @@ def test_a_checkpoint_becomes_a_bundle(
     assert graysam.export.main(given) == 0
     out = capsys.readouterr().out
     assert "macro" in out and f"{tmp_path / 'bundle'}: tiny, fp32," in out
-    bundle = read_bundle(tmp_path / "bundle")
+    bundle = read_exported(tmp_path / "bundle")
     said = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
     assert type(bundle.scheme).__name__ == "PeronaMalik"
     assert said["parity"]["passed"] and said["parity"]["scores"]["macro"]["same"] > 0.999

@@ -109,13 +109,13 @@ def test_converted_graphs_give_the_models_masks(model: Sam, images: Tensor, half
         expected, expected_iou = model.decode(model.encode(images), BOXES[None])
     for count in (1, 3):  # the number of boxes is free
         tokens = run(graphs["box_tokens"], {"boxes": BOXES[:count].numpy()})
-        found = run(graphs["box_decoder"], {**tokens, "embedding": embedding.data, "covered": ALL_CELLS.numpy()})
+        found = run(graphs["box_decoder"], {**tokens, "embedding": embedding.data, "valid_size": ALL_CELLS.numpy()})
         tolerance = float(expected.std()) * (0.05 if half else 1e-4)
         assert np.abs(found["logits"].data - expected[0, :count].numpy()).max() < tolerance
         assert np.abs(found["iou"].data - expected_iou[0, :count].numpy()).max() < (0.05 if half else 1e-4)
     whole = found["logits"].data.copy()
-    covered = {**tokens, "embedding": embedding.data, "covered": np.array([48, 9])}
-    part = run(graphs["box_decoder"], covered)["logits"].data
+    valid_size = {**tokens, "embedding": embedding.data, "valid_size": np.array([48, 9])}
+    part = run(graphs["box_decoder"], valid_size)["logits"].data
     np.testing.assert_array_equal(part, whole[:, :192, :36])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from graysam.imaging.presets import load_scheme, scheme_to_dict
-from graysam.inference.exported_model import Bundle, write_bundle
+from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.models.build import build_sam
 from graysam.models.sam import Sam
 from tests.support.fill import fill
@@ -36,15 +36,15 @@ def model() -> Sam:
 
 
 @pytest.fixture(scope="module")
-def bundle(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     channels = scheme_to_dict(load_scheme("replicate"))
     description = {"name": "tiny", "kind": "onnx", "precision": "f32", "size": 256, "channels": channels}
     folder = tmp_path_factory.mktemp("onnx") / "bundle"
     export = remembering_files(export_onnx)
-    return write_bundle(folder, description=description, write_graphs=partial(export, model, 256))
+    return write_exported(folder, description=description, write_graphs=partial(export, model, 256))
 
 
-def test_onnx_runtime_gives_torchs_masks(model: Sam, bundle: Bundle) -> None:
+def test_onnx_runtime_gives_torchs_masks(model: Sam, bundle: ExportedModel) -> None:
     images = np.random.default_rng(0).random((2, 3, 256, 256), np.float32)
     backend = OnnxBackend(bundle, threads=1)
     embeddings = backend.encode(images)
@@ -61,11 +61,11 @@ def test_onnx_runtime_gives_torchs_masks(model: Sam, bundle: Bundle) -> None:
             np.testing.assert_allclose(iou, expected_iou[0, :count].numpy(), atol=1e-4)
 
 
-def test_weights_lie_inside_the_graphs(bundle: Bundle) -> None:
+def test_weights_lie_inside_the_graphs(bundle: ExportedModel) -> None:
     assert set(bundle.description["files"]) == {"encoder.onnx", "decoder.onnx"}
 
 
-def test_what_onnx_runtime_cannot_run_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_what_onnx_runtime_cannot_run_is_refused(bundle: ExportedModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a bundle of kind int8; ONNX Runtime runs those of kind onnx"):
         OnnxBackend(replace(bundle, kind="int8"), threads=1)
     (tmp_path / "encoder.onnx").write_bytes(b"no graph")

@@ -15,7 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from graysam.benchmarking.method_timing import time_kinds
+from graysam.benchmarking.method_timing import time_methods
 from graysam.config.building import build
 from graysam.config.composing import compose_plain, load_group
 from graysam.data.dataset import FixedSlices, Item
@@ -242,7 +242,7 @@ class Recorder:
         return np.zeros((len(images), 4, 2, 2), np.float32)
 
     def decode(
-        self, embedding: np.ndarray, boxes_256: np.ndarray, covered: object = None
+        self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None
     ) -> tuple[np.ndarray, np.ndarray]:
         self.boxes.append(boxes_256.copy())
         return np.full((len(boxes_256), 256, 256), -1, np.float32), np.zeros(len(boxes_256), np.float32)
@@ -275,7 +275,9 @@ def test_the_fresh_process_has_the_threads_that_were_asked_for(tmp_path: Path, m
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
     prompts = [(np.zeros((3, 256, 256), np.float32), np.tile(BOX, (n, 1))) for n in (1, 3)]
-    times = time_kinds(checkpoint, ["none", "dynamic_qint8"], prompts, stored=tmp_path, threads=2, repeats=1, warmup=1)
+    times = time_methods(
+        checkpoint, ["none", "dynamic_qint8"], prompts, stored=tmp_path, threads=2, repeats=1, warmup=1
+    )
     assert times.threads == 2
     assert list(times.by_kind) == ["none", "dynamic_qint8"]
     for measures in times.by_kind.values():
@@ -289,7 +291,7 @@ def test_the_fresh_process_has_the_threads_that_were_asked_for(tmp_path: Path, m
 def test_a_timing_process_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
     prompts = [(np.zeros((3, 256, 256), np.float32), BOX)]
     with pytest.raises(ChildProcessError) as caught:
-        time_kinds(tmp_path / "absent.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
+        time_methods(tmp_path / "absent.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
     assert "absent.ckpt does not exist" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -301,7 +303,7 @@ def test_a_killed_timing_process_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "executable", str(python))
     prompts = [(np.zeros((3, 256, 256), np.float32), BOX)]
     with pytest.raises(ChildProcessError, match=f"killed by {signal.SIGKILL.name}; is there memory"):
-        time_kinds(tmp_path / "any.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
+        time_methods(tmp_path / "any.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
 
 
 # ------------------------------------------------------------------ the callback

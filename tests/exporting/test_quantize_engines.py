@@ -37,7 +37,7 @@ def test_kinds_are_prepared_stored_and_opened_again(
     masks: dict[str, dict[str, np.ndarray]] = {"prepared": {}, "reopened": {}}
     stored_bytes: dict[str, int] = {}
     calibrated: list[int] = []
-    score, time_kinds, read = benchmarking.score, benchmarking.time_kinds, benchmarking.FixedSlices
+    score, time_methods, read = benchmarking.score, benchmarking.time_methods, benchmarking.FixedSlices
 
     def scoring(prepared: Any, *arguments: Any) -> None:
         for name, network in prepared.items():
@@ -50,14 +50,14 @@ def test_kinds_are_prepared_stored_and_opened_again(
             stored_bytes[name] = sum(file.stat().st_size for file in graphs)
             backend = KINDS[name].reopen(restore(checkpoint).model, stored / name, 1)
             masks["reopened"][name] = backend.decode(backend.encode(image)[0], boxes)[0] > 0
-        return time_kinds(checkpoint, kinds, prompts, stored=stored, **counts)
+        return time_methods(checkpoint, kinds, prompts, stored=stored, **counts)
 
     def reading(reader: Any, rows: Any, **options: Any) -> Any:
         calibrated.extend(rows.tolist())
         return read(reader, rows, **options)
 
     monkeypatch.setattr(benchmarking, "score", scoring)
-    monkeypatch.setattr(benchmarking, "time_kinds", timing)
+    monkeypatch.setattr(benchmarking, "time_methods", timing)
     monkeypatch.setattr(benchmarking, "FixedSlices", reading)
     report = benchmark(checkpoint, items, settings("none", *ENGINES, repeats=1, warmup=0, max_images=1))
 

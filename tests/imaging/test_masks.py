@@ -21,11 +21,11 @@ from graysam.imaging.masks import (
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
-def samples(native: int, covered: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def samples(native: int, valid_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the grid pixels below and above every native pixel's centre, and the weight of the upper one."""
-    position = ((np.arange(native) + 0.5) * covered / native - 0.5).clip(0, covered - 1)
+    position = ((np.arange(native) + 0.5) * valid_size / native - 0.5).clip(0, valid_size - 1)
     lower = np.floor(position).astype(int)
-    return lower, np.minimum(lower + 1, covered - 1), (position - lower).astype(np.float32)
+    return lower, np.minimum(lower + 1, valid_size - 1), (position - lower).astype(np.float32)
 
 
 def whole_mask(logits: np.ndarray, canvas: Canvas) -> np.ndarray:
@@ -93,10 +93,10 @@ def test_masks_back_follow_half_pixel_bilinear(height: int, width: int) -> None:
     canvas = Canvas(height, width, 256)
     logits = np.random.default_rng(5).standard_normal((256, 256)).astype(np.float32)
 
-    def weights(native: int, covered: int) -> np.ndarray:
-        """Return the (native, covered) matrix of linear interpolation at pixel centres, edges replicated."""
-        position = ((np.arange(native) + 0.5) * covered / native - 0.5).clip(0, covered - 1)
-        return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(covered)))
+    def weights(native: int, valid_size: int) -> np.ndarray:
+        """Return the (native, valid_size) matrix of linear interpolation at pixel centres, edges replicated."""
+        position = ((np.arange(native) + 0.5) * valid_size / native - 0.5).clip(0, valid_size - 1)
+        return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(valid_size)))
 
     rows, columns = weights(height, canvas.resized_height), weights(width, canvas.resized_width)
     expected = rows @ logits[: canvas.resized_height, : canvas.resized_width].astype(float) @ columns.T

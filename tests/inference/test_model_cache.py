@@ -12,7 +12,7 @@ import pytest
 
 import graysam.inference.model_cache
 from graysam.inference.model_cache import compile_cached
-from tests.support.exported_models import SIZE, write_tiny_bundle
+from tests.support.exported_models import SIZE, write_tiny_exported
 
 PROPERTIES = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 IMAGES = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
@@ -39,7 +39,7 @@ class CountingCore:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").graphs["encoder"]
+    return write_tiny_exported(tmp_path_factory.mktemp("bundles") / "tiny").graphs["encoder"]
 
 
 def load(encoder: Path, cache_dir: Path | None, key: str = "key", **properties: Any) -> tuple[list[str], np.ndarray]:

@@ -49,10 +49,10 @@ def test_openvino_still_needs_this() -> None:
     assert run(TWO_CORES.format(opened="plain_core") + SIGNAL).returncode == -signal.SIGSEGV
 
 
-def test_signals_are_survived_after_sessions(tiny_bundle: Path) -> None:
+def test_signals_are_survived_after_sessions(tiny_exported: Path) -> None:
     code = f"""
-from graysam.inference.predictor import Session
-first, second = (Session({str(tiny_bundle)!r}, cache=False) for _ in range(2))
+from graysam.inference.predictor import Predictor
+first, second = (Predictor({str(tiny_exported)!r}, cache=False) for _ in range(2))
 del first
 del second
 """

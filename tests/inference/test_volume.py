@@ -25,7 +25,7 @@ class StubBackend:
         self.encode_batches.append(len(images))
         return images
 
-    def decode(self, embedding, boxes_256, covered=None):
+    def decode(self, embedding, boxes_256, valid_size=None):
         self.decode_batches.append(len(boxes_256))
         inside_logits = (16 * (embedding.mean(axis=0, dtype=np.float64) - 0.40)).astype(np.float32)
         y, x = np.mgrid[: embedding.shape[1], : embedding.shape[2]]
@@ -37,14 +37,14 @@ class StubBackend:
 class FullBoxBackend(StubBackend):
     """Every box is full of object."""
 
-    def decode(self, embedding, boxes_256, covered=None):
+    def decode(self, embedding, boxes_256, valid_size=None):
         return super().decode(np.ones_like(embedding), boxes_256)
 
 
 class EmptyBackend(StubBackend):
     """No box holds anything."""
 
-    def decode(self, embedding, boxes_256, covered=None):
+    def decode(self, embedding, boxes_256, valid_size=None):
         return super().decode(np.zeros_like(embedding), boxes_256)
 
 
@@ -113,7 +113,7 @@ def test_own_boxes_stay_within_the_pixels_of_the_given_box():
 class AsideBackend(StubBackend):
     """The object always lies in the grid's last corner, whatever the box."""
 
-    def decode(self, embedding, boxes_256, covered=None):
+    def decode(self, embedding, boxes_256, valid_size=None):
         logits = np.full((len(boxes_256), *embedding.shape[1:]), -8, np.float32)
         logits[:, 100:120, 230:250] = 8
         return logits, np.zeros(len(boxes_256), np.float32)
@@ -207,7 +207,7 @@ def test_embeddings_are_kept_as_the_backend_gave_them(dtype):
         def encode(self, images):
             return super().encode(images).astype(dtype)
 
-        def decode(self, embedding, boxes_256, covered=None):
+        def decode(self, embedding, boxes_256, valid_size=None):
             self.seen.append((embedding.dtype, float(embedding.astype(float).sum())))
             return super().decode(embedding, boxes_256)
 
@@ -245,10 +245,10 @@ def test_a_backend_may_leave_out_what_the_image_does_not_cover():
     asked = set()
 
     class Frugal(StubBackend):
-        def decode(self, embedding, boxes_256, covered=None):
+        def decode(self, embedding, boxes_256, valid_size=None):
             logits, iou = super().decode(embedding, boxes_256)
-            asked.add(covered)
-            return logits[:, : covered[0], : covered[1]].copy(), iou
+            asked.add(valid_size)
+            return logits[:, : valid_size[0], : valid_size[1]].copy(), iou
 
     image = np.zeros((60, 90), np.uint8)
     image[20:50, 30:70] = 200

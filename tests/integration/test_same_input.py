@@ -24,7 +24,7 @@ class Spy:
         return np.zeros((len(images), 1, 64, 64), np.float32)
 
     def decode(
-        self, embedding: np.ndarray, boxes_256: np.ndarray, covered: object = None
+        self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None
     ) -> tuple[np.ndarray, np.ndarray]:
         self.boxes += list(boxes_256)
         return np.full((len(boxes_256), 256, 256), -1, np.float32), np.zeros(len(boxes_256), np.float32)

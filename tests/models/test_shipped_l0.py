@@ -7,7 +7,7 @@ import numpy as np
 
 from graysam.config.composing import load_group
 from graysam.exporting.torch_backend import TorchBackend
-from graysam.inference.predictor import Session
+from graysam.inference.predictor import Predictor
 from graysam.inference.volume import segment
 from graysam.metrics.challenge import dice
 from graysam.models.pretrained import open_pretrained
@@ -31,12 +31,12 @@ def test_card_weights_and_bundle_are_of_the_same_file() -> None:
 
 def test_the_bundle_segments_as_the_weights_do_in_torch() -> None:
     found = open_pretrained("graysam_l0", partial(load_group, "model"))
-    session = Session("graysam_l0", threads=2)
-    assert found.scheme == session.scheme
+    predictor = Predictor("graysam_l0", threads=2)
+    assert found.scheme == predictor.scheme
     assert found.scheme is not None
     backend = TorchBackend(found.model, device="cpu", precision="fp32")
     image = np.dstack([image_2d()] * 3)
     expected = segment(image, BOXES_2D, backend, found.scheme, size=found.size)
-    masks = session.segment(image, BOXES_2D)
+    masks = predictor.predict(image, BOXES_2D)
     for label in (1, 2):
         assert dice(masks == label, expected == label) > 0.98

@@ -21,7 +21,7 @@ class FillsItsBox:
     def encode(self, images: np.ndarray) -> np.ndarray:
         return images
 
-    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray, covered: object = None) -> tuple:
+    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None) -> tuple:
         y, x = np.mgrid[:256, :256]
         logits = [np.where((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1), 5.0, -5.0) for x0, y0, x1, y1 in boxes_256]
         return np.array(logits, np.float32), np.full(len(boxes_256), 0.5, np.float32)
@@ -73,7 +73,9 @@ def test_a_volumes_object_is_probed_where_it_is_largest() -> None:
     assert list(probe_case(case, np.zeros_like(gts), FillsItsBox(), load_scheme("replicate"), 256)) == []
 
 
-def test_the_command_goes_on_past_a_bad_case(tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_goes_on_past_a_bad_case(
+    tmp_path: Path, tiny_exported: Path, capsys: pytest.CaptureFixture
+) -> None:
     boxes = np.array(BOXES_2D)
     gts = np.zeros(image_2d().shape[:2], np.uint8)
     for label, (x0, y0, x1, y1) in enumerate(boxes, start=1):
@@ -82,7 +84,16 @@ def test_the_command_goes_on_past_a_bad_case(tmp_path: Path, tiny_bundle: Path, 
         write_case(tmp_path / "imgs", name, imgs=image_2d(), boxes=boxes)
     write_case(tmp_path / "gts", "2DBox_US_a", gts=gts)
     target = tmp_path / "new" / "probe.json"
-    given = ["-i", str(tmp_path / "imgs"), "-g", str(tmp_path / "gts"), "--model", str(tiny_bundle), "-o", str(target)]
+    given = [
+        "-i",
+        str(tmp_path / "imgs"),
+        "-g",
+        str(tmp_path / "gts"),
+        "--model",
+        str(tiny_exported),
+        "-o",
+        str(target),
+    ]
     assert main(given) == 1
     assert "2DBox_US_b" in capsys.readouterr().err.splitlines()[-1]
     document = json.loads(target.read_text())

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from graysam.imaging.presets import load_scheme, scheme_to_dict
-from graysam.inference.exported_model import Bundle, write_bundle
+from graysam.inference.exported_model import ExportedModel, write_exported
 
 SIZE = 64  # side of the input in pixels
 
 
-def write_tiny_bundle(
+def write_tiny_exported(
     path: Path, *, kind: str = "fp32", plain: bool = False, level: float = 0.5, **more: Any
-) -> Bundle:
+) -> ExportedModel:
     """Write a bundle that segments what in a box is brighter than `level` of the image's range.
 
     An embedding cell is 4 x 4 pixels, so masks are good to a cell. plain: one decoder for one box, as in bundles for
@@ -29,7 +29,7 @@ def write_tiny_bundle(
         "model": {},
         **more,
     }
-    return write_bundle(path, description=description, write_graphs=tiny_graphs(level, plain))
+    return write_exported(path, description=description, write_graphs=tiny_graphs(level, plain))
 
 
 def tiny_graphs(level: float, plain: bool) -> Callable[[Path], None]:
@@ -84,10 +84,10 @@ def tiny_graphs(level: float, plain: bool) -> Callable[[Path], None]:
         boxes = parameter([-1, 4], "boxes")
         save("box_tokens", [boxes], {"tokens": op.add(boxes, constant(0))})
         tokens = parameter([-1, 4], "tokens")
-        covered = parameter([2], "covered", Type.i64)  # rows and columns of cells that the image lies on
-        pixels = op.multiply(covered, op.constant(np.int64(4)))
+        valid_size = parameter([2], "valid_size", Type.i64)  # rows and columns of cells that the image lies on
+        pixels = op.multiply(valid_size, op.constant(np.int64(4)))
         found = logits(grey(embedding), tokens)
         cropped = op.slice(found, np.zeros(2, np.int64), pixels, np.ones(2, np.int64), np.array([1, 2]))
-        save("box_decoder", [tokens, embedding, covered], {"logits": cropped, "iou": iou(found)})
+        save("box_decoder", [tokens, embedding, valid_size], {"logits": cropped, "iou": iou(found)})
 
     return write

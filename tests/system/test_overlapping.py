@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from graysam.system.prefetch import Overlapped
+from graysam.system.prefetch import Prefetcher
 
 
 class Content:
@@ -23,7 +23,7 @@ def test_items_come_in_order_and_are_written_by_then() -> None:
         assert content == 10 * item
         return lambda: written.append(content)
 
-    with Overlapped(range(5), lambda item: 10 * item) as items:
+    with Prefetcher(range(5), lambda item: 10 * item) as items:
         for item, error in items.run(compute):
             assert error is None
             assert written[item] == 10 * item
@@ -31,7 +31,7 @@ def test_items_come_in_order_and_are_written_by_then() -> None:
 
 
 def test_nothing_to_do_is_nothing_done() -> None:
-    with Overlapped([], lambda item: item) as items:
+    with Prefetcher([], lambda item: item) as items:
         assert list(items.run(lambda item, content: lambda: None)) == []
 
 
@@ -50,7 +50,7 @@ def test_the_next_is_read_and_the_last_written_while_one_is_computed() -> None:
             assert writes[item - 1].wait(10)
         return writes[item].set
 
-    with Overlapped(range(4), read) as items:
+    with Prefetcher(range(4), read) as items:
         assert reads[0].wait(10)  # before anything is asked for
         assert [error for _, error in items.run(compute)] == [None] * 4
 
@@ -70,7 +70,7 @@ def test_three_items_are_in_memory_at_most() -> None:
         assert content.item == item
         return lambda: content.item
 
-    with Overlapped(range(20), read) as items:
+    with Prefetcher(range(20), read) as items:
         for _ in items.run(compute):
             pass
     assert 1 <= most <= 3
@@ -99,7 +99,7 @@ def test_what_fails_is_told_of_its_item_alone(where: str, kind: type[Exception])
         fail(item, "read")
         return item
 
-    with Overlapped(range(4), read) as items:
+    with Prefetcher(range(4), read) as items:
         outcomes = [(item, type(error)) for item, error in items.run(compute)]
     assert outcomes == [(0, type(None)), (1, kind), (2, type(None)), (3, type(None))]
     assert written == [0, 2, 3]
@@ -107,7 +107,7 @@ def test_what_fails_is_told_of_its_item_alone(where: str, kind: type[Exception])
 
 def test_leaving_early_ends_the_threads() -> None:
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Overlapped(range(9), lambda item: item) as items:
+    with pytest.raises(KeyboardInterrupt), Prefetcher(range(9), lambda item: item) as items:
         for _ in items.run(lambda item, content: lambda: None):
             raise KeyboardInterrupt
     assert threading.active_count() == before

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from graysam.imaging.presets import load_scheme
-from graysam.inference.exported_model import DESCRIPTION, EXPORT_VERSION, read_bundle, write_bundle
-from graysam.inference.locating import bundle_path, open_bundle, shipped_models
-from tests.support.exported_models import SIZE, tiny_graphs, write_tiny_bundle
+from graysam.inference.exported_model import DESCRIPTION, EXPORT_VERSION, read_exported, write_exported
+from graysam.inference.locating import exported_path, open_exported, shipped_models
+from tests.support.exported_models import SIZE, tiny_graphs, write_tiny_exported
 
 STEMS = ("box_decoder", "box_tokens", "encoder")
 
 
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
+    return write_tiny_exported(tmp_path_factory.mktemp("bundles") / "tiny").path
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def hidden(folder: Path) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------- whole ones
 def test_what_is_written_is_read(intact: Path) -> None:
-    bundle = read_bundle(intact)
+    bundle = read_exported(intact)
     assert (bundle.path, bundle.name, bundle.kind, bundle.precision, bundle.size) == (
         intact,
         "tiny",
@@ -63,39 +63,39 @@ def test_a_digest_stands_for_graph_and_weights(intact: Path, tmp_path: Path) -> 
         content = (folder / "encoder.bin").read_bytes()
         (folder / "encoder.bin").write_bytes(content[:-1] + b"\0" if content[-1] else content[:-1] + b"\1")
 
-    bundle = read_bundle(intact)
+    bundle = read_exported(intact)
     facts = {**bundle.description, "name": "renamed"}
-    other = write_bundle(tmp_path / "other", description=facts, write_graphs=with_other_weights)
+    other = write_exported(tmp_path / "other", description=facts, write_graphs=with_other_weights)
     assert {stem for stem in STEMS if bundle.digest(stem) != other.digest(stem)} == {"encoder"}
     assert len({bundle.digest(stem) for stem in STEMS}) == len(STEMS)
 
 
 @pytest.mark.parametrize("graphs", [{"plain": True}, {"precision": None}])
 def test_one_decoder_and_openvinos_own_precision_are_bundles_too(tmp_path: Path, graphs: dict[str, Any]) -> None:
-    bundle = write_tiny_bundle(tmp_path / "tiny", **graphs)
+    bundle = write_tiny_exported(tmp_path / "tiny", **graphs)
     assert set(bundle.graphs) == ({"encoder", "decoder"} if "plain" in graphs else set(STEMS))
     assert bundle.precision == (None if "precision" in graphs else "f32")
 
 
 def test_a_bundle_may_be_replaced_and_a_strangers_folder_may_not(tmp_path: Path) -> None:
     path = tmp_path / "bundle"
-    write_tiny_bundle(path, name="first")
+    write_tiny_exported(path, name="first")
     (path / "note.txt").write_text("goes with it")
-    assert write_tiny_bundle(path, name="second").name == read_bundle(path).name == "second"
+    assert write_tiny_exported(path, name="second").name == read_exported(path).name == "second"
     assert not (path / "note.txt").exists()
     for stranger in (tmp_path / "folder" / "photo.png", tmp_path / "file"):
         stranger.parent.mkdir(exist_ok=True)
         stranger.write_text("mine")
         taken = tmp_path / stranger.relative_to(tmp_path).parts[0]
         with pytest.raises(ValueError, match=f"{taken} is there and is no bundle, so it is not overwritten"):
-            write_tiny_bundle(taken)
+            write_tiny_exported(taken)
         assert stranger.read_text() == "mine"
     assert hidden(tmp_path) == []
 
 
 def test_what_fails_while_writing_leaves_the_old_bundle(tmp_path: Path) -> None:
     path = tmp_path / "bundle"
-    write_tiny_bundle(path)
+    write_tiny_exported(path)
     before = description(path)
 
     def breaks_off(folder: Path) -> None:
@@ -103,10 +103,10 @@ def test_what_fails_while_writing_leaves_the_old_bundle(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        write_bundle(path, description=before, write_graphs=breaks_off)
+        write_exported(path, description=before, write_graphs=breaks_off)
     with pytest.raises(ValueError, match="lists the graphs none"):
-        write_bundle(path, description=before, write_graphs=lambda folder: None)
-    assert read_bundle(path).description == before
+        write_exported(path, description=before, write_graphs=lambda folder: None)
+    assert read_exported(path).description == before
     assert hidden(tmp_path) == []
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_bundle_is_refused_with_the_remedy(
 ) -> None:
     damage(damaged)
     with pytest.raises(ValueError) as refused:
-        read_bundle(damaged)
+        read_exported(damaged)
     message = str(refused.value)
     assert message.startswith(f"{damaged / name} ")
     assert reason in message
@@ -211,12 +211,12 @@ def test_a_damaged_bundle_is_refused_with_the_remedy(
 
 def test_files_that_are_not_listed_are_left_alone(damaged: Path) -> None:
     (damaged / "README.md").write_text("where this comes from")
-    assert read_bundle(damaged).name == "tiny"
+    assert read_exported(damaged).name == "tiny"
 
 
 def test_no_folder_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="absent is no folder; give a bundle"):
-        read_bundle(tmp_path / "absent")
+        read_exported(tmp_path / "absent")
 
 
 # ------------------------------------------------------------------------------------------------- locating
@@ -226,55 +226,55 @@ def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("graysam.inference.locating.weights_dir", lambda: tmp_path / "weights")
     monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    write_tiny_bundle(tmp_path / "weights" / "shipped_one_int8", kind="int8")
+    write_tiny_exported(tmp_path / "weights" / "shipped_one_int8", kind="int8")
     return tmp_path
 
 
 def test_what_is_shipped_is_found_by_name_as_int8(shelves: Path) -> None:
     assert shipped_models() == {"shipped_one": ["int8"]}
-    assert bundle_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
-    assert open_bundle("shipped_one", "int8").kind == "int8"
+    assert exported_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
+    assert open_exported("shipped_one", "int8").kind == "int8"
     with pytest.raises(ValueError, match=r"shipped_one is not exported as bf16 yet.*, or shipped_one \(int8\)$"):
-        open_bundle("shipped_one", "bf16")
+        open_exported("shipped_one", "bf16")
 
 
 def test_a_folder_is_taken_as_it_is_and_another_precision_refused(shelves: Path) -> None:
-    path = write_tiny_bundle(shelves / "mine", kind="bf16").path
-    assert open_bundle(str(path)).kind == open_bundle(str(path), "bf16").kind == "bf16"
-    assert open_bundle("mine").path == Path("mine")
+    path = write_tiny_exported(shelves / "mine", kind="bf16").path
+    assert open_exported(str(path)).kind == open_exported(str(path), "bf16").kind == "bf16"
+    assert open_exported("mine").path == Path("mine")
     with pytest.raises(ValueError, match="is a bundle of kind bf16, but int8 is asked for; leave the precision out"):
-        open_bundle(str(path), "int8")
+        open_exported(str(path), "int8")
 
 
 def test_a_weight_file_is_known_by_its_content(shelves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, content in (("a.pth", b"weights"), ("b.pth", b"weights"), ("c.pth", b"others")):
         Path(name).write_bytes(content)
-    path = bundle_path("a.pth")
+    path = exported_path("a.pth")
     assert path.parent == shelves / "cache" / "bundles"
     assert path.name.startswith("a_int8_")
     key = path.name.removeprefix("a_int8_")
-    assert bundle_path("b.pth").name == f"b_int8_{key}"
-    others = [bundle_path("c.pth"), bundle_path("a.pth", "fp32"), bundle_path("a.pth", None, "paper")]
+    assert exported_path("b.pth").name == f"b_int8_{key}"
+    others = [exported_path("c.pth"), exported_path("a.pth", "fp32"), exported_path("a.pth", None, "paper")]
     monkeypatch.setattr("graysam.inference.locating.EXPORT_VERSION", EXPORT_VERSION + 1)
-    others.append(bundle_path("a.pth"))
+    others.append(exported_path("a.pth"))
     assert len({key, *(other.name.rpartition("_")[2] for other in others)}) == 5
     with pytest.raises(ValueError, match=r"a\.pth is not exported as int8 yet; give the folder"):
-        open_bundle("a.pth")
+        open_exported("a.pth")
 
 
 def test_a_name_stands_for_the_weights_that_are_shipped_with_it(shelves: Path) -> None:
     (shelves / "weights" / "shipped_one.safetensors").write_bytes(b"weights")
-    assert bundle_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
+    assert exported_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
     Path("a.pth").write_bytes(b"weights")
-    path = bundle_path("shipped_one", "fp32")
+    path = exported_path("shipped_one", "fp32")
     assert path.name.startswith("shipped_one_fp32_")
-    assert path.name.removeprefix("shipped_one") == bundle_path("a.pth", "fp32").name.removeprefix("a")
+    assert path.name.removeprefix("shipped_one") == exported_path("a.pth", "fp32").name.removeprefix("a")
 
 
 def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
     Path("a.pth").write_bytes(b"weights")
-    write_tiny_bundle(bundle_path("a.pth", "fp32"))
-    assert open_bundle("a.pth", "fp32").name == "tiny"
+    write_tiny_exported(exported_path("a.pth", "fp32"))
+    assert open_exported("a.pth", "fp32").name == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
 )
 def test_a_model_that_is_not_there_is_refused(shelves: Path, model: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        open_bundle(model)
+        open_exported(model)
 
 
 def test_a_name_stands_for_its_own_export(shelves: Path) -> None:
-    assert bundle_path("lite_medsam", "fp32").parent == shelves / "cache" / "bundles"
-    assert bundle_path("lite_medsam", "fp32") != bundle_path("sam_vit_b", "fp32")
+    assert exported_path("lite_medsam", "fp32").parent == shelves / "cache" / "bundles"
+    assert exported_path("lite_medsam", "fp32") != exported_path("sam_vit_b", "fp32")

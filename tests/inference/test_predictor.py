@@ -13,9 +13,9 @@ import pytest
 
 from graysam.imaging.presets import load_scheme
 from graysam.inference.locating import shipped_models
-from graysam.inference.predictor import Session
+from graysam.inference.predictor import Predictor
 from tests.support.commands import BOXES_2D, image_2d
-from tests.support.exported_models import write_tiny_bundle
+from tests.support.exported_models import write_tiny_exported
 
 pytestmark = pytest.mark.usefixtures("user_cache", "threads")
 
@@ -28,51 +28,51 @@ WANTED[40:80, 40:100] = 1
 WANTED[56:80, 100:120] = 2
 
 
-def test_masks_are_what_the_boxes_hold(tiny_bundle: Path) -> None:
-    session = Session(tiny_bundle)
-    found = session.segment(IMAGE, BOXES)
+def test_masks_are_what_the_boxes_hold(tiny_exported: Path) -> None:
+    predictor = Predictor(tiny_exported)
+    found = predictor.predict(IMAGE, BOXES)
     assert found.dtype == np.uint16
     assert np.array_equal(found, WANTED)
-    assert np.array_equal(session.segment(np.dstack([IMAGE] * 3), BOXES.tolist()), WANTED)
-    assert not session.segment(IMAGE, []).any()
+    assert np.array_equal(predictor.predict(np.dstack([IMAGE] * 3), BOXES.tolist()), WANTED)
+    assert not predictor.predict(IMAGE, []).any()
     smaller = np.zeros_like(IMAGE)
     smaller[48:72, 48:112] = 200
     volume = np.stack([smaller, IMAGE, smaller])
     boxes = np.array([[20, 20, 0, 127, 119, 2]])
-    deep = session.segment(volume, boxes)
+    deep = predictor.predict(volume, boxes)
     assert deep.shape == volume.shape
     assert np.array_equal(deep, (volume > 100).astype(np.uint16))
     steps: list[tuple[int, int]] = []
-    shorter = session.segment(volume, boxes, z_max_inclusive=False, progress=lambda *step: steps.append(step))
+    shorter = predictor.predict(volume, boxes, z_max_inclusive=False, progress=lambda *step: steps.append(step))
     assert not shorter[2].any()
     assert shorter[:2].any(axis=(1, 2)).all()
     assert steps[-1] == (2, 2)
 
 
-def test_what_was_segmented_before_makes_no_difference(tiny_bundle: Path) -> None:
-    """Neither in a session nor between two of them, whose backends keep what an image's boxes share."""
-    one, other = Session(tiny_bundle), Session(tiny_bundle, cache=False)
+def test_what_was_segmented_before_makes_no_difference(tiny_exported: Path) -> None:
+    """Neither in a predictor nor between two of them, whose backends keep what an image's boxes share."""
+    one, other = Predictor(tiny_exported), Predictor(tiny_exported, cache=False)
     flipped = np.ascontiguousarray(IMAGE[:, ::-1])
-    turned = one.segment(flipped, BOXES)
+    turned = one.predict(flipped, BOXES)
     assert not np.array_equal(turned, WANTED)
-    for session in (one, other, one):
-        assert np.array_equal(session.segment(IMAGE, BOXES), WANTED)
-        assert np.array_equal(session.segment(flipped, BOXES), turned)
+    for predictor in (one, other, one):
+        assert np.array_equal(predictor.predict(IMAGE, BOXES), WANTED)
+        assert np.array_equal(predictor.predict(flipped, BOXES), turned)
 
 
-def test_both_ways_to_decode_agree(tiny_bundle: Path, tmp_path: Path) -> None:
-    plain = Session(write_tiny_bundle(tmp_path / "plain", plain=True).path)
-    assert np.array_equal(plain.segment(IMAGE, BOXES), Session(tiny_bundle).segment(IMAGE, BOXES))
+def test_both_ways_to_decode_agree(tiny_exported: Path, tmp_path: Path) -> None:
+    plain = Predictor(write_tiny_exported(tmp_path / "plain", plain=True).path)
+    assert np.array_equal(plain.predict(IMAGE, BOXES), Predictor(tiny_exported).predict(IMAGE, BOXES))
 
 
-def test_threads_take_turns(tiny_bundle: Path) -> None:
-    session = Session(tiny_bundle, threads=1)
+def test_threads_take_turns(tiny_exported: Path) -> None:
+    predictor = Predictor(tiny_exported, threads=1)
     images = [np.roll(IMAGE, 8 * shift, axis=1) for shift in range(4)]
-    alone = [session.segment(image, BOXES) for image in images]
+    alone = [predictor.predict(image, BOXES) for image in images]
     together: dict[int, list[np.ndarray]] = {}
 
     def work(index: int) -> None:
-        together[index] = [session.segment(images[index], BOXES) for _ in range(10)]
+        together[index] = [predictor.predict(images[index], BOXES) for _ in range(10)]
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:
@@ -82,36 +82,36 @@ def test_threads_take_turns(tiny_bundle: Path) -> None:
     assert all(np.array_equal(found, alone[index]) for index in range(4) for found in together[index])
 
 
-def test_threads_bound_network_and_images(tiny_bundle: Path) -> None:
+def test_threads_bound_network_and_images(tiny_exported: Path) -> None:
     for count in (1, 2):
-        session = Session(tiny_bundle, threads=count)
+        predictor = Predictor(tiny_exported, threads=count)
         assert cv2.getNumThreads() == count
-        encoder = session.backend._requests["encoder"].get_compiled_model()
+        encoder = predictor.backend._requests["encoder"].get_compiled_model()
         assert encoder.get_property("INFERENCE_NUM_THREADS") == count
-    Session(tiny_bundle)
+    Predictor(tiny_exported)
     assert cv2.getNumThreads() == 2
 
 
-def test_channels_of_the_bundle_or_those_asked_for(tiny_bundle: Path) -> None:
-    assert Session(tiny_bundle).scheme == load_scheme("replicate")
-    assert Session(tiny_bundle, channels="paper").scheme == load_scheme("paper")
+def test_channels_of_the_bundle_or_those_asked_for(tiny_exported: Path) -> None:
+    assert Predictor(tiny_exported).scheme == load_scheme("replicate")
+    assert Predictor(tiny_exported, channels="paper").scheme == load_scheme("paper")
 
 
 def test_the_cache_is_the_users_and_may_be_left_alone(
-    tiny_bundle: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_exported: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Session(tiny_bundle, cache=False)
+    Predictor(tiny_exported, cache=False)
     assert not user_cache.exists()
     for _ in range(2):
-        Session(tiny_bundle)
+        Predictor(tiny_exported)
         assert len(list(user_cache.glob("compiled/*.blob"))) == 3
     (user_cache / "compiled").rename(user_cache / "moved")
     (user_cache / "compiled").write_text("in the way")
-    assert np.array_equal(Session(tiny_bundle).segment(IMAGE, BOXES), WANTED)
+    assert np.array_equal(Predictor(tiny_exported).predict(IMAGE, BOXES), WANTED)
     monkeypatch.delenv("GRAYSAM_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert np.array_equal(Session(tiny_bundle).segment(IMAGE, BOXES), WANTED)
+    assert np.array_equal(Predictor(tiny_exported).predict(IMAGE, BOXES), WANTED)
 
 
 @pytest.mark.parametrize(
@@ -123,17 +123,17 @@ def test_the_cache_is_the_users_and_may_be_left_alone(
         ({"channels": "rgb"}, "unknown channel scheme 'rgb'; choose one of"),
     ],
 )
-def test_what_cannot_be_opened_is_one_line(tiny_bundle: Path, options: dict[str, Any], reason: str) -> None:
+def test_what_cannot_be_opened_is_one_line(tiny_exported: Path, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as refused:
-        Session(**{"model": tiny_bundle, **options})
+        Predictor(**{"model": tiny_exported, **options})
     assert "\n" not in str(refused.value)
 
 
 def test_damaged_and_foreign_bundles_are_refused(tmp_path: Path) -> None:
-    onnx = write_tiny_bundle(tmp_path / "tiny", plain=True).path
+    onnx = write_tiny_exported(tmp_path / "tiny", plain=True).path
     (onnx / "encoder.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"encoder\.bin has 0 bytes instead of .* export the bundle again"):
-        Session(onnx)
+        Predictor(onnx)
 
 
 @pytest.mark.parametrize(
@@ -145,19 +145,19 @@ def test_damaged_and_foreign_bundles_are_refused(tmp_path: Path) -> None:
         (IMAGE, [[1, 2, 0, 30, 40, 1]], r"image of shape \(128, 128\) with boxes of shape \(1, 6\)"),
     ],
 )
-def test_what_cannot_be_segmented_is_one_line(tiny_bundle: Path, image: np.ndarray, boxes: Any, reason: str) -> None:
-    session = Session(tiny_bundle)
+def test_what_cannot_be_segmented_is_one_line(tiny_exported: Path, image: np.ndarray, boxes: Any, reason: str) -> None:
+    predictor = Predictor(tiny_exported)
     with pytest.raises(ValueError, match=reason):
-        session.segment(image, boxes)
-    assert np.array_equal(session.segment(IMAGE, BOXES), WANTED)
+        predictor.predict(image, boxes)
+    assert np.array_equal(predictor.predict(IMAGE, BOXES), WANTED)
 
 
-def test_a_program_of_ones_own_loads_nothing_heavy(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_program_of_ones_own_loads_nothing_heavy(tiny_exported: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 import numpy as np
-from graysam.inference.predictor import Session
-masks = Session({str(tiny_bundle)!r}).segment(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
+from graysam.inference.predictor import Predictor
+masks = Predictor({str(tiny_exported)!r}).predict(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
 print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {{
     "torch", "lightning", "hydra", "omegaconf", "scipy", "matplotlib", "tqdm", "timm", "nncf"}}))
 """
@@ -172,9 +172,9 @@ def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(name: str, 
     assert "int8" in shipped_models()[name]
     rows, columns = np.ogrid[:128, :160]
     discs = [(rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2, (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2]
-    compiled = Session(name, threads=2).segment(image_2d(), BOXES_2D)
+    compiled = Predictor(name, threads=2).predict(image_2d(), BOXES_2D)
     assert len(list(user_cache.glob("compiled/*.blob"))) == 3
-    imported = Session(name, precision="int8", threads=2).segment(image_2d(), BOXES_2D)
+    imported = Predictor(name, precision="int8", threads=2).predict(image_2d(), BOXES_2D)
     assert np.array_equal(compiled, imported)
     for label, disc in enumerate(discs, start=1):
         found = compiled == label
@@ -182,4 +182,4 @@ def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(name: str, 
 
 
 def test_a_session_without_a_name_is_our_own_model() -> None:
-    assert Session(threads=2).bundle.name == "graysam_l0"
+    assert Predictor(threads=2).exported.name == "graysam_l0"
