@@ -1,7 +1,7 @@
 """Times of the kinds, taken in a fresh process with a fixed number of threads.
 
 A process that has trained holds large pools of memory and threads, and torch's number of threads is best set before its
-first work. So `time_methods` starts `python -m graysam.benchmarking.method_timing request.json`, which rebuilds the model
+first work. So `time_methods` starts `python -m graysam.benchmarking.method_timing request.json`, which rebuilds a model
 from its checkpoint, opens every kind and prints JSON, one object a line: first its threads, then each measurement.
 The kinds take turns on every image, so that whatever else the machine does falls on all of them alike.
 """

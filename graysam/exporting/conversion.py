@@ -28,7 +28,7 @@ def convert(model: Sam, size: int, *, half_precision: bool) -> dict[str, ov.Mode
             in bfloat16 or less anyway.
 
     Returns:
-        `encoder` (images -> embedding), `box_tokens` (boxes -> tokens), `box_decoder` (tokens, embedding and valid_size ->
+        `encoder` (images -> embedding), `box_tokens` (boxes -> tokens), `box_decoder` (tokens, embedding, valid_size ->
         logits, iou); see `graysam.exporting.encoder_graph` and `graysam.exporting.decoder_graph`.
     """
     network = private_copy(model)

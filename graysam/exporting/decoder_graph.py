@@ -157,7 +157,7 @@ class BoxDecoder(nn.Module):
 class CellUpscaling(nn.Module):
     """The mask decoder's upscaling and its product with the mask head's weights, as products cell by cell.
 
-    Cells (N,R,C,dim), weights (N,dim/8) and valid_size, R and C once more -> logits (N,4R,4C), row by row. Both transposed
+    Cells (N,R,C,dim), weights (N,dim/8) and valid_size, R and C once more -> logits (N,4R,4C), by row. Both transposed
     convolutions are matrix products: `first` (dim,dim), whose columns are 4 pixels (y, x) of dim/4 channels, and
     `second` (dim/4,dim/2), 4 pixels of dim/8. The LayerNorm between subtracts a mean over channels; that is linear and
     stands in `first` already.

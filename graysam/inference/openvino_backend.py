@@ -67,7 +67,7 @@ class OpenVinoBackend:
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: one of `encode`'s, boxes (N,4) on the grid -> logits (N,R,C), iou (N,).
 
-        valid_size: rows and columns of the grid that the image covers; R and C are those in whole cells of 4 pixels, or S.
+        valid_size: rows and columns of the grid that the image covers; R and C are those in cells of 4 pixels, or S.
         Both arrays are good until the next call.
         """
         boxes = np.ascontiguousarray(boxes_256, np.float32)

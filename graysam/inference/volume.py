@@ -45,7 +45,7 @@ class Backend(Protocol):
     ) -> tuple[Float32Array, Float32Array]:
         """Segment one image: its embedding, boxes (N, 4) on the grid -> logits (N, size, size), iou (N,).
 
-        valid_size: rows and columns of the grid that the image covers, None for all. Logits beyond them are not looked at
+        valid_size: rows and columns of the grid that the image covers, None for all. Logits beyond are not looked at
         and may be left out, which is all that a backend may make of it.
 
         The embedding is one that `encode` gave, or a copy of it. What is returned may be overwritten by the next call.
@@ -59,9 +59,9 @@ def decode_all(
     box_batch: int = BOX_BATCH,
     valid_size: tuple[int, int] | None = None,
 ) -> Iterator[Float32Array]:
-    """Yield every box's logits (size, size) in order, decoding at most `box_batch` boxes in one call.
+    """Yield every box's logits (size, size) in order, at most `box_batch` in one call.
 
-    embedding: of one image; boxes_256: (N, 4) on the grid, none yield nothing; valid_size: see `Backend`. Logits are good
+    embedding: of one image; boxes_256: (N, 4) on the grid, none yield nothing; valid_size: see `Backend`. Logits hold
     until the next ones are asked for: a backend may use its buffer again.
     """
     for start in range(0, len(boxes_256), box_batch):
