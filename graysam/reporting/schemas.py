@@ -1,0 +1,189 @@
+"""Schemas of result files, one dataclass a file, each with `from_json` and `to_json`."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graysam.metrics.aggregation import MACRO
+
+QUANTIZATION = "quantization.json"
+EARLIER_QUANTIZATION = "benchmark.json"  # the file's name in format 1, whose key for `methods` was `kinds`
+FORMAT = 2  # of quantization.json
+TIMES = ("encoder_ms", "decoder_ms", "image_ms")
+
+
+class Score(NamedTuple):
+    """DSC and NSD in [0, 1], means over n objects."""
+
+    dsc: float
+    nsd: float
+    n: int
+
+
+class ObjectScore(NamedTuple):
+    """DSC and NSD in [0, 1] of one object on a validation slice."""
+
+    modality: str
+    dsc: float
+    nsd: float
+
+
+Scores = Mapping[str, Score]  # modality or MACRO -> score
+Objects = Mapping[tuple[str, int], ObjectScore]  # (key of the slice, number of the object's box) -> score
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object; raise ValueError for a missing or invalid file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{path.name} is invalid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds a {type(content).__name__}; required: an object")
+    return content
+
+
+def require_object(content: Any, key: str, file: str) -> dict[str, Any]:
+    """Return the JSON object under `key`; raise ValueError that names `file` where there is none."""
+    part = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(part, dict):
+        raise ValueError(f"{file}: {key!r} is not an object")
+    return part
+
+
+def require_number(content: Any, key: str, file: str) -> float:
+    """Return the finite number under `key`; raise ValueError that names `file` where there is none."""
+    number = content.get(key) if isinstance(content, dict) else None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError(f"{file}: {key} is {number!r}; required: a finite number")
+    return float(number)
+
+
+def parse_scores(content: Any, file: str) -> Scores:
+    """Parse `{modality or macro: {"dsc", "nsd", "n"}}`; raise ValueError where it is something else."""
+    require_object(content, MACRO, file)
+    scores = {}
+    for name, row in content.items():
+        dsc, nsd, n = (require_number(row, key, file) for key in Score._fields)
+        scores[name] = Score(dsc, nsd, int(n))
+    return scores
+
+
+def parse_objects(rows: Any, file: str) -> Objects:
+    """Parse rows of key, box number, modality, DSC and NSD; raise ValueError where they are something else."""
+    try:
+        objects = {
+            (str(key), int(prompt)): ObjectScore(str(modality), float(dsc), float(nsd))
+            for key, prompt, modality, dsc, nsd in rows
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: its objects are not rows of key, box, modality, DSC, NSD ({error})") from None
+    if not all(math.isfinite(one.dsc) and math.isfinite(one.nsd) for one in objects.values()):
+        raise ValueError(f"{file}: the score of an object is not finite")
+    return objects
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """Accuracy, times and size of a model's weights under one quantization method.
+
+    Attributes:
+        scores: modality or `macro` -> score.
+        objects: scores of the validation objects; empty where an earlier version did not store them.
+        times_ms: each of TIMES -> `median`, `min`, `max` and `n` of its measurements.
+        size_mb: size on disk in 10^6 bytes.
+        quantized: `layers`, `parameters` and `macs` -> `image_encoder` and `heads` -> (quantized, all).
+        reason: why the method could not run; "" where it ran. The other attributes are empty then.
+    """
+
+    scores: Scores = field(default_factory=dict)
+    objects: Objects = field(default_factory=dict)
+    times_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    size_mb: float = math.nan
+    quantized: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, content: Any, file: str = QUANTIZATION) -> "MethodResult":
+        """Parse one entry of `methods`; raise ValueError where it is damaged."""
+        if not isinstance(content, dict):
+            return cls(reason="damaged")
+        if not content.get("available"):
+            return cls(reason=str(content.get("reason", "no reason given")))
+        times = {key: require_object(content, key, file) for key in TIMES}
+        for part in times.values():
+            require_number(part, "median", file)
+        return cls(
+            parse_scores(content.get("scores"), file),
+            parse_objects(content.get("objects", []), file),
+            times,
+            require_number(content, "size_mb", file),
+            content.get("quantized", {}),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain containers that `from_json` reads."""
+        if self.reason:
+            return {"available": False, "reason": self.reason}
+        return {
+            "available": True,
+            "scores": {name: score._asdict() for name, score in self.scores.items()},
+            "objects": [[*key, *score] for key, score in self.objects.items()],
+            **self.times_ms,
+            "size_mb": self.size_mb,
+            "quantized": self.quantized,
+        }
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """A run's quantization.json: its best checkpoint under several quantization methods.
+
+    Attributes:
+        methods: name of a quantization method -> its result.
+        checkpoint: file name of the checkpoint; checkpoint_sha256: its hash.
+        settings: what was compared and how; `settings["methods"]` keeps the order that was asked for.
+        threads: of the CPU during timing.
+        images: number of scored images; objects: number of scored objects.
+        boxes_of_timed_images: number of boxes of each image that was timed.
+        machine: description of the machine.
+        format: 1 was the file benchmark.json, which is read as well.
+    """
+
+    methods: Mapping[str, MethodResult]
+    checkpoint: str = ""
+    checkpoint_sha256: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 0
+    images: int = 0
+    objects: int = 0
+    boxes_of_timed_images: Sequence[int] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], file: str = QUANTIZATION) -> "QuantizationReport":
+        """Parse a file's content, of this format or of format 1; raise ValueError where it is damaged."""
+        content = _with_methods(content)
+        methods = {
+            name: MethodResult.from_json(one, f"{file}: {name}")
+            for name, one in require_object(content, "methods", file).items()
+        }
+        known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
+        settings = content.get("settings")
+        settings = _with_methods(settings) if isinstance(settings, dict) else {}
+        return cls(**{**known, "methods": methods, "settings": settings})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain containers that `from_json` reads."""
+        return {**vars(self), "methods": {name: method.to_json() for name, method in self.methods.items()}}
+
+
+def _with_methods(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the key `kinds` of format 1."""
+    return {"methods" if key == "kinds" else key: value for key, value in content.items()}
