@@ -1,6 +1,10 @@
-"""Pictures of masks over images: contours in colour, ground truth dashed, prompt boxes yellow."""
+"""Pictures of cases: mask outlines, ground truth and prompt boxes over an image.
 
-from collections.abc import Sequence
+`draw_overlay` draws a whole image or the objects of a volume, `draw_detail` the surroundings of some objects, and
+`draw_panel` one case of a report. scikit-image is imported on first use.
+"""
+
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.canvas import to_uint8
+from graysam.imaging.masks import mask_bounds
+from graysam.imaging.outlines import (
+    BLACK,
+    RGB,
+    WHITE,
+    YELLOW,
+    Picture,
+    add_caption,
+    box_path,
+    draw_dashed,
+    draw_paths,
+    label_colour,
+    outlines,
+)
 from graysam.system.files import replacing
 
-Picture = NDArray[np.uint8]
+MIN_SIDE, MAX_SIDE = 512, 1536  # px, longest side of an image in an overlay; a volume's slices have 512
+PANEL_SIDE = 560  # px
+MAX_OBJECTS = 6  # slices of a volume's overlay
+MARGIN = 0.5  # around the objects of a detail, in units of their longer side
+MIN_DETAIL = 64  # px of the image
+MANY_OBJECTS = 10  # a panel with more has thinner lines
+# A panel's colours: colour-blind safe (Okabe and Ito 2008).
+TRUTH: RGB = (86, 180, 233)
+PREDICTION: RGB = (230, 159, 0)
+BOX: RGB = WHITE
 
-MIN_SIDE, MAX_SIDE = 512, 1536  # px, of an image's longest side as drawn; a volume's slices are drawn at 512
-MAX_OBJECTS = 6  # panels of a volume's montage
-_YELLOW, _WHITE, _BLACK = (255, 255, 0), (255, 255, 255), (0, 0, 0)
-_GAP = 4  # px between panels
-_DASH = 6  # px
+_GAP = 4  # px between image and masks, and between slices
 
 
 def draw_overlay(
@@ -28,26 +51,38 @@ def draw_overlay(
     *,
     caption: str = "",
 ) -> Picture:
-    """Draw a case: for each panel the image with its prompts, and beside it the image with the masks.
+    """Draw the image with its boxes, and beside it the image with the outlines of its masks.
 
-    image: (H,W), (H,W,3) RGB or (D,H,W); other dtypes than uint8 are scaled by minimum and maximum for
-    display. segs and gts: integers of the image's grid. boxes: (N,4) or (N,6), inclusive pixel indices.
-    Returns uint8 RGB (h,w,3). An image makes one panel of at least 512 px; a volume one panel for each of up
-    to 6 objects (evenly chosen among them), at the middle slice of the object in gts, else in its box, else
-    in segs. Without any object: the image alone, or the volume's middle slice. Raises ValueError for shapes
-    that do not belong together.
+    Args:
+        image: (H,W), (H,W,3) RGB or (D,H,W); dtypes other than uint8 are scaled by minimum and maximum.
+        segs: integer labels (H,W) or (D,H,W), drawn in one colour a label.
+        boxes: (N,4) or (N,6), inclusive pixel indices, drawn in yellow.
+        gts: integer labels like `segs`, drawn as dashes of white and black.
+        caption: a line of text above.
+
+    Returns:
+        uint8 RGB (h,w,3). A volume is drawn at the middle slices of up to 6 objects, evenly chosen: the object's middle
+        slice in `gts`, else in its box, else in `segs`; without objects at its middle slice.
+
+    Raises:
+        ValueError: shapes that do not belong together.
     """
-    _check(image, segs, boxes, gts)
+    _check_shapes(image, segs, boxes, gts)
     image = to_uint8(image)
     if segs.ndim == 2:
-        side = min(max(max(segs.shape), MIN_SIDE), MAX_SIDE)
-        return _captioned(_panel(image, segs, boxes, gts, side), caption)
-    panels = []
-    for label, z in _slices(segs, boxes, gts):
-        here = None if boxes is None else boxes[(boxes[:, 2] <= z) & (z <= boxes[:, 5])][:, [0, 1, 3, 4]]
-        panel = _panel(image[z], segs[z], here, None if gts is None else gts[z], MIN_SIDE)
-        panels.append(_captioned(panel, f"object {label}, slice {z}" if label else f"slice {z}"))
-    return _captioned(_montage(panels), caption)
+        side = min(max(*segs.shape, MIN_SIDE), MAX_SIDE)
+        return add_caption(_draw_slice(image, segs, boxes, gts, side), caption)
+    from skimage.util import montage
+
+    slices = []
+    for label, z in _middle_slices(segs, boxes, gts):
+        at_z = None if boxes is None else boxes[(boxes[:, 2] <= z) & (z <= boxes[:, 5])][:, [0, 1, 3, 4]]
+        picture = _draw_slice(image[z], segs[z], at_z, None if gts is None else gts[z], MIN_SIDE)
+        slices.append(add_caption(picture, f"object {label}, slice {z}" if label else f"slice {z}"))
+    columns = min(len(slices), 2)
+    grid = (-(-len(slices) // columns), columns)
+    pictures = montage(np.stack(slices), fill=BLACK, grid_shape=grid, padding_width=_GAP, channel_axis=-1)
+    return add_caption(pictures, caption)
 
 
 def write_overlay(
@@ -59,110 +94,150 @@ def write_overlay(
     *,
     caption: str = "",
 ) -> None:
-    """Write the picture of `draw_overlay` as PNG, under a temporary name that is renamed when complete.
+    """Write the picture of `draw_overlay` as PNG; the file appears only when it is complete.
 
-    Raises ValueError as `draw_overlay` does; OSError as the file system does.
+    Raises:
+        ValueError: as `draw_overlay`.
+        OSError: the file cannot be written.
     """
-    path = Path(path)
     picture = draw_overlay(image, segs, boxes, gts, caption=caption)
     encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
 
-def label_colour(label: int) -> tuple[int, int, int]:
-    """Return a label's RGB colour: always the same, neighbours far apart, never near the boxes' yellow."""
-    hue = (
-        80 + (label * 0.61803398875) % 1 * 310
-    )  # degrees, 30 to 80 kept free; the golden ratio spreads any run of labels
-    pixel = np.array([[[hue % 360, 0.8, 1.0]]], np.float32)
-    red, green, blue = (cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0] * 255).astype(int).tolist()
-    return red, green, blue
+def draw_detail(
+    image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any], gts: NDArray[Any], *, caption: str = ""
+) -> Picture:
+    """Draw `draw_overlay` of the square around the boxes and masks of a 2D image; see `detail_window`."""
+    x, y, side = detail_window(segs.shape, boxes, (segs, gts))
+    image, segs, gts = (crop_square(array, x, y, side) for array in (image, segs, gts))
+    return draw_overlay(image, segs, boxes - np.array([x, y, x, y]), gts, caption=caption)
 
 
-def _panel(
+def draw_panel(
+    image: NDArray[np.uint8],
+    boxes: NDArray[Any],
+    masks: NDArray[Any] | None = None,
+    gts: NDArray[Any] | None = None,
+    *,
+    side: int = PANEL_SIDE,
+) -> Picture:
+    """Draw boxes, masks and ground truth of a 2D image upon each other, on the square of `detail_window`.
+
+    The ground truth is a thin line upon the thick line of the masks, so that both are visible where they agree. Boxes
+    are dashed and lie below both.
+
+    Args:
+        image: uint8 (H,W) or (H,W,3) RGB.
+        boxes: (N,4), inclusive pixel indices; N may be 0.
+        masks: integer labels (H,W), or None.
+        gts: integer labels (H,W), or None.
+        side: of the picture, px.
+
+    Returns:
+        uint8 RGB (side,side,3), black beyond the image.
+    """
+    labels = [array for array in (masks, gts) if array is not None]
+    x, y, length = detail_window(image.shape[:2], boxes, labels)
+    picture = _resized_rgb(crop_square(image, x, y, length), (side, side))
+    scale = side / length
+    thin = max([len(boxes), *(len(np.unique(array)) for array in labels)]) > MANY_OBJECTS
+    for box in boxes - np.array([x, y, x, y]):
+        draw_dashed(picture, box_path(box, scale), (BOX, BLACK), 1 if thin else 3)
+    if masks is not None:
+        paths = [path for _, path in outlines(crop_square(masks, x, y, length), scale)]
+        for colour, thickness in ((BLACK, 6 if thin else 10), (PREDICTION, 4 if thin else 8)):
+            draw_paths(picture, paths, colour, thickness)
+    if gts is not None:
+        paths = [path for _, path in outlines(crop_square(gts, x, y, length), scale)]
+        draw_paths(picture, paths, TRUTH, 2 if thin else 3)
+    return picture
+
+
+def detail_window(shape: tuple[int, ...], boxes: NDArray[Any], masks: Iterable[NDArray[Any]]) -> tuple[int, int, int]:
+    """Return the square that holds all boxes and masks with a margin.
+
+    Args:
+        shape: (H,W) of the image.
+        boxes: (N,4), inclusive pixel indices.
+        masks: arrays (H,W), non-zero inside.
+
+    Returns:
+        x and y of the upper left corner, and the side, px: at least 64, at most the longer side of the image. The
+        square lies within the image, or is centred on it along an axis where the image is smaller. Without boxes and
+        masks it holds the whole image.
+    """
+    height, width = shape
+    bounds = [*boxes.tolist(), *filter(None, map(mask_bounds, masks))] or [(0, 0, width - 1, height - 1)]
+    low, high = np.min(bounds, axis=0)[:2], np.max(bounds, axis=0)[2:] + 1
+    side = int(min(max((high - low).max() * (1 + 2 * MARGIN), MIN_DETAIL), max(height, width)))
+    corner = np.rint((low + high - side) / 2).astype(int).tolist()
+    x, y = (
+        min(max(start, 0), limit - side) if limit >= side else (limit - side) // 2
+        for start, limit in zip(corner, (width, height), strict=True)
+    )
+    return x, y, side
+
+
+def crop_square(image: NDArray[Any], x: int, y: int, side: int) -> NDArray[Any]:
+    """Return a square of an image (H,W) or (H,W,C) with its corner at (x, y), zero beyond the image's borders."""
+    square = np.zeros((side, side, *image.shape[2:]), image.dtype)
+    top, left = max(y, 0), max(x, 0)
+    part = image[top : y + side, left : x + side]
+    square[top - y : top - y + part.shape[0], left - x : left - x + part.shape[1]] = part
+    return square
+
+
+def _draw_slice(
     image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None, side: int
 ) -> Picture:
-    """Draw one slice, longest side `side` px: image with boxes | image with the contours of segs and gts."""
+    """Draw one slice, longest side `side` px: the image with boxes | the image with the outlines of segs and gts."""
     height, width = segs.shape
     scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    rgb = image if image.ndim == 3 and image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    shown = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    prompts: Picture = shown.astype(np.uint8)
+    prompts = _resized_rgb(image, (max(1, round(width * scale)), max(1, round(height * scale))))
     masks = prompts.copy()
-    for x_min, y_min, x_max, y_max in () if boxes is None else boxes:
-        # The box's pixels are inclusive, so its right and lower edges lie one pixel further.
-        start = int(x_min * scale), int(y_min * scale)
-        end = int((x_max + 1) * scale) - 1, int((y_max + 1) * scale) - 1
-        cv2.rectangle(prompts, start, end, _YELLOW, 1)
-    _draw_contours(masks, segs, size, dashed=False)
-    if gts is not None:
-        _draw_contours(masks, gts, size, dashed=True)
-    gap = np.zeros((size[1], _GAP, 3), np.uint8)
-    return np.hstack([prompts, gap, masks])
+    for box in () if boxes is None else boxes:
+        draw_paths(prompts, [box_path(box, scale)], YELLOW, 1)
+    for label, path in outlines(segs, scale):
+        draw_paths(masks, [path], label_colour(label), 2)
+    for _, path in () if gts is None else outlines(gts, scale):
+        draw_dashed(masks, path, (WHITE, BLACK), 1)
+    return np.hstack([prompts, np.zeros((len(prompts), _GAP, 3), np.uint8), masks])
 
 
-def _draw_contours(canvas: Picture, labels: NDArray[Any], size: tuple[int, int], *, dashed: bool) -> None:
-    """Draw each label's contour: in the label's colour, or dashed in white and black (seen on any image)."""
-    scaled = cv2.resize(labels.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
-    for label in np.unique(scaled[scaled > 0]).tolist():
-        contours, _ = cv2.findContours((scaled == label).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        if not dashed:
-            cv2.drawContours(canvas, contours, -1, label_colour(label), 2)
-            continue
-        for contour in contours:
-            for dash, start in enumerate(range(0, len(contour), _DASH)):
-                cv2.polylines(canvas, [contour[start : start + _DASH]], False, (_WHITE, _BLACK)[dash % 2], 1)
+def _resized_rgb(image: NDArray[Any], size: tuple[int, int]) -> Picture:
+    """Resize an image to (width, height), as RGB."""
+    rgb = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.uint8)
 
 
-def _slices(segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None) -> list[tuple[int, int]]:
-    """(label, z) of up to 6 objects' middle slices; (0, middle) where there is no object."""
-    middles = _middle_planes(segs)
+def _middle_slices(segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None) -> list[tuple[int, int]]:
+    """Return (label, z) of up to 6 objects; (0, middle) where there is no object."""
+    middles = _middle_of_labels(segs)
     for label, box in enumerate(() if boxes is None else boxes, start=1):
         middles[label] = min(max(int((box[2] + box[5]) / 2), 0), len(segs) - 1)
     if gts is not None:
-        middles |= _middle_planes(gts)
+        middles |= _middle_of_labels(gts)
     labels = sorted(middles)
     if len(labels) > MAX_OBJECTS:
         labels = [labels[i] for i in np.linspace(0, len(labels) - 1, MAX_OBJECTS).round().astype(int)]
     return [(label, middles[label]) for label in labels] or [(0, len(segs) // 2)]
 
 
-def _middle_planes(labels: NDArray[Any]) -> dict[int, int]:
-    """Each label's middle slice among those that hold it."""
-    planes: dict[int, list[int]] = {}
+def _middle_of_labels(labels: NDArray[Any]) -> dict[int, int]:
+    """Return label -> the middle one of the slices that hold it."""
+    slices: dict[int, list[int]] = {}
     for z, plane in enumerate(labels):
         for label in np.unique(plane[plane > 0]).tolist():
-            planes.setdefault(label, []).append(z)
-    return {label: found[len(found) // 2] for label, found in planes.items()}
+            slices.setdefault(label, []).append(z)
+    return {label: found[len(found) // 2] for label, found in slices.items()}
 
 
-def _montage(panels: Sequence[Picture]) -> Picture:
-    """Lay panels out in two columns (one panel: as it is), each padded to the largest."""
-    height = max(panel.shape[0] for panel in panels) + _GAP
-    width = max(panel.shape[1] for panel in panels) + _GAP
-    padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, width - panel.shape[1]), (0, 0))) for panel in panels]
-    if len(padded) == 1:
-        return padded[0]
-    if len(padded) % 2:
-        padded.append(np.zeros_like(padded[0]))
-    return np.vstack([np.hstack(padded[i : i + 2]) for i in range(0, len(padded), 2)])
-
-
-def _captioned(picture: Picture, caption: str) -> Picture:
-    """Put a line of text above; text that is too long is cut, and what OpenCV's font lacks becomes `?`."""
-    if not caption:
-        return picture
-    text = caption.encode("ascii", "replace").decode()
-    while len(text) > 4 and cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] > picture.shape[1] - 8:
-        text = text[:-4] + "..."
-    strip = np.full((22, picture.shape[1], 3), _BLACK, np.uint8)
-    cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _WHITE, 1, cv2.LINE_AA)
-    return np.vstack([strip, picture])
-
-
-def _check(image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None) -> None:
+def _check_shapes(
+    image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None
+) -> None:
     grid = image.shape[:2] if segs.ndim == 2 else image.shape
     if segs.ndim not in (2, 3) or image.ndim not in (segs.ndim, 3) or segs.shape != grid or not segs.size:
         raise ValueError(f"segs have shape {segs.shape}, the image {image.shape}; required: the same grid, 2D or 3D")

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.channels import Scheme
+from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, draw_panel
+from graysam.imaging.outlines import RGB
 from graysam.imaging.presets import load_scheme
 from graysam.reporting.case_files import View
 from graysam.reporting.figures import save
-from graysam.reporting.panels import BOX, PREDICTION, RGB, TRUTH, panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ def draw_cases(views: Sequence[tuple[str, View]], path: Path) -> None:
     for axes in panels[len(views) :]:
         axes.set_axis_off()
     for axes, (words, view) in zip(panels, views, strict=False):
-        _show(axes, panel(view))
+        _show(axes, draw_panel(view.image, view.boxes, view.masks, view.truth))
         axes.set_title(words, fontsize=_LARGE)
         axes.set_xlabel("\n".join(textwrap.wrap(view.name, 34)), fontsize=_SMALL)
     lines = [

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import lightning
@@ -14,14 +13,12 @@ from numpy.typing import NDArray
 
 from graysam.data.dataset import Batch
 from graysam.data.shards import Reader
-from graysam.imaging.drawing import draw_overlay
+from graysam.imaging.drawing import draw_detail
 from graysam.training.dashboards import log_images, log_table
 from graysam.training.module import SamModule, ValidationOutput
 from graysam.training.scores import MACRO, ObjectScore
 
 COLUMNS = ("modality", "objects", "DSC", "NSD", "loss")
-SURROUNDINGS = 0.5  # of the longer side of what is shown, added all around
-MIN_SIDE = 96  # px of a picture's detail, so that a small object keeps something around it
 
 
 @dataclass(frozen=True)
@@ -155,33 +152,12 @@ def caption(seen: SeenObject) -> str:
 def draw_object(seen: SeenObject, reader: Reader) -> NDArray[np.uint8]:
     """Draw an object on its slice: box on the left; prediction in colour, ground truth dashed on the right.
 
-    Shown is the part of the slice that holds the box and both masks, with some of their surroundings.
+    The picture holds the box and both masks with their surroundings.
     """
     (row,) = np.flatnonzero(reader.index.keys == seen.score.key)
     image = reader.read(int(row)).image
     shape = seen.size, seen.size
     height, width = image.shape[:2]
     mask, predicted = (np.unpackbits(bits).reshape(shape)[:height, :width] for bits in (seen.mask, seen.predicted))
-    top, bottom, left, right = window(seen.box_xyxy, mask | predicted)
-    shown = slice(top, bottom), slice(left, right)
-    box = seen.box_xyxy - np.array([left, top, left, top])
     text = f"{caption(seen)}   (prediction: line, truth: dashes)"
-    return draw_overlay(image[shown], predicted[shown], box[None], mask[shown], caption=text)
-
-
-def window(box_xyxy: NDArray[np.float32], mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return top, bottom, left, right (ends exclusive) of the part of (H,W) to show: a box, a mask, surroundings."""
-    height, width = mask.shape
-    rows, columns = np.nonzero(mask)
-    x_min, x_max = min([box_xyxy[0], *columns]), max([box_xyxy[2] + 1, *columns + 1])
-    y_min, y_max = min([box_xyxy[1], *rows]), max([box_xyxy[3] + 1, *rows + 1])
-    longer = max(x_max - x_min, y_max - y_min)
-    side = min(max(longer * (1 + 2 * SURROUNDINGS), MIN_SIDE), max(height, width))
-    return *_span((y_min + y_max) / 2, side, height), *_span((x_min + x_max) / 2, side, width)
-
-
-def _span(middle: float, side: float, length: int) -> tuple[int, int]:
-    """Return start and end of `side` pixels around a middle, moved inside 0..length and no longer than it."""
-    taken = min(ceil(side), length)
-    start = min(max(round(middle - taken / 2), 0), length - taken)
-    return start, start + taken
+    return draw_detail(image, predicted, seen.box_xyxy[None], mask, caption=text)

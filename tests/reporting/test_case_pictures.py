@@ -10,8 +10,7 @@ from graysam.imaging.presets import load_scheme
 from graysam.report import main
 from graysam.reporting.accuracy import CaseScores, read_case_scores
 from graysam.reporting.case_figures import channels
-from graysam.reporting.case_files import Folders, View, grey_views, rank, read_view
-from graysam.reporting.panels import BOX, PREDICTION, TRUTH, panel, window
+from graysam.reporting.case_files import Folders, grey_views, rank, read_view
 from tests.reporting.test_accuracy import HEADER
 from tests.support.commands import write_case
 
@@ -123,51 +122,6 @@ def test_grey_images_are_found_by_their_pixels(folders: Folders) -> None:
     (folders.cases / "2DBox_US_a.npz").write_bytes(b"no archive")
     views, left_out = grey_views(folders)
     assert views[1].case == "2DBox_US_b" and left_out[0].startswith("2DBox_US_a: ")
-
-
-# ------------------------------------------------------------------ what is drawn
-def test_the_window_holds_all_that_is_drawn_with_a_margin() -> None:
-    dark = np.zeros((100, 200), np.uint8)
-    assert window(View("a", "US", dark)) == (0, -50, 200), "nothing drawn: all of the image, centred"
-    boxed = View("a", "US", dark, boxes=np.array([[100, 40, 139, 59]]))
-    assert window(boxed) == (86, 16, 68), "40 px and 0.35 of that on each side"
-    truth = np.zeros((100, 200), np.uint8)
-    truth[0, 0] = 1
-    assert window(View("a", "US", dark, truth=truth)) == (0, 0, 32), "at the border, within the image, not below 32 px"
-
-
-def test_lines_lie_where_masks_and_boxes_end() -> None:
-    """On a window of 64 px drawn at 640, a native pixel is 10 px; truth and prediction are apart."""
-    truth, masks = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
-    truth[10:30, 10:30] = 1
-    masks[40:55, 40:55] = 3
-    view = View("a", "US", np.full((64, 64), 90, np.uint8), boxes=np.array([[0, 0, 63, 63]]), truth=truth, masks=masks)
-    picture = panel(view, 640)
-    assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
-    assert tuple(picture[200, 100]) == TRUTH and tuple(picture[100, 200]) == TRUTH and tuple(picture[299, 200]) == TRUTH
-    assert tuple(picture[480, 400]) == PREDICTION and tuple(picture[480, 549]) == PREDICTION
-    assert tuple(picture[480, 480]) == tuple(picture[200, 200]) == (90, 90, 90), "outlines, not fills"
-    edge = {tuple(pixel) for pixel in picture[0, 20:600].tolist()}
-    assert edge == {BOX, (0, 0, 0)}, "dashes of white and black"
-
-
-def test_a_boxs_last_pixel_lies_in_it() -> None:
-    """A box from pixel 10 to 19 ends where pixel 20 begins; the other box only widens the window to 64 px."""
-    boxes = np.array([[10, 10, 19, 19], [0, 0, 63, 63]])
-    picture = panel(View("a", "US", np.full((64, 64), 90, np.uint8), boxes=boxes), 640)
-    drawn = [x for x in range(50, 300) if tuple(picture[150, x]) != (90, 90, 90)]
-    assert min(drawn) + max(drawn) == 100 + 200 and 95 < min(drawn) < 100, "lines around 100 and 200"
-
-
-def colours(picture: np.ndarray) -> set[tuple[int, ...]]:
-    return {tuple(pixel) for pixel in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
-
-
-def test_where_they_agree_truth_lies_on_the_prediction() -> None:
-    boxes = np.array([[10, 20, 29, 39]])  # tight, so it lies below them all along
-    view = View("a", "US", np.full((64, 64), 90, np.uint8), boxes=boxes, truth=square(), masks=square())
-    assert {TRUTH, PREDICTION} <= colours(panel(view)) and BOX not in colours(panel(view))
-    assert PREDICTION not in colours(panel(View("a", "US", view.image, truth=square())))
 
 
 def test_channels_are_those_that_the_network_sees() -> None:

@@ -17,7 +17,7 @@ from graysam.data.shards import ShardReader
 from graysam.training.dashboards import finish_loggers, log_images, log_table
 from graysam.training.progress import hide_advertisements
 from graysam.training.scores import ObjectScore
-from graysam.training.validation_report import SeenObject, ValidationReport, caption, draw_object, extremes, window
+from graysam.training.validation_report import SeenObject, ValidationReport, caption, draw_object, extremes
 
 RNG = np.random.default_rng(0)
 YELLOW = (255, 255, 0)
@@ -174,18 +174,6 @@ def test_counts_out_of_range_are_refused(numbers: tuple[int, int, int]) -> None:
         ValidationReport(best=best, worst=worst, pictures_every_n_epochs=every)
 
 
-def test_the_window_holds_the_box_and_both_masks_with_surroundings() -> None:
-    mask = np.zeros((200, 256), np.uint8)
-    mask[50:90, 100:120] = 1
-    top, bottom, left, right = window(np.array([95, 60, 130, 80], np.float32), mask)
-    assert bottom - top == right - left == 96  # the least: 2 x 40 pixels would be fewer
-    assert top <= 50 and bottom >= 90 and left <= 95 and right >= 131
-    mask[150:200, 200:256] = 1  # a prediction that strayed is shown too
-    top, bottom, left, right = window(np.array([95, 60, 130, 80], np.float32), mask)
-    assert (top, bottom, left, right) == (0, 200, 0, 256)
-    assert window(np.array([0, 0, 0, 0], np.float32), np.zeros((40, 256), np.uint8)) == (0, 40, 0, 96)
-
-
 def test_a_picture_shows_the_slice_with_box_prediction_truth_and_caption(toy_shards: Path) -> None:
     reader = ShardReader(toy_shards)
     sample = reader.read(4)
@@ -207,10 +195,6 @@ def test_a_picture_shows_the_slice_with_box_prediction_truth_and_caption(toy_sha
     assert (rows.max() - rows.min() + 1) / (columns.max() - columns.min() + 1) == pytest.approx(1, abs=0.05)
     white, black = ((right == value).all(axis=-1).sum() for value in (255, 0))
     assert white > 20 and black > 20  # the dashes of the truth
-    (top, bottom, start, end) = window(one.box_xyxy, mask | np.roll(mask, 4, axis=1))
-    shown = cv2.resize(sample.image[top:bottom, start:end], (512, 512), interpolation=cv2.INTER_CUBIC)
-    corner = left[:60, :60, 0]
-    np.testing.assert_array_equal(corner, shown[:60, :60])  # the image as packed, not the network's channels
 
 
 # ------------------------------------------------------------------------------------------------------------- the rest

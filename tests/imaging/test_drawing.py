@@ -6,9 +6,19 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.imaging.drawing import draw_overlay, label_colour, write_overlay
+from graysam.imaging.drawing import (
+    BOX,
+    PREDICTION,
+    TRUTH,
+    detail_window,
+    draw_detail,
+    draw_overlay,
+    draw_panel,
+    write_overlay,
+)
+from graysam.imaging.outlines import YELLOW, label_colour
 
-YELLOW = (255, 255, 0)
+NO_BOXES = np.zeros((0, 4))
 
 
 def square(height: int = 64, width: int = 48) -> np.ndarray:
@@ -36,12 +46,7 @@ def test_small_images_are_enlarged_with_boxes_left_and_masks_right() -> None:
     assert not has_colour(left, label_colour(1))
     assert has_colour(right, (255, 255, 255))
     rows, columns = np.nonzero((left == YELLOW).all(axis=-1))
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (
-        160,
-        319,
-        80,
-        239,
-    )  # inclusive pixels, x8
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (160, 320, 80, 240)  # the pixels' edges, x8
 
 
 def test_the_image_keeps_its_colours_and_is_not_drawn_into() -> None:
@@ -130,3 +135,52 @@ def test_write_overlay_writes_rgb_whole_or_nothing(tmp_path: Path) -> None:
 def test_what_does_not_belong_together_is_refused(segs, boxes, gts) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="required"):
         draw_overlay(np.zeros((64, 48), np.uint8), segs, boxes, gts)
+
+
+def test_the_window_holds_all_that_is_drawn_with_a_margin() -> None:
+    shape = (100, 200)
+    mask = np.zeros(shape, np.uint8)
+    mask[0, 0] = 1
+    assert detail_window(shape, NO_BOXES, ()) == (0, -50, 200), "nothing to draw: the whole image, centred"
+    assert detail_window(shape, np.array([[100, 40, 139, 59]]), ()) == (80, 10, 80), "40 px and half of that a side"
+    assert detail_window(shape, NO_BOXES, (mask,)) == (0, 0, 64), "within the image, not below 64 px"
+    mask[99, 199] = 1
+    assert detail_window(shape, np.array([[5, 5, 9, 9]]), (mask,)) == (0, -50, 200), "at most the longer side"
+
+
+def test_a_panels_lines_lie_on_the_edges_of_masks_and_boxes() -> None:
+    """A window of 64 px is drawn at 640 px, so that a pixel of the image has 10 px."""
+    gts, masks = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    gts[10:30, 10:30] = 1
+    masks[40:55, 40:55] = 3
+    picture = draw_panel(np.full((64, 64), 90, np.uint8), np.array([[0, 0, 63, 63]]), masks, gts, side=640)
+    assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
+    assert {tuple(picture[at]) for at in ((200, 100), (100, 200), (299, 200))} == {TRUTH}
+    assert {tuple(picture[at]) for at in ((480, 400), (480, 549))} == {PREDICTION}
+    assert tuple(picture[480, 480]) == tuple(picture[200, 200]) == (90, 90, 90), "outlines, not filled"
+    assert {tuple(pixel) for pixel in picture[0, 20:600].tolist()} == {BOX, (0, 0, 0)}, "dashes of white and black"
+
+
+def test_the_last_pixel_of_a_box_lies_within_its_lines() -> None:
+    boxes = np.array([[10, 10, 19, 19], [0, 0, 63, 63]])  # the second one makes the window 64 px large
+    picture = draw_panel(np.full((64, 64), 90, np.uint8), boxes, side=640)
+    drawn = [x for x in range(50, 300) if tuple(picture[150, x]) != (90, 90, 90)]
+    assert min(drawn) + max(drawn) == 100 + 200 and 95 < min(drawn) < 100, "lines around 100 and 200"
+
+
+def test_where_they_agree_the_ground_truth_lies_on_the_prediction() -> None:
+    labels = square(64, 64)
+    for masks, expected in ((labels, {PREDICTION}), (None, set())):
+        picture = draw_panel(np.full((64, 64), 90, np.uint8), np.array([[10, 20, 29, 39]]), masks, labels)
+        colours = {tuple(pixel) for pixel in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+        assert {colour for colour in (TRUTH, PREDICTION) if colour in colours} == {TRUTH, *expected}
+
+
+def test_a_detail_is_an_overlay_of_the_surroundings() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (100, 200), np.uint8)
+    labels = np.zeros((100, 200), np.uint8)
+    labels[40:60, 100:140] = 1
+    picture = draw_detail(image, np.roll(labels, 2, axis=0), np.array([[100, 40, 139, 59]]), labels)
+    part = slice(11, 91), slice(80, 160)
+    expected = draw_overlay(image[part], np.roll(labels, 2, 0)[part], np.array([[20, 29, 59, 48]]), labels[part])
+    np.testing.assert_array_equal(picture, expected)
