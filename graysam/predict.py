@@ -126,13 +126,12 @@ def open_torch(arguments: argparse.Namespace) -> Model:
     require("train")
     import torch
 
-    from graysam.config.composing import load_group
     from graysam.exporting.torch_backend import TorchBackend
     from graysam.models.pretrained import open_pretrained
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    found = open_pretrained(arguments.model, partial(load_group, "model"))
+    found = open_pretrained(arguments.model)
     scheme = found.scheme if arguments.channels is None else load_scheme(arguments.channels)
     if scheme is None:
         raise ValueError(

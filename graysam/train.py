@@ -28,6 +28,7 @@ from graysam.data.datamodule import ShardDataModule  # noqa: E402
 from graysam.data.shards import load_manifest  # noqa: E402
 from graysam.imaging.presets import scheme_to_dict  # noqa: E402
 from graysam.models.build import check_grid  # noqa: E402
+from graysam.models.registry import model_config  # noqa: E402
 from graysam.models.sam import Sam  # noqa: E402
 from graysam.models.weights import (  # noqa: E402
     FORMAT,
@@ -112,7 +113,8 @@ def check_inputs(config: dict[str, Any]) -> None:
     Raises:
         ValueError: in one line.
     """
-    check_grid(encoder=config["model"]["encoder"], heads=config["model"]["heads"], size=config["data"]["size"])
+    numbers = model_numbers(config)
+    check_grid(encoder=numbers["encoder"], heads=numbers["heads"], size=config["data"]["size"])
     problems = []
     for key in ("weights", "heads"):
         if config[key] is not None:
@@ -136,6 +138,11 @@ def check_inputs(config: dict[str, Any]) -> None:
         problems.append(f"name {config['name']} leads out of the runs' folder")
     if problems:
         raise ValueError(" | ".join(problems))
+
+
+def model_numbers(config: dict[str, Any]) -> dict[str, Any]:
+    """Return all numbers of the config's model, as `build_sam` takes them."""
+    return model_config(**{key: value for key, value in config["model"].items() if key != "_target_"})
 
 
 def prepare_model(config: dict[str, Any]) -> tuple[Sam, list[WeightSource]]:
@@ -163,7 +170,7 @@ def prepare_module(
     model, sources = prepare_model(config)
     description = {
         "format": FORMAT,
-        "model": {key: value for key, value in config["model"].items() if key != "_target_"},
+        "model": model_numbers(config),
         "channels": scheme_to_dict(data.scheme),
         "size": config["data"]["size"],
         "weights": [source.to_dict() for source in sources],

@@ -66,14 +66,13 @@ def _torch(threads: int, bundle: Path | None) -> Engine:
     """graysam's own LiteMedSAM in torch, with the peer's way from slice to slice: what the peer is checked against."""
     import torch
 
-    from graysam.config.composing import load_group
     from graysam.exporting.torch_backend import TorchBackend
     from graysam.imaging.presets import load_scheme
     from graysam.inference.volume import segment
     from graysam.models.pretrained import open_pretrained
 
     torch.set_num_threads(threads)
-    found = open_pretrained("lite_medsam", lambda name: load_group("model", name))
+    found = open_pretrained("lite_medsam")
     backend = TorchBackend(found.model, device="cpu", precision="fp32")
     scheme = found.scheme or load_scheme("replicate")
     return Engine(

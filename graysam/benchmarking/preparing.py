@@ -80,10 +80,9 @@ def _export_plain(model: str, channels: str | None, path: Path) -> None:
 
 def _from_file(model: str, channels: str | None) -> _Source:
     """Return a weight file's network, at OpenVINO's own choice of precision, as DAFT ran it."""
-    from graysam.config.composing import load_group
     from graysam.models.pretrained import open_pretrained
 
-    found = open_pretrained(model, partial(load_group, "model"))
+    found = open_pretrained(model)
     scheme = found.scheme if channels is None else load_scheme(channels)
     if scheme is None:
         raise ValueError(
@@ -96,13 +95,12 @@ def _random_l1() -> _Source:
     """Return L1 for 512 px in float32, as MedficientSAM ran it, with random weights: the same every time."""
     import torch
 
-    from graysam.config.composing import load_group
-    from graysam.models.build import build_sam
+    from graysam.models.registry import build_model
 
-    numbers = load_group("model", "efficientvit_sam_l1")
-    numbers["heads"]["input_size"] = _L1_SIZE  # of boxes; cells and masks stay at 64 and 256, as in SAM's heads
     torch.manual_seed(0)
-    return _Source(build_sam(**numbers).eval(), load_scheme("replicate"), _L1_SIZE, "f32")
+    # Only boxes are on the larger grid; the embedding and the masks stay at 64 and 256, as in SAM's heads.
+    network = build_model("efficientvit_sam_l1", heads={"input_size": _L1_SIZE}).eval()
+    return _Source(network, load_scheme("replicate"), _L1_SIZE, "f32")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints, is_typeddict
 
 from graysam.config.annotations import UNKNOWN, Built, choices, describe, fits
 from graysam.config.messages import closest, first_line, meant, shown, suggestion
@@ -140,24 +140,6 @@ def check_object(config: Mapping[str, Any], path: str, supplied: Iterable[str] =
     arguments = {key: value for key, value in config.items() if key not in RESERVED and key not in supplied}
     types = {name: kind for name, kind in accepted.types.items() if name not in supplied}
     yield from check_mapping(arguments, Accepted(target, types, required, accepted.others), path, RESERVED)
-    if target == "graysam.models.build.build_sam":
-        yield from _check_sam(config, path)
-
-
-def _check_sam(config: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    """Check the mappings that build_sam hands on to builders of its own."""
-    build = import_module("graysam.models.build")
-    encoder, heads = config.get("encoder"), config.get("heads")
-    if isinstance(encoder, dict):
-        builder = build.ENCODERS.get(str(encoder.get("kind")))
-        kind = Accepted("build_sam", {"kind": Literal[tuple(build.ENCODERS)]}, frozenset({"kind"}), others=True)
-        if builder is not None:
-            own = accepted_by(builder, f"encoder kind {encoder['kind']}")
-            kind = replace(own, types={**kind.types, **own.types})
-        yield from check_mapping(encoder, kind, join(path, "encoder"))
-    if isinstance(heads, dict):
-        numbers = dict.fromkeys(build.HEAD_NUMBERS, int)
-        yield from check_mapping(heads, Accepted("build_sam", numbers, frozenset(numbers)), join(path, "heads"))
 
 
 def check_mapping(

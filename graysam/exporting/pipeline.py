@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from graysam.config.building import build
-from graysam.config.composing import compose_plain, load_group
+from graysam.config.composing import compose_plain
 from graysam.data.dataset import FixedSlices
 from graysam.data.sampling import choose
 from graysam.data.shards import JoinedReader, ShardReader
@@ -98,7 +98,7 @@ def export_model(
         ValueError: weights, channels or shards that cannot be used. BelowGate: see there; its text says by how much.
     """
     settings = settings or Settings()
-    found = open_pretrained(model, partial(load_group, "model"))
+    found = open_pretrained(model)
     scheme = found.scheme if channels is None else load_scheme(channels)
     if scheme is None:
         raise ValueError(

@@ -1,6 +1,5 @@
 """A model's image encoder alone in OpenVINO, compiled from the model in memory: the fastest teacher on a CPU."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graysam.config.composing import load_group
 from graysam.exporting.conversion import convert
 from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.models.pretrained import open_pretrained
@@ -55,7 +53,7 @@ class OpenVinoTeacher:
     def __init__(self, *, model: str, precision: str, threads: int | None) -> None:
         if precision not in ("bf16", "f32"):
             raise ValueError(f"the teacher's precision is {precision!r}; required: bf16 or f32")
-        found = open_pretrained(model, partial(load_group, "model"))
+        found = open_pretrained(model)
         if found.scheme is None:
             raise ValueError(f"{model} does not say which channels it was trained on, so it cannot teach; give another")
         self.scheme, self.size = found.scheme, found.size

@@ -1,19 +1,18 @@
 """Open a trained model from whatever file holds it."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_from_dict
 from graysam.models.build import build_sam
+from graysam.models.registry import INPUT_SIZE, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import WeightFile, WeightSource, load_parts, read_weights
 
-OFFICIAL_SIZE = 256  # of LiteMedSAM's and the released code's square input, in pixels
-
-# Blocks of the last stage -> name in conf/model. A file of EfficientViT-SAM does not say which size it is.
+# Blocks of the last stage -> name in the registry. A file of EfficientViT-SAM does not say which size it is.
 _EFFICIENTVIT_SIZES: Mapping[int, str] = {
     5: "efficientvit_sam_l0",
     7: "efficientvit_sam_l1",
@@ -38,16 +37,12 @@ class Pretrained:
     source: WeightSource
 
 
-def open_pretrained(
-    name_or_path: str, official_numbers: Callable[[str], Mapping[str, Any]] | None = None
-) -> Pretrained:
+def open_pretrained(name_or_path: str) -> Pretrained:
     """Build the model that a file holds, with its weights.
 
     Args:
         name_or_path: whatever `read_weights` takes: `lite_medsam`, graysam's own checkpoints and `.safetensors`, which
             describe their model, and official files, which are recognised by their keys.
-        official_numbers: gives `build_sam`'s numbers of an official model by its name in `conf/model`; None takes
-            graysam's own files alone.
 
     Raises:
         ValueError: the file cannot be read, is no model that can be run, carries a damaged description, or holds other
@@ -65,11 +60,9 @@ def open_pretrained(
             raise ValueError(
                 f"{name_or_path}: the description graysam stored in it is damaged ({reason}); give an intact checkpoint"
             ) from None
-    elif official_numbers is None:
-        raise ValueError(f"{name_or_path} does not describe its model; give a checkpoint of graysam")
     else:
         name = model_name(file)
-        numbers, size = dict(official_numbers(name)), OFFICIAL_SIZE
+        numbers, size = model_config(name), INPUT_SIZE
         scheme = load_scheme("replicate") if name == "lite_medsam" else None
         model = build_sam(**numbers)
     source = load_parts(model, file)
@@ -77,7 +70,7 @@ def open_pretrained(
 
 
 def model_name(file: WeightFile) -> str:
-    """Return the name in `conf/model` of the model that an official file holds.
+    """Return the registered name of the model that an official file holds.
 
     Raises:
         ValueError: heads without a supported image encoder, or an EfficientViT-SAM of unknown size.

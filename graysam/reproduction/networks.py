@@ -6,11 +6,10 @@ Needs the extra `train`. Networks have random weights: nothing here depends on t
 from functools import cache
 from typing import Any
 
-from graysam.config.composing import load_group
 from graysam.exporting.accounting import PARTS, Account, account_for
 from graysam.exporting.methods import KINDS
-from graysam.models.build import build_sam
 from graysam.models.cost import Cost, count_parameters, measure_cost
+from graysam.models.registry import build_model
 from graysam.models.sam import Sam
 from graysam.models.weights import GRAYSAM_L0, LITE_MEDSAM, resolve
 from graysam.reproduction.finding import Cell, Finding
@@ -31,7 +30,7 @@ DYNAMIC = "dynamic_qint8"
 
 @cache
 def _network(name: str) -> Sam:
-    return build_sam(**load_group("model", name)).eval()
+    return build_model(name).eval()
 
 
 @cache
@@ -45,7 +44,7 @@ def _cost(name: str) -> Cost:
 
 
 def quantized_share(name: str) -> dict[str, dict[str, list[int]]]:
-    """Return what dynamic quantization touches of a model of `conf/model`, as `Account.of` does."""
+    """Return what dynamic quantization touches of a registered model, as `Account.of` does."""
     place: Any = None  # this kind stores nothing and is not calibrated
     return _account(name).of(KINDS[DYNAMIC].prepare(_network(name), place).quantized_layers)
 

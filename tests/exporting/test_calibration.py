@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from graysam.config.composing import load_group
 from graysam.exporting.conversion import convert
 from graysam.models.build import build_sam
+from graysam.models.registry import model_config
 from graysam.models.sam import Sam
 from tests.exporting.test_quantize import HEADS, tiny_vit
 
@@ -19,7 +19,7 @@ calibration = pytest.importorskip("graysam.exporting.calibration", reason="an ex
 
 Float32 = NDArray[np.float32]
 TINY_L0 = {
-    **load_group("model", "efficientvit_sam_l0")["encoder"],
+    **model_config("efficientvit_sam_l0")["encoder"],
     "widths": [8, 16, 32, 32, 64],
     "depths": [1, 1, 1, 1, 1],
     "neck_depth": 1,

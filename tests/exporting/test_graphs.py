@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from graysam.config.composing import load_group
 from graysam.exporting.conversion import convert, convert_plain
 from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
 from graysam.exporting.encoder_graph import ImageEncoder, _NeckByProducts
 from graysam.models.build import build_sam
 from graysam.models.neck import SamNeck, bicubic_matrix
+from graysam.models.registry import model_config
 from graysam.models.sam import Sam
 from tests.support.fill import fill
 
@@ -28,7 +28,7 @@ NARROW: dict[str, dict[str, Any]] = {
 
 def a_model(name: str = "efficientvit_sam_l0") -> Sam:
     """The full heads with a narrow encoder of the real kind."""
-    numbers = load_group("model", name)
+    numbers = model_config(name)
     numbers["encoder"] |= NARROW[name]
     model = build_sam(**numbers)
     model.load_state_dict({key: fill(key, tuple(value.shape)) for key, value in model.state_dict().items()})

@@ -13,13 +13,12 @@ from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.models.build import build_sam
 from graysam.models.sam import Sam
 from tests.support.fill import fill
-from tests.support.tiny import OVERRIDES
+from tests.support.tiny import tiny_numbers
 from tests.support.traces import remembering_files
 
 pytest.importorskip("onnxscript", reason="an optional package")
 pytest.importorskip("onnxruntime", reason="an optional package")
 
-from graysam.config.composing import compose_plain
 from graysam.exporting.onnx_export import export_onnx
 from graysam.inference.onnx_backend import OnnxBackend
 
@@ -28,9 +27,7 @@ BOXES = np.array([[10, 20, 100, 120], [50, 60, 200, 190], [0, 0, 255, 255]], np.
 
 @pytest.fixture(scope="module")
 def model() -> Sam:
-    numbers = compose_plain("train", OVERRIDES)["model"]
-    numbers.pop("_target_")
-    model = build_sam(**numbers)
+    model = build_sam(**tiny_numbers())
     model.load_state_dict({key: fill(key, tuple(value.shape)) for key, value in model.state_dict().items()})
     return model.eval().requires_grad_(False)
 

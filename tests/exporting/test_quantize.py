@@ -27,6 +27,7 @@ from graysam.imaging.presets import load_scheme
 from graysam.inference.volume import BOX_BATCH
 from graysam.metrics.challenge import binary_metrics
 from graysam.models.build import build_sam
+from graysam.models.registry import build_model, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import load_whole, read_weights
 from graysam.train import prepare_data, prepare_module, prepare_trainer
@@ -40,7 +41,7 @@ from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.shards import disc
 from tests.support.tiny import overrides
 
-HEADS = {**load_group("model", "lite_medsam")["heads"], "dim": 32, "mlp_dim": 64, "num_heads": 2, "head_hidden": 32}
+HEADS = {**model_config("lite_medsam")["heads"], "dim": 32, "mlp_dim": 64, "num_heads": 2, "head_hidden": 32}
 TINY_VIT = {
     "kind": "tiny_vit_sam",
     "embed_dims": [16, 16, 16, 32],
@@ -91,7 +92,7 @@ def test_dynamic_quantization_reaches_linear_layers_alone(
     name: str, encoder_layers: list[int], encoder_weights: int
 ) -> None:
     """None of L0's encoder, 40 layers of TinyViT's, 47 of the heads; MACs held against torch's own counter."""
-    model = build_sam(**load_group("model", name)).eval().requires_grad_(False)
+    model = build_model(name).eval().requires_grad_(False)
     account = account_for(model, 256)
     report = account.of(KINDS["dynamic_qint8"].prepare(model, NOWHERE).quantized_layers)
     assert report["layers"] == {"image_encoder": encoder_layers, "heads": [47, 52]}
@@ -128,7 +129,7 @@ def test_a_name_that_is_no_layer_is_no_quantized_layer() -> None:
 
 # ------------------------------------------------------------------ the same network
 def test_every_kind_gives_lite_medsams_masks() -> None:
-    model = build_sam(**load_group("model", "lite_medsam"))
+    model = build_model("lite_medsam")
     load_whole(model, read_weights("lite_medsam"))
     image = np.zeros((3, 256, 256), np.float32)
     image[:, :128, :160] = image_2d() / 255

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.config.composing import load_group
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.presets import load_scheme
 from graysam.inference.volume import segment
-from graysam.models.build import build_sam
+from graysam.models.registry import build_model
 from graysam.models.weights import load_parts
 from tests.support.fill import as_weight_file, official_state
 
@@ -24,7 +23,7 @@ MODELS = {
 
 @functools.cache
 def backend(name: str, layout: str) -> TorchBackend:
-    model = build_sam(**load_group("model", name))
+    model = build_model(name)
     load_parts(model, as_weight_file(official_state(GOLDENS, name), layout))
     return TorchBackend(model, device="cpu", precision="fp32")
 

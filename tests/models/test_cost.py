@@ -2,14 +2,13 @@
 
 import pytest
 
-from graysam.config.composing import load_group
 from graysam.exporting.accounting import account_for
-from graysam.models.build import build_sam
 from graysam.models.cost import measure_cost
+from graysam.models.registry import build_model
 
 
 def test_macs_of_the_papers_batch() -> None:
-    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
+    model = build_model("efficientvit_sam_l0")
     cost = measure_cost(model, batch=2, boxes_per_image=1, size=256)
     assert cost.total_parameters == 34_792_784
     # ptflops counts 18.815 GMAC an image; it adds normalization and activations, which are not counted here
@@ -22,7 +21,7 @@ def test_macs_of_a_convolution_by_hand() -> None:
     """The lateral of stride 32: a 1x1 convolution of 512 to 256 channels on 8x8 cells."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
+    model = build_model("efficientvit_sam_l0")
     import torch
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -36,7 +35,7 @@ def test_attentions_products_are_counted() -> None:
     Tokens among themselves in both blocks, 256 wide; tokens to cells and back in both, tokens to cells at the end, 128
     wide. Beside that and the layers there is one product more: a mask's 32 weights with 256x256 cells.
     """
-    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
+    model = build_model("efficientvit_sam_l0")
     layers = account_for(model, 256).layers
     heads = sum(layer.macs for name, layer in layers.items() if not name.startswith("image_encoder"))
     attention = 2 * 2 * 7 * 7 * 256 + 5 * 2 * 7 * 64 * 64 * 128

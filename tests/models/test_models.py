@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.config.composing import load_group
 from graysam.imaging.canvas import Canvas
 from graysam.imaging.masks import mask_to_native
-from graysam.models.build import build_sam
 from graysam.models.neck import upsample
+from graysam.models.registry import build_model
 from graysam.models.sam import Sam
 from graysam.models.weights import load_parts
 from tests.support.fill import as_weight_file, official_state
@@ -27,7 +26,7 @@ GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
 def new_model(name: str) -> Sam:
-    return build_sam(**load_group("model", name))
+    return build_model(name)
 
 
 @functools.cache

@@ -1,11 +1,9 @@
 """The model that comes with graysam: card, weights and bundle speak of the same file, and segment alike."""
 
 import json
-from functools import partial
 
 import numpy as np
 
-from graysam.config.composing import load_group
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.inference.predictor import Predictor
 from graysam.inference.volume import segment
@@ -30,7 +28,7 @@ def test_card_weights_and_bundle_are_of_the_same_file() -> None:
 
 
 def test_the_bundle_segments_as_the_weights_do_in_torch() -> None:
-    found = open_pretrained("graysam_l0", partial(load_group, "model"))
+    found = open_pretrained("graysam_l0")
     predictor = Predictor("graysam_l0", threads=2)
     assert found.scheme == predictor.scheme
     assert found.scheme is not None

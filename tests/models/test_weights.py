@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from graysam.config.composing import load_group
 from graysam.models.build import build_sam
 from graysam.models.downloads import DOWNLOADS, Download, fetch
 from graysam.models.key_maps import rename
 from graysam.models.pretrained import model_name
+from graysam.models.registry import build_model, model_config
 from graysam.models.weights import (
     lite_medsam_path,
     load_embedding_norm,
@@ -32,7 +32,7 @@ def test_official_keys_map_onto_ours_one_to_one(goldens: Path, name: str) -> Non
     keys = json.loads((goldens / "keys_and_shapes.json").read_text())[name]["keys"]
     ours = {rename(key, LAYOUTS[name]) for key in keys}
     assert len(ours) == len(keys)
-    assert ours == set(build_sam(**load_group("model", name)).state_dict())
+    assert ours == set(build_model(name).state_dict())
 
 
 def test_lite_medsam_is_known_by_its_hash() -> None:
@@ -78,7 +78,7 @@ def test_wrappings_of_training_scripts_are_taken_off(goldens: Path, tmp_path: Pa
     file = read_weights(str(tmp_path / "w.pt"))
     assert file.source.layout == "efficientvit_sam"
     assert model_name(file) == "efficientvit_sam_l0"
-    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
+    model = build_model("efficientvit_sam_l0")
     load_whole(model, file)
     key = next(k for k in state if k.startswith("image_encoder.backbone.stages.4.op_list.2."))
     assert torch.equal(model.state_dict()[rename(key, "efficientvit_sam")], state[key])
@@ -86,7 +86,7 @@ def test_wrappings_of_training_scripts_are_taken_off(goldens: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(("size", "blocks", "neck"), [("l1", (1, 1, 1, 6, 6), 8), ("l2", (1, 2, 2, 8, 8), 12)])
 def test_larger_sizes_are_told_apart(size: str, blocks: tuple[int, ...], neck: int) -> None:
-    state = build_sam(**load_group("model", f"efficientvit_sam_{size}")).state_dict()
+    state = build_model(f"efficientvit_sam_{size}").state_dict()
     assert model_name(as_weight_file(state, "efficientvit_sam")) == f"efficientvit_sam_{size}"
 
 
@@ -94,7 +94,7 @@ def test_heads_of_a_vit_sam_load_by_prefix(goldens: Path, tmp_path: Path) -> Non
     state = official_state(goldens, "medsam_vit_b")
     torch.save(state, tmp_path / "medsam_vit_b.pth")
     file = read_weights(str(tmp_path / "medsam_vit_b.pth"))
-    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
+    model = build_model("efficientvit_sam_l0")
     before = model.image_encoder.norm.weight.clone()
     source = load_heads(model, file)
     assert source.parts == ("prompt_encoder", "mask_decoder")
@@ -115,7 +115,7 @@ def test_every_mismatch_is_listed(goldens: Path) -> None:
     state["mask_decoder.stranger"] = torch.zeros(1)
     state["elsewhere"] = torch.zeros(1)
     state["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 128)
-    model = build_sam(**load_group("model", "lite_medsam"))
+    model = build_model("lite_medsam")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError, match="do not fit the model") as error:
         load_parts(model, as_weight_file(state, "lite_medsam"))
@@ -127,7 +127,7 @@ def test_every_mismatch_is_listed(goldens: Path) -> None:
 
 
 def test_loading_drops_stale_attention_biases(goldens: Path) -> None:
-    model = build_sam(**load_group("model", "lite_medsam")).eval()
+    model = build_model("lite_medsam").eval()
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     file = as_weight_file(official_state(goldens, "lite_medsam"), "lite_medsam")
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_loading_drops_stale_attention_biases(goldens: Path) -> None:
         load_parts(model, file)
         assert not model.training
         late = model.encode(image)
-        fresh = build_sam(**load_group("model", "lite_medsam"))
+        fresh = build_model("lite_medsam")
         load_parts(fresh, file)
         assert torch.equal(late, fresh.eval().encode(image))
 
@@ -143,12 +143,12 @@ def test_loading_drops_stale_attention_biases(goldens: Path) -> None:
 def test_half_precision_files_load_as_float32(pilot: Path) -> None:
     file = read_weights(str(pilot))
     assert {value.dtype for value in file.tensors.values() if value.is_floating_point()} == {torch.float32}
-    load_whole(build_sam(**load_group("model", model_name(file))), file)
+    load_whole(build_model(model_name(file)), file)
 
 
 def test_our_safetensors_carry_what_they_are(tmp_path: Path) -> None:
-    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
-    metadata = {"format": 1, "model": load_group("model", "efficientvit_sam_l0"), "size": 256}
+    model = build_model("efficientvit_sam_l0")
+    metadata = {"format": 1, "model": model_config("efficientvit_sam_l0"), "size": 256}
     save_file(model.state_dict(), tmp_path / "m.safetensors", metadata={"graysam": json.dumps(metadata)})
     file = read_weights(str(tmp_path / "m.safetensors"))
     assert file.metadata == metadata

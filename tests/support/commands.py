@@ -75,15 +75,13 @@ def save_tiny_model(path: Path, channels: str = "replicate", *, filled: bool = F
     import torch
     from safetensors.torch import save_file
 
-    from graysam.config.composing import compose_plain
     from graysam.imaging.presets import load_scheme, scheme_to_dict
     from graysam.models.build import build_sam
     from graysam.models.weights import METADATA_KEY
     from tests.support.fill import fill
-    from tests.support.tiny import OVERRIDES
+    from tests.support.tiny import tiny_numbers
 
-    numbers = compose_plain("train", OVERRIDES)["model"]
-    numbers.pop("_target_", None)
+    numbers = tiny_numbers()
     torch.manual_seed(0)
     state = build_sam(**numbers).state_dict()
     if filled:

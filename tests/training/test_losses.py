@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.models.build import build_sam
 from graysam.training.losses import SegmentationLoss, bce_per_object, iou_per_object, squared_dice_per_object
 
 
@@ -62,10 +61,10 @@ def test_dice_of_a_hand_computed_case() -> None:
 
 @pytest.mark.parametrize("term", ["bce_weight", "dice_weight", "iou_weight"])
 def test_each_term_alone_reaches_its_head(term: str) -> None:
-    from graysam.config.composing import load_group
+    from graysam.models.registry import build_model
 
     torch.manual_seed(0)
-    model = build_sam(**load_group("model", "efficientvit_sam_l0"))
+    model = build_model("efficientvit_sam_l0")
     weights = dict.fromkeys(("bce_weight", "dice_weight", "iou_weight"), 0.0) | {term: 1.0}
     embedding = torch.randn(1, 256, 64, 64) * 0.1
     logits, iou = model.decode(embedding, torch.tensor([[[20.0, 30.0, 120.0, 200.0]]]))
