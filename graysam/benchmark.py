@@ -15,10 +15,11 @@ from typing import Any
 
 from graysam.benchmarking.cases import CaseSource, choose, folder_cases
 from graysam.benchmarking.contenders import CONTENDERS, choose_contenders
+from graysam.benchmarking.harness import WorkerError
 from graysam.benchmarking.machine import load_of_last_minute
 from graysam.benchmarking.paper_cases import paper_cases
 from graysam.benchmarking.preparing import prepare
-from graysam.benchmarking.processes import ContenderError, interrupted_by_sigterm
+from graysam.benchmarking.processes import interrupted_by_sigterm
 from graysam.benchmarking.running import Entry, Options, run
 from graysam.benchmarking.tables import failures, markdown
 from graysam.benchmarking.timing import Repeats
@@ -129,7 +130,7 @@ def plan(arguments: argparse.Namespace) -> tuple[list[CaseSource], list[Entry], 
         bundle, problem = None, ""
         try:
             bundle = prepare(contender, l0=arguments.l0, channels=arguments.channels, bundles=bundles)
-        except ContenderError as error:
+        except WorkerError as error:
             problem = f"not exported: {error}"
         entries.append(Entry(contender, bundle, scores.get(contender.name), problem))
     slices = arguments.slices

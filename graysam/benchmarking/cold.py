@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graysam.benchmarking.cases import BenchmarkCase
-from graysam.benchmarking.contenders import PEER, Contender
-from graysam.benchmarking.processes import ContenderError, environment, run_timed
+from graysam.benchmarking.contenders import Contender
+from graysam.benchmarking.harness import WorkerError, environment
+from graysam.benchmarking.processes import run_timed
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ def starts(contenders: Sequence[Contender], bundles: Mapping[str, Path], threads
     """
     found = []
     for contender in contenders:
-        if contender.engine == PEER:
-            peer = [sys.executable, "-m", "graysam.benchmarking.litemedsam_peer", "--threads", str(threads)]
+        if contender.engine == "script":
+            peer = [sys.executable, "-m", "graysam.benchmarking.litemedsam_script", "--threads", str(threads)]
             found.append(Start(contender.name, contender.title, peer))
-        elif contender.engine == "bundle":
+        elif contender.engine == "predictor":
             predict = [sys.executable, "-m", "graysam.predict", "--runtime", "openvino", "--threads", str(threads)]
             predict += ["--timing", "--model", str(bundles[contender.name])]
             variables = {"GRAYSAM_CACHE": str(cache)}
@@ -63,7 +64,7 @@ def time_starts(case: BenchmarkCase, commands: Sequence[Start], repeats: int, th
                     continue
                 try:
                     seconds, said = _run(start, folder, f"{case.name}.npz", threads)
-                except ContenderError as error:
+                except WorkerError as error:
                     entry["error"], entry["seconds"] = str(error), []
                     continue
                 if turn:  # the first one fills the file system's cache and graysam's own
@@ -78,7 +79,7 @@ def _run(start: Start, folder: Path, name: str, threads: int) -> tuple[float, st
     command = [*start.command, "-i", str(folder / "in"), "-o", str(folder / "out")]
     seconds, said = run_timed(command, environment(threads, **start.variables), folder / "words.txt")
     if not target.is_file():
-        raise ContenderError("the command ended well, but there are no masks", gone=True)
+        raise WorkerError("the command ended well, but there are no masks", exited=True)
     return seconds, said
 
 

@@ -32,11 +32,11 @@ PLAIN = "plain"  # not a kind to ship: graphs as converted, one box
 CONTENDERS: Mapping[str, Contender] = {
     contender.name: contender
     for contender in (
-        Contender(PEER, "LiteMedSAM (torch)", "litemedsam", warm_once=True),
-        Contender("lite_int8", "graysam lite_medsam int8", "bundle", "lite_medsam", "int8"),
-        Contender("l0_fp32", "graysam L0 fp32", "bundle", "l0", "fp32"),
-        Contender("l0_bf16", "graysam L0 bf16", "bundle", "l0", "bf16"),
-        Contender("l0_int8", "graysam L0 int8", "bundle", "l0", "int8"),
+        Contender(PEER, "LiteMedSAM (torch)", "script", warm_once=True),
+        Contender("lite_int8", "graysam lite_medsam int8", "predictor", "lite_medsam", "int8"),
+        Contender("l0_fp32", "graysam L0 fp32", "predictor", "l0", "fp32"),
+        Contender("l0_bf16", "graysam L0 bf16", "predictor", "l0", "bf16"),
+        Contender("l0_int8", "graysam L0 int8", "predictor", "l0", "int8"),
         Contender(RIVAL, "DAFT's way (L0)", "one_box", "l0", PLAIN, warm_once=True),
         Contender(
             "medficientsam", "MedficientSAM's way (L1 512)", "one_box", "l1", PLAIN, warm_once=True, trained=False

@@ -1,47 +1,35 @@
-"""Times of the kinds, taken in a fresh process with a fixed number of threads.
+"""Times of the quantization methods of one checkpoint, measured by the timing harness in a fresh process."""
 
-A process that has trained holds large pools of memory and threads, and torch's number of threads is best set before its
-first work. So `time_methods` starts `python -m graysam.benchmarking.method_timing request.json`, which rebuilds a model
-from its checkpoint, opens every kind and prints JSON, one object a line: first its threads, then each measurement.
-The kinds take turns on every image, so that whatever else the machine does falls on all of them alike.
-"""
-
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from graysam.exporting.methods import KINDS, restore
-from graysam.inference.volume import Backend, decode_all
-from graysam.system.terminal import BAD_INPUT, exit_reason, one_line, progress
+from graysam.benchmarking.harness import Worker, WorkerError, spread, time_round_robin
+from graysam.inference.volume import decode_all
+from graysam.system.terminal import progress
 
 Float32 = NDArray[np.float32]
 MEASURES = ("encoder_ms", "decoder_ms", "image_ms")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Times:
-    """The threads of the process, and `{kind: {"encoder_ms"|"decoder_ms"|"image_ms": {"median","min","max","n"}}}`."""
+    """torch's threads in the worker, and method -> measure (MEASURES) -> median, min, max, n."""
 
     threads: int
-    by_kind: dict[str, dict[str, dict[str, float]]]
+    by_method: dict[str, dict[str, dict[str, float]]]
 
 
 def time_methods(
     checkpoint: Path,
-    kinds: Sequence[str],
+    methods: Sequence[str],
     prompts: Sequence[tuple[Float32, Float32]],
     *,
     stored: Path,
@@ -49,114 +37,79 @@ def time_methods(
     repeats: int,
     warmup: int,
 ) -> Times:
-    """Time kinds of a checkpoint's model on images with their boxes.
+    """Time quantization methods of a checkpoint's model on images with their boxes.
 
     Args:
-        checkpoint: one of graysam.
-        kinds: names of KINDS that can run here; without any, no process is started.
-        prompts: images (3,S,S) and their boxes (N,4), N at least 1, on the S grid.
-        stored: folder in which each kind that stores something has one of its name, as `prepare` left it.
-        threads: of the CPU.
-        repeats: rounds over all images that count; warmup: rounds before them that do not.
+        checkpoint: a graysam checkpoint, which describes its model.
+        methods: names of available quantization methods; without any, no process is started.
+        prompts: images (3,S,S) and their boxes (N,4), N at least 1, in pixels of the S grid.
+        stored: directory with one folder per method that stores something, as `prepare` left it.
+        threads: CPU threads.
+        repeats: timed runs per image and method.
+        warmup: runs before them.
 
     Returns:
-        The threads that torch really had, and every kind's times: `encoder_ms` to encode one image, `decoder_ms` to
-        decode one box, `image_ms` to encode one image and decode all its boxes as the volume engine does; each from
-        arrays in memory to arrays in memory.
+        `encoder_ms` to encode one image, `decoder_ms` to decode one box, and `image_ms` to encode one image and decode
+        all its boxes; each from arrays in memory to arrays in memory.
 
     Raises:
-        ChildProcessError: the process ended before its time, with its last words.
+        WorkerError: the timing process failed.
     """
-    if not kinds:
+    if not methods:
         return Times(threads, {})
-    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     with tempfile.TemporaryDirectory(prefix="graysam_timing_") as folder:
-        arrays = {f"image_{i}": image for i, (image, _) in enumerate(prompts)}
-        arrays |= {f"boxes_{i}": boxes for i, (_, boxes) in enumerate(prompts)}
-        np.savez(Path(folder) / "prompts.npz", **arrays)  # type: ignore[arg-type]  # it has a flag among its keywords
-        request = Path(folder) / "request.json"
-        content = {
-            "checkpoint": str(checkpoint.resolve()),
-            "kinds": list(kinds),
-            "stored": str(stored.resolve()),
-            "prompts": str(Path(folder) / "prompts.npz"),
-            "threads": threads,
-            "rounds": warmup + repeats,
+        path = Path(folder) / "prompts.npz"
+        arrays = {
+            f"{what}_{i}": array for i, pair in enumerate(prompts) for what, array in zip("ib", pair, strict=True)
         }
-        request.write_text(json.dumps(content))
-        measured = len(kinds) * len(prompts)
-        command = [sys.executable, "-m", "graysam.benchmarking.method_timing", str(request)]
-        with (
-            (Path(folder) / "words.txt").open("w+", errors="replace") as words,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, env=environment) as process,
-        ):
-            try:
-                lines = list(progress(process.stdout or (), "timing", total=1 + measured * (warmup + repeats)))
-                code = process.wait()
-            finally:
-                process.kill()
-            if code:
-                words.seek(0)
-                raise ChildProcessError(f"timing {', '.join(kinds)} failed: {exit_reason(words.read(), code)}")
-    process_facts, *rows = (json.loads(line) for line in lines)
-    counted = rows[measured * warmup :]
-    by_kind = {kind: _spread([row for row in counted if row["kind"] == kind]) for kind in kinds}
-    return Times(threads=process_facts["threads"], by_kind=by_kind)
+        np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stubs take the keywords for its flag
+        options = {"checkpoint": str(checkpoint), "methods": list(methods), "stored": str(stored), "prompts": str(path)}
+        with Worker(f"{__name__}:QuantizedModels", threads=threads, **options) as worker:
+            actual = worker.ask("threads")["threads"]
+            for index in progress(range(len(prompts)), "timing"):
+                contestants = {name: partial(worker.ask, "measure", method=name, index=index) for name in methods}
+                for name, timed in time_round_robin(contestants, repeats=repeats, warmup=warmup).items():
+                    if timed.error:
+                        raise WorkerError(f"timing {name} failed: {timed.error}", exited=False)
+                    runs[name] += [dict(run) for run in timed.runs]
+    by_method = {
+        name: {measure: spread([run[measure] for run in found]) for measure in MEASURES} for name, found in runs.items()
+    }
+    return Times(actual, by_method)
 
 
-def _spread(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    spread = {}
-    for measure in MEASURES:
-        values = [float(row[measure]) for row in rows]
-        spread[measure] = {
-            "median": statistics.median(values),
-            "min": min(values),
-            "max": max(values),
-            "n": len(values),
-        }
-    return spread
+class QuantizedModels:
+    """In the worker: one checkpoint's model prepared by several quantization methods."""
 
+    def __init__(self, threads: int, checkpoint: str, methods: Sequence[str], stored: str, prompts: str) -> None:
+        import torch
 
-# ------------------------------------------------------------------ in the fresh process
-def _measure(backend: Backend, image: Float32, boxes: Float32) -> dict[str, float]:
-    start = time.perf_counter()
-    embedding = backend.encode(image[None])[0]
-    encoded = time.perf_counter()
-    for _ in decode_all(backend, embedding, boxes):
-        pass
-    segmented = time.perf_counter()
-    backend.decode(embedding, boxes[:1])
-    decoded = time.perf_counter()
-    seconds = (encoded - start, decoded - segmented, segmented - start)
-    return {name: 1000 * value for name, value in zip(MEASURES, seconds, strict=True)}
+        from graysam.exporting.methods import KINDS, restore
 
+        torch.set_num_threads(threads)
+        model = restore(Path(checkpoint)).model
+        self._backends = {name: KINDS[name].reopen(model, Path(stored) / name, threads) for name in methods}
+        with np.load(prompts, allow_pickle=False) as arrays:
+            self._prompts = [(arrays[f"i_{i}"], arrays[f"b_{i}"]) for i in range(len(arrays.files) // 2)]
 
-def _measurements(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    torch.set_num_threads(request["threads"])
-    model, stored = restore(Path(request["checkpoint"])).model, Path(request["stored"])
-    backends = [(name, KINDS[name].reopen(model, stored / name, request["threads"])) for name in request["kinds"]]
-    with np.load(request["prompts"], allow_pickle=False) as arrays:
-        count = len(arrays.files) // 2
-        prompts = [(arrays[f"image_{i}"], arrays[f"boxes_{i}"]) for i in range(count)]
-    yield {"threads": torch.get_num_threads()}
-    for _ in range(request["rounds"]):
-        for image, boxes in prompts:
-            for name, backend in backends:
-                yield {"kind": name, **_measure(backend, image, boxes)}
-            backends = [*backends[1:], backends[0]]  # nobody always comes after the same one
+    def threads(self) -> dict[str, Any]:
+        """Return the number of threads that torch uses."""
+        import torch
 
+        return {"threads": torch.get_num_threads()}
 
-def main(argv: Sequence[str]) -> int:
-    """Carry out the request in a JSON file and return the exit code."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
-    try:
-        for line in _measurements(json.loads(Path(argv[0]).read_text())):
-            print(json.dumps(line), file=answers, flush=True)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(one_line(error), file=sys.stderr)
-        return BAD_INPUT
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    def measure(self, method: str, index: int) -> dict[str, float]:
+        """Segment the prompt of the index once by a method; return MEASURES, and `seconds` for the whole image."""
+        backend, (image, boxes) = self._backends[method], self._prompts[index]
+        start = time.perf_counter()
+        embedding = backend.encode(image[None])[0]
+        encoded = time.perf_counter()
+        for _ in decode_all(backend, embedding, boxes):
+            pass
+        segmented = time.perf_counter()
+        backend.decode(embedding, boxes[:1])
+        decoded = time.perf_counter()
+        seconds = (encoded - start, decoded - segmented, segmented - start)
+        measured = {name: 1000 * value for name, value in zip(MEASURES, seconds, strict=True)}
+        return {**measured, "seconds": segmented - start}

@@ -34,7 +34,7 @@ def prepare(contender: Contender, *, l0: str | None, channels: str | None, bundl
     given for single rows. What is not there yet is exported once, which needs torch and takes its time.
 
     Raises:
-        ValueError: the model's file is not there. ContenderError: it could not be exported.
+        ValueError: the model's file is not there. WorkerError: it could not be exported.
     """
     if contender.model is None or contender.kind is None:
         return None

@@ -16,13 +16,14 @@ from typing import Any
 from graysam.benchmarking import cold
 from graysam.benchmarking.cases import BenchmarkCase, CaseSource, cap_slices
 from graysam.benchmarking.contenders import PEER, Contender
+from graysam.benchmarking.harness import Worker, WorkerError, environment
 from graysam.benchmarking.machine import describe
-from graysam.benchmarking.processes import ContenderError, Worker, environment
 from graysam.benchmarking.results import FORMAT, as_rows, describe_case
 from graysam.benchmarking.timing import Repeats, Result, Runner, time_case, warm_up
 from graysam.inference.exported_model import read_exported
 from graysam.system.terminal import one_line, progress
 
+SEGMENTERS = "graysam.benchmarking.segmenters"
 Say = Callable[[str], None]
 
 
@@ -139,20 +140,24 @@ def _open(
         contender, described = entry.contender, document["contenders"][entry.contender.name]
         if entry.problem:
             continue
-        words = folder / f"{contender.name}.txt"
         try:
-            worker = stack.enter_context(Worker(contender.engine, entry.bundle, threads=options.threads, words=words))
-        except ContenderError as error:
+            worker = stack.enter_context(
+                Worker(
+                    f"{SEGMENTERS}:open_{contender.engine}",
+                    threads=options.threads,
+                    **({} if entry.bundle is None else {"exported": str(entry.bundle)}),
+                )
+            )
+        except WorkerError as error:
             described["failed"] = str(error)
             continue
-        described["load_s"] = worker.open_seconds
+        described["load_s"] = worker.open_s
         runners.append(Runner(contender, worker))
     checker = None
     if options.check and any(runner.contender.name == PEER for runner in runners):
         try:
-            words = folder / "checker.txt"
-            checker = stack.enter_context(Worker("torch", None, threads=options.threads, words=words))
-        except ContenderError as error:
+            checker = stack.enter_context(Worker(f"{SEGMENTERS}:open_reference", threads=options.threads))
+        except WorkerError as error:
             document["contenders"][PEER]["failed"] = f"what its masks are checked with failed: {error}"
             runners = [runner for runner in runners if runner.contender.name != PEER]
     return runners, checker
@@ -215,7 +220,7 @@ def _profile(document: dict[str, Any], runners: Sequence[Runner]) -> None:
             continue
         try:
             document["profiles"][runner.contender.name] = runner.worker.ask("profile")
-        except ContenderError as error:
+        except WorkerError as error:
             document["troubles"][f"profile of {runner.contender.title}"] = str(error)
 
 

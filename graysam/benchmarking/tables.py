@@ -224,7 +224,7 @@ def share_of_peak(document: Document, name: str) -> float | None:
 
 def slow_encoders(document: Document) -> list[str]:
     """Return graysam's own rows whose encoders are well below the machine's peak."""
-    ours = [name for name in document["profiles"] if document["contenders"][name]["engine"] == "bundle"]
+    ours = [name for name in document["profiles"] if document["contenders"][name]["engine"] in ("predictor", "bundle")]
     shares = {name: share_of_peak(document, name) for name in ours}
     return [name for name, share in shares.items() if share is None or share < ENOUGH_OF_PEAK]
 

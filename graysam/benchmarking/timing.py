@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from graysam.benchmarking.cases import BenchmarkCase, smallest_part
 from graysam.benchmarking.contenders import PEER, Contender
-from graysam.benchmarking.processes import ContenderError, Worker
+from graysam.benchmarking.harness import Worker, WorkerError
 from graysam.io.cases import read_segs
 from graysam.metrics.challenge import case_metrics
 
@@ -82,7 +82,7 @@ def warm_up(case: BenchmarkCase, runners: Sequence[Runner], checker: Worker | No
             runner.worker.ask("read", path=str(path))
             runner.worker.ask("segment")
             _inspect(runner, part, result, expected, folder)
-        except ContenderError as error:
+        except WorkerError as error:
             failures[runner.contender.name] = str(error)
     return failures
 
@@ -122,7 +122,7 @@ def _expected(checker: Worker | None, path: Path, folder: Path, results: Mapping
         checker.ask("read", path=str(path))
         checker.ask("segment")
         checker.ask("write", path=str(target))
-    except ContenderError as error:
+    except WorkerError as error:
         results[PEER].error = f"graysam's masks of the same network, to check it with, could not be made: {error}"
         return None
     return read_segs(target)
@@ -132,10 +132,10 @@ def _read(runner: Runner, path: Path, result: Result) -> bool:
     """Let a contender take the case into memory and get warm on it; False where it failed."""
     try:
         answer = runner.worker.ask("read", path=str(path))
-        result.read_s, result.peak_since_case = answer["seconds"], answer["peak_since_case"]
+        result.read_s = answer["seconds"]
         if not runner.contender.warm_once:
             runner.worker.ask("segment")
-    except ContenderError as error:
+    except WorkerError as error:
         result.error = str(error)
     return not result.error
 
@@ -155,7 +155,7 @@ def _run(
         result.seconds.append(runner.worker.ask("segment")["seconds"])
         if len(result.seconds) == 1:
             _inspect(runner, case, result, expected, folder)
-    except ContenderError as error:
+    except WorkerError as error:
         result.seconds, result.error = [], str(error)
         return 0
     return repeats.after(result.seconds[0]) - len(result.seconds)
@@ -165,7 +165,7 @@ def _inspect(runner: Runner, case: BenchmarkCase, result: Result, expected: NDAr
     """Have the masks written, and put what they hold into the result.
 
     Raises:
-        ContenderError: writing failed, or the peer's masks are not graysam's.
+        WorkerError: writing failed, or the peer's masks are not graysam's.
     """
     target = folder / "segs.npz"
     answer = runner.worker.ask("write", path=str(target))
@@ -182,8 +182,8 @@ def _inspect(runner: Runner, case: BenchmarkCase, result: Result, expected: NDAr
     result.foreground = int(np.count_nonzero(expected))
     allowed = (TOLERANCE_3D if case.is_volume else TOLERANCE_2D) * max(result.foreground, 1)
     if result.differing > allowed:
-        raise ContenderError(
+        raise WorkerError(
             f"its masks differ from graysam's in {result.differing} voxels of {result.foreground} in the foreground, "
             "so it is not the network it should be",
-            gone=False,
+            exited=False,
         )

@@ -153,7 +153,7 @@ def _benchmark(
             "available": True,
             "scores": scores[name].summary(),
             "objects": scores[name].rows(),
-            **times.by_kind[name],
+            **times.by_method[name],
             "size_mb": network.saved_bytes / MEGABYTE,
             "quantized": account.of(network.quantized_layers),
         }

@@ -16,13 +16,14 @@ from graysam.benchmark import main, parser, plan, read_accuracy
 from graysam.benchmarking import cold
 from graysam.benchmarking.cases import BenchmarkCase
 from graysam.benchmarking.contenders import CONTENDERS
+from graysam.benchmarking.harness import Worker, WorkerError
 from graysam.benchmarking.machine import matmul_peak
-from graysam.benchmarking.memory import peak_bytes, reset_peak
-from graysam.benchmarking.processes import ContenderError, Worker
 from graysam.benchmarking.profile import macs, profile_encoder
+from graysam.benchmarking.segmenters import peak_bytes, reset_peak
 from tests.support.commands import BOXES_2D, image_2d, write_case
 from tests.support.exported_models import write_tiny_exported
 
+ONE_BOX = "graysam.benchmarking.segmenters:open_one_box"
 WHAT_IS_BRIGHT = image_2d() > 128  # what the tiny bundles find, to a cell
 
 
@@ -167,14 +168,14 @@ def test_accuracy_from_elsewhere_is_averaged_over_modalities(tmp_path: Path) -> 
 
 
 def test_a_worker_that_dies_says_so_and_leaves_no_process(tmp_path: Path, bundles: Path) -> None:
-    with Worker("one_box", bundles / "plain", threads=1, words=tmp_path / "words.txt") as worker:
-        with pytest.raises(ContenderError, match=r"absent\.npz") as failed:
+    with Worker(ONE_BOX, threads=1, exported=str(bundles / "plain")) as worker:
+        with pytest.raises(WorkerError, match=r"absent\.npz") as failed:
             worker.ask("read", path="absent.npz")
-        assert not failed.value.gone, "a bad case is no end"
+        assert not failed.value.exited, "a bad case is no end"
         os.kill(worker.process.pid, signal.SIGKILL)
-        with pytest.raises(ContenderError, match="SIGKILL") as died:
+        with pytest.raises(WorkerError, match="SIGKILL") as died:
             worker.ask("segment")
-        assert died.value.gone
+        assert died.value.exited
     assert worker.process.returncode is not None
 
 
@@ -183,10 +184,10 @@ def test_a_worker_ends_with_its_input_in_the_middle_of_its_work(tmp_path: Path, 
     boxes = np.tile(np.insert(np.insert(BOXES_2D[:1], 2, 0, axis=1), 5, 99, axis=1), (400, 1))
     volume = np.stack([image_2d()] * 100)
     path = write_case(tmp_path, "3DBox_MR_1", imgs=volume, boxes=boxes, spacing=np.ones(3))
-    with Worker("one_box", bundles / "plain", threads=1, words=tmp_path / "words.txt") as worker:
+    with Worker(ONE_BOX, threads=1, exported=str(bundles / "plain")) as worker:
         worker.ask("read", path=str(path))
         assert worker.process.stdin is not None
-        worker.process.stdin.write('{"do": "segment"}\n')  # 40000 masks
+        worker.process.stdin.write('{"request": "segment"}\n')  # 40000 masks
         assert worker.process.stdin is not None
         worker.process.stdin.close()
         assert worker.process.wait(60) == 0

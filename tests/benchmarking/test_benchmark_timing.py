@@ -10,11 +10,15 @@ import pytest
 from graysam.benchmarking import preparing
 from graysam.benchmarking.cases import BenchmarkCase
 from graysam.benchmarking.contenders import CONTENDERS, choose_contenders
+from graysam.benchmarking.harness import WorkerError
 from graysam.benchmarking.preparing import main as export
 from graysam.benchmarking.preparing import prepare
-from graysam.benchmarking.processes import ContenderError, run_to_end
+from graysam.benchmarking.processes import run_to_end
+from graysam.benchmarking.segmenters import open_one_box
 from graysam.benchmarking.timing import Repeats, Runner, time_case, warm_up
-from tests.support.commands import BOXES_2D, image_2d, save_tiny_model
+from graysam.inference.exported_model import read_exported
+from graysam.io.cases import read_segs
+from tests.support.commands import BOXES_2D, image_2d, save_tiny_model, write_case
 from tests.support.exported_models import write_tiny_exported
 
 MASKS = np.zeros((128, 160), np.uint16)
@@ -34,7 +38,7 @@ class StandIn:
 
     def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         if request == self.failing:
-            raise ContenderError("broke", gone=False)
+            raise WorkerError("broke", exited=False)
         if request == "segment":
             self.log.append(self.name)
         if request == "write":
@@ -117,8 +121,6 @@ def test_rows_without_weights_are_left_out_unless_asked_for() -> None:
 @pytest.mark.usefixtures("traced_once")
 def test_a_plain_bundle_has_the_networks_own_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
-    from graysam.inference.exported_model import read_exported
-
     weights = str(save_tiny_model(tmp_path / "tiny.safetensors"))
     assert export([weights, "plain", str(tmp_path / "plain")]) == 0
     bundle = read_exported(tmp_path / "plain")
@@ -160,7 +162,7 @@ def test_bundles_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_why_an_export_failed_is_its_last_line(capfd: pytest.CaptureFixture[str]) -> None:
     code = "import sys; print('working'); sys.exit('error: no weights')"
-    with pytest.raises(ContenderError, match=r"^error: no weights$"):
+    with pytest.raises(WorkerError, match=r"^error: no weights$"):
         run_to_end([sys.executable, "-c", code])
     assert "working" in capfd.readouterr().err, "what it says is seen as it works"
 
@@ -168,13 +170,14 @@ def test_why_an_export_failed_is_its_last_line(capfd: pytest.CaptureFixture[str]
 @pytest.mark.slow  # exports and runs 47 million parameters at 512 px
 def test_l1_at_512_px_segments_as_medficientsam_does(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from graysam.benchmarking.engines import open_engine
-
     path = tmp_path / "l1"
     assert export([preparing.L1, "plain", str(path)]) == 0
-    engine = open_engine("one_box", threads=1, bundle=path)
-    assert engine.bundle is not None
-    assert (engine.bundle.size, engine.bundle.precision) == (512, "f32")
-    segs = engine.segment(image_2d(), BOXES_2D)
+    opened = read_exported(path)
+    assert (opened.size, opened.precision) == (512, "f32")
+    program = open_one_box(threads=1, exported=str(path))
+    program.read(str(write_case(tmp_path, "a", imgs=image_2d(), boxes=BOXES_2D)))
+    program.segment()
+    program.write(str(tmp_path / "segs.npz"))
+    segs = read_segs(tmp_path / "segs.npz")
     assert segs.shape == image_2d().shape
     assert set(np.unique(segs)) <= {0, 1, 2}

