@@ -16,7 +16,8 @@ from pathlib import Path
 import cv2
 
 from graysam.imaging.drawing import write_overlay
-from graysam.io.cases import SpacingOrder, modality_of, read_gts, read_input_case, read_segs
+from graysam.io.cases import SpacingOrder, read_gts, read_input_case, read_segs
+from graysam.io.image import modality_of
 from graysam.metrics.challenge import Absent, CaseMetrics, case_metrics, macro_average, modality_means
 from graysam.system.files import replacing
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
@@ -66,7 +67,7 @@ def evaluate_case(name: str, settings: Settings) -> Scored:
     try:
         read = read_input_case(settings.images / name)
         caption = f"{case}   DSC {100 * metrics.dsc:.2f}"
-        write_overlay(settings.overlay / f"{case}.png", read.image, segs, read.boxes, gts, caption=caption)
+        write_overlay(settings.overlay / f"{case}.png", read.image.pixels, segs, read.boxes, gts, caption=caption)
     except (ValueError, OSError, MemoryError, cv2.error) as error:
         return Scored(case, metrics, f"no overlay: {one_line(error)}")
     return Scored(case, metrics)

@@ -25,7 +25,8 @@ from graysam.inference import telemetry
 from graysam.inference.locating import DEFAULT_KIND, exported_path, shipped_models
 from graysam.inference.stopwatch import Stopwatch, TimedBackend, seconds_since_start
 from graysam.inference.volume import Backend, segment
-from graysam.io.cases import Case, CaseError, read_input_case, write_segs
+from graysam.io.cases import Case, CaseError, read_input_case
+from graysam.io.image import write_mask
 from graysam.system.extras import require
 from graysam.system.prefetch import Prefetcher
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
@@ -211,7 +212,7 @@ def segment_case(
     if case.boxes is None:
         raise CaseError(f"{path}: no boxes")
     segs = segment(
-        case.image,
+        case.image.pixels,
         case.boxes,
         model.backend,
         model.scheme,
@@ -227,11 +228,13 @@ def segment_case(
 
 def write_case(arguments: argparse.Namespace, path: Path, case: Case, segs: NDArray[np.uint16]) -> None:
     """Write a case's masks, and perhaps its overlay."""
-    write_segs(arguments.output / path.name, segs)
+    write_mask(arguments.output / path.name, segs)
     if arguments.overlay is not None:
         from graysam.imaging.drawing import write_overlay
 
-        write_overlay(arguments.overlay / f"{path.stem}.png", case.image, segs, case.boxes, caption=case.name)
+        write_overlay(
+            arguments.overlay / f"{path.stem}.png", case.image.pixels, segs, case.boxes, caption=case.image.name
+        )
 
 
 def segment_all(

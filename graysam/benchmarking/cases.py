@@ -88,10 +88,15 @@ def _read(path: Path, gts_path: Path | None) -> BenchmarkCase:
     case = read_input_case(path)
     if case.boxes is None or not len(case.boxes):
         raise ValueError(f"{path}: no boxes, so nothing to time")
-    gts, spacing_mm = (None, case.spacing_mm) if gts_path is None else read_gts(gts_path)
-    image = to_uint8(case.image)
+    gts, spacing_mm = (None, case.image.spacing_mm) if gts_path is None else read_gts(gts_path)
+    image = to_uint8(case.image.pixels)
     return BenchmarkCase(
-        case.name, image, case.boxes, whole_shape=image.shape, gts=gts, spacing_mm=spacing_mm or case.spacing_mm
+        case.image.name,
+        image,
+        case.boxes,
+        whole_shape=image.shape,
+        gts=gts,
+        spacing_mm=spacing_mm or case.image.spacing_mm,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from graysam.benchmarking.cases import BenchmarkCase
 from graysam.benchmarking.contenders import PEER, RIVAL
 from graysam.benchmarking.timing import Result
-from graysam.io.cases import modality_of
+from graysam.io.image import modality_of
 
 FORMAT = 1
 REFERENCES = (PEER, RIVAL)  # whose seconds are divided by everybody's

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from graysam.data.augment import Augmentation, augment
-from graysam.data.jitter import Box, Jitter, tight_box
+from graysam.data.jitter import Box, Jitter
 from graysam.data.sampling import Draw
 from graysam.data.shards import Reader, Sample
 from graysam.imaging.canvas import boxes_to_grid, pad, prepare_resized
 from graysam.imaging.channels import Scheme
+from graysam.imaging.prompts import tight_box
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Prompt boxes of training: the tight box of a mask and its random jitter, on the 256 grid."""
+"""Random jitter of training's prompt boxes, on the 256 grid."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,20 +15,6 @@ class Jitter(Protocol):
     def __call__(self, box_xyxy: Box, height: int, width: int, rng: np.random.Generator) -> Box:
         """Return a box inside an image of (height, width) pixels, at least one pixel wide and high."""
         ...
-
-
-def tight_box(mask: NDArray[np.bool_]) -> Box:
-    """Return the bounding box of a mask.
-
-    mask is bool (H,W); the result is float32 (4,) x_min,y_min,x_max,y_max, inclusive indices.
-
-    Raises:
-        ValueError: the mask is empty.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        raise ValueError("the mask is empty, so it has no box")
-    return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
 def _inside(box: NDArray[np.floating], height: int, width: int) -> Box:

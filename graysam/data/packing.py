@@ -166,18 +166,18 @@ def pack_case(file: str, folder: Path, options: PackOptions) -> PackedCase:
 
 
 def _encode_case(case: Case, file: str, subject: Subject, options: PackOptions) -> PackedCase:
-    image, gts = to_uint8(case.image), np.asarray(case.gts)
-    key, group = case_key(case.name), case.modality
+    image, gts = to_uint8(case.image.pixels), np.asarray(case.gts)
+    key, group = case_key(case.image.name), case.image.modality
     slices: list[int | None] = [None]
-    if case.is_volume:
-        group = f"{case.modality}_{subject.dataset}"
+    if case.image.is_volume:
+        group = f"{case.image.modality}_{subject.dataset}"
         slices = list(range(len(gts)))
     left_out: Counter[str] = Counter()
     samples = []
     for slice_index in slices:
         here = ... if slice_index is None else slice_index
         if not gts[here].any():
-            left_out["slices_without_objects" if case.is_volume else "images_without_objects"] += 1
+            left_out["slices_without_objects" if case.image.is_volume else "images_without_objects"] += 1
             continue
         sample, vanished = encode_labelled_image(
             key if slice_index is None else f"{key}_z{slice_index:04d}",
@@ -185,13 +185,13 @@ def _encode_case(case: Case, file: str, subject: Subject, options: PackOptions) 
             [gts[here]],
             size=options.size,
             group=group,
-            modality=case.modality,
+            modality=case.image.modality,
             meta={
-                "case_id": case.name,
+                "case_id": case.image.name,
                 "subject_id": subject.subject,
                 "dataset": subject.dataset,
                 "slice_index": slice_index,
-                "spacing_mm_zyx": case.spacing_mm,
+                "spacing_mm_zyx": case.image.spacing_mm,
             },
         )
         left_out["labels_vanished_in_resizing"] += vanished

@@ -223,5 +223,7 @@ def _case_rows(
         case = read_input_case(path)
         truth, spacing_mm = read_gts(gts / path.name)
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
-        ours, theirs = (segment(case.image, boxes, backend, scheme, size=size) for backend in (reference, exported))
-        yield check_case(case.modality, truth, ours, theirs, spacing_mm)
+        ours, theirs = (
+            segment(case.image.pixels, boxes, backend, scheme, size=size) for backend in (reference, exported)
+        )
+        yield check_case(case.image.modality, truth, ours, theirs, spacing_mm)

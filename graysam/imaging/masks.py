@@ -15,22 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.canvas import Canvas
+from graysam.imaging.prompts import Bounds, mask_bounds
 
 AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
-Bounds = tuple[int, int, int, int]  # x_min, y_min, x_max, y_max, inclusive pixel indices
 
 BLOCK_PIXELS = 1 << 16  # of float32, so that a block stays in a core's cache
-
-
-def mask_bounds(mask: AnyArray) -> Bounds | None:
-    """Return the smallest box around what is not zero in a mask (H, W), or None where there is nothing."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not rows.size:
-        return None
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
 
 def grow_bounds(

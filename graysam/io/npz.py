@@ -48,6 +48,10 @@ class Npz:
 
     def read(self, key: str, *, kinds: str, ranks: tuple[int, ...]) -> NDArray[Any]:
         """Read one array in the machine's byte order; CaseError before allocation if not as required."""
+        with _damage_reported(self._path):
+            return self._read(key, kinds, ranks)
+
+    def _read(self, key: str, kinds: str, ranks: tuple[int, ...]) -> NDArray[Any]:
         if key not in self:
             names = sorted(name.removesuffix(".npy") for name in self._archive.namelist())[:8]
             raise CaseError(
@@ -112,12 +116,27 @@ class Npz:
 
 @contextmanager
 def open_npz(path: Path, max_bytes: int) -> Iterator[Npz]:
-    """Open an NPZ; whatever goes wrong while it is open becomes a CaseError of one line."""
+    """Open an NPZ; a ValueError while it is open becomes a CaseError of one line that names the file."""
     try:
-        if path.stat().st_size == 0:
-            raise CaseError(f"{path}: the file is empty; required: an NPZ of the challenge; copy or export it again")
-        with zipfile.ZipFile(path) as archive:
+        with _damage_reported(path):
+            if path.stat().st_size == 0:
+                raise CaseError(
+                    f"{path}: the file is empty; required: an NPZ of the challenge; copy or export it again"
+                )
+            archive = zipfile.ZipFile(path)
+        with archive:
             yield Npz(path, archive, max_bytes)
+    except CaseError:
+        raise
+    except ValueError as error:
+        raise CaseError(f"{path}: {one_line(error)}") from None
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file lets the readers raise into a CaseError."""
+    try:
+        yield
     except CaseError:
         raise
     except FileNotFoundError:

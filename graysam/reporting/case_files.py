@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.canvas import to_uint8
-from graysam.io.cases import Case, modality_of, read_gts, read_input_case, read_segs
+from graysam.io.cases import Case, read_gts, read_input_case, read_segs
+from graysam.io.image import modality_of
 from graysam.metrics.challenge import case_dice
 from graysam.reporting.accuracy import CaseScores, in_papers_order
 from graysam.system.terminal import one_line
@@ -131,16 +132,17 @@ def read_view(case: str, folders: Folders, dsc: float) -> View:
         raise ValueError("a case is shown with its masks; required: --cases, --gts and --segs")
     read = read_input_case(folders.cases / f"{case}.npz")
     truth, masks = read_gts(folders.gts / f"{case}.npz")[0], read_segs(folders.segs / f"{case}.npz")
-    grid = read.image.shape if read.is_volume else read.image.shape[:2]
-    if truth.shape != grid:
-        raise ValueError(f"{case}: gts have shape {truth.shape}, imgs {read.image.shape}; required: the same grid")
+    if truth.shape != read.image.grid:
+        raise ValueError(
+            f"{case}: gts have shape {truth.shape}, imgs {read.image.pixels.shape}; required: the same grid"
+        )
     real = case_dice(truth, masks)
     if not abs(real - dsc) <= SAME_DSC:
         raise ValueError(
             f"{case}: its masks have DSC {real:.4f}, the metrics file says {dsc:.4f}; it is of other masks: run "
             "graysam.evaluate on --segs again, or name the folder otherwise"
         )
-    view = _slice_of(read, None if not read.is_volume else int((truth > 0).sum(axis=(1, 2)).argmax()))
+    view = _slice_of(read, None if not read.image.is_volume else int((truth > 0).sum(axis=(1, 2)).argmax()))
     here: Any = ... if view.z is None else view.z
     return replace(view, truth=truth[here], masks=masks[here], dsc=dsc)
 
@@ -159,7 +161,7 @@ def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
         for path in paths[modality][:LOOKED_AT]:
             try:
                 read = read_input_case(path)
-                view = _slice_of(read, _shown_slice(read, folders.gts) if read.is_volume else None)
+                view = _slice_of(read, _shown_slice(read, folders.gts) if read.image.is_volume else None)
             except (ValueError, OSError) as error:
                 left_out.append(f"{path.stem}: {one_line(error)}")
                 continue
@@ -170,21 +172,21 @@ def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
 
 
 def _shown_slice(case: Case, gts: Path | None) -> int:
-    if gts is not None and (gts / f"{case.name}.npz").is_file():
-        truth, _ = read_gts(gts / f"{case.name}.npz")
-        if truth.shape == case.image.shape and truth.any():
+    if gts is not None and (gts / f"{case.image.name}.npz").is_file():
+        truth, _ = read_gts(gts / f"{case.image.name}.npz")
+        if truth.shape == case.image.pixels.shape and truth.any():
             return int((truth > 0).sum(axis=(1, 2)).argmax())
-    depth = len(case.image)
+    depth = len(case.image.pixels)
     return depth // 2 if case.boxes is None or not len(case.boxes) else int(case.boxes[0, [2, 5]].sum()) // 2
 
 
 def _slice_of(case: Case, z: int | None) -> View:
     """Return a case's image, or a volume's slice z, as one channel where its three are equal."""
-    image = to_uint8(case.image)
+    image = to_uint8(case.image.pixels)
     boxes = np.zeros((0, 4)) if case.boxes is None else case.boxes
     if z is not None:
         boxes = boxes[(boxes[:, 2] <= z) & (z <= boxes[:, 5])][:, [0, 1, 3, 4]]
         image = image[z]
     if image.ndim == 3 and (image == image[..., :1]).all():
         image = image[..., 0]
-    return View(case.name, case.modality, np.ascontiguousarray(image), z, boxes)
+    return View(case.image.name, case.image.modality, np.ascontiguousarray(image), z, boxes)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.jitter import Box, tight_box
+from graysam.data.jitter import Box
 from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, to_uint8
 from graysam.imaging.channels import Scheme
 from graysam.imaging.masks import mask_to_native
+from graysam.imaging.prompts import tight_box
 from graysam.inference.volume import BOX_BATCH, Backend
 from graysam.io.cases import Case
 from graysam.metrics.challenge import dice
@@ -82,11 +83,13 @@ def probe_case(
     Raises:
         ValueError: masks of another grid than the image.
     """
-    image = to_uint8(case.image)
-    if gts.shape != (image.shape if case.is_volume else image.shape[:2]):
-        raise ValueError(f"{case.name}: masks have shape {gts.shape}, the image {image.shape}; required: the same grid")
+    image = to_uint8(case.image.pixels)
+    if gts.shape != case.image.grid:
+        raise ValueError(
+            f"{case.image.name}: masks have shape {gts.shape}, the image {image.shape}; required: the same grid"
+        )
     labels = [int(label) for label in np.unique(gts) if label]
-    if not case.is_volume:
+    if not case.image.is_volume:
         yield from _probe_slice(case, image, gts, labels, backend, scheme, size)
         return
     largest: dict[int, list[int]] = {}
@@ -123,8 +126,8 @@ def _probe_slice(
                     predicted_iou = float(ious[0])
                     iou = float((truth & mask).sum() / (truth | mask).sum())
         yield ObjectProbe(
-            case=case.name,
-            modality=case.modality,
+            case=case.image.name,
+            modality=case.image.modality,
             label=label,
             area_share=float(truth.mean()),
             predicted_iou=predicted_iou,

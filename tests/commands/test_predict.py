@@ -190,7 +190,7 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
 ) -> None:
     for name in ("a", "b"):
         write_case(tmp_path / "in", name, imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
-    write, calls = graysam.predict.write_segs, []
+    write, calls = graysam.predict.write_mask, []
 
     def fail_once(path: Path, masks: np.ndarray) -> None:
         calls.append(path)
@@ -198,7 +198,7 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
             raise error
         write(path, masks)
 
-    monkeypatch.setattr(graysam.predict, "write_segs", fail_once)
+    monkeypatch.setattr(graysam.predict, "write_mask", fail_once)
     assert predict(tmp_path) == 1
     assert names(tmp_path / "out") == ["b.npz"]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -209,7 +209,7 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
 
 def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
-    monkeypatch.setattr(graysam.predict, "write_segs", lambda path: None)
+    monkeypatch.setattr(graysam.predict, "write_mask", lambda path: None)
     with pytest.raises(TypeError):
         predict(tmp_path)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from graysam.data.augment import CropShift, Flip, augment
-from graysam.data.jitter import NoJitter, OutwardJitter, PositionSizeJitter, tight_box
+from graysam.data.jitter import NoJitter, OutwardJitter, PositionSizeJitter
+from graysam.imaging.prompts import tight_box
 
 
 def test_tight_box_is_inclusive() -> None:

@@ -1,7 +1,5 @@
 """Case files: what is read is what was stored, and whatever is wrong is one line of CaseError."""
 
-import io
-import os
 import struct
 import subprocess
 import sys
@@ -15,16 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graysam.io.cases import (
-    CaseError,
-    modality_of,
-    read_gts,
-    read_input_case,
-    read_segs,
-    read_training_case,
-    training_name,
-    write_segs,
-)
+from graysam.io.cases import CaseError, read_gts, read_input_case, read_training_case, training_name
+from graysam.io.image import modality_of
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -62,43 +52,36 @@ def refused(read: Callable[..., Any], path: Path, *words: str, **options: Any) -
 # ------------------------------------------------------------------------------------------------------ truth
 
 
-def test_2d_case_comes_back_as_stored(tmp_path: Path) -> None:
-    case = read_input_case(save(tmp_path / "2DBox_US_0001.npz", imgs=COLOUR, boxes=np.array(BOX_2D, np.int32)))
-    assert (case.name, case.modality, case.is_volume, case.notes) == ("2DBox_US_0001", "US", False, ())
-    assert np.array_equal(case.image, COLOUR)
-    assert case.image.dtype == np.uint8
+@pytest.mark.parametrize(
+    ("name", "imgs", "boxes", "spacing"),
+    [("2DBox_US_0001", COLOUR, BOX_2D, None), ("3DBox_CT_7", VOLUME, BOX_3D, (3.0, 0.5, 0.25))],
+)
+def test_a_case_comes_back_as_stored(tmp_path: Path, name: str, imgs: np.ndarray, boxes: Any, spacing: Any) -> None:
+    stored = {"imgs": imgs, "boxes": np.array(boxes, np.int32)} | ({"spacing": spacing} if spacing else {})
+    case = read_input_case(save(tmp_path / f"{name}.npz", **stored))
+    image = case.image
+    assert (image.name, image.modality, image.is_volume, image.spacing_mm) == (name, name[6:8], bool(spacing), spacing)
+    assert np.array_equal(image.pixels, imgs)
+    assert image.pixels.dtype == np.uint8
     assert case.boxes is not None
-    assert case.boxes.tolist() == BOX_2D
+    assert case.boxes.tolist() == boxes
     assert case.boxes.dtype == np.int64
     assert case.gts is None
-    assert case.spacing_mm is None
-
-
-def test_3d_case_comes_back_as_stored(tmp_path: Path) -> None:
-    path = save(tmp_path / "3DBox_CT_7.npz", imgs=VOLUME, boxes=BOX_3D, spacing=[3.0, 0.5, 0.25])
-    case = read_input_case(path)
-    assert case.is_volume
-    assert case.modality == "CT"
-    assert case.spacing_mm == (3.0, 0.5, 0.25)
-    assert np.array_equal(case.image, VOLUME)
-    assert case.boxes is not None
-    assert case.boxes.tolist() == BOX_3D
+    assert case.notes == ()
 
 
 def test_training_case_and_spacing_orders(tmp_path: Path) -> None:
     gts = (VOLUME > 200).astype(np.uint8)
     path = save(tmp_path / "MR_STS_STS001.npz", imgs=VOLUME, gts=gts, spacing=[0.25, 0.5, 3.0])
     case = read_training_case(path, "xyz")
-    assert case.spacing_mm == (3.0, 0.5, 0.25)
-    assert case.modality == "MR"
-    assert case.is_volume
+    assert (case.image.spacing_mm, case.image.modality, case.image.is_volume) == ((3.0, 0.5, 0.25), "MR", True)
     assert case.gts is not None
     assert np.array_equal(case.gts, gts)
-    assert read_training_case(path).spacing_mm == (0.25, 0.5, 3.0)
+    assert read_training_case(path).image.spacing_mm == (0.25, 0.5, 3.0)
     assert read_gts(path)[1] == (0.25, 0.5, 3.0)
     assert read_gts(path, "xyz")[1] == (3.0, 0.5, 0.25)
     flat = save(tmp_path / "US_HC18_1.npz", imgs=COLOUR, gts=gts[0])
-    assert not read_training_case(flat).is_volume
+    assert not read_training_case(flat).image.is_volume
     assert read_gts(flat)[1] is None
     with pytest.raises(CaseError, match="zyx"):
         read_training_case(path, "zxy")  # type: ignore[arg-type]
@@ -132,39 +115,6 @@ def test_training_names(name: str, fields: tuple[str, str, str]) -> None:
     assert tuple(training_name(name)) == fields
 
 
-def test_segs_round_trip_as_uint16_and_leave_nothing_beside(tmp_path: Path) -> None:
-    segs = np.zeros((4, 5), np.int64)
-    segs[1, 2] = 40000
-    write_segs(tmp_path / "a.npz", segs)
-    back = read_segs(tmp_path / "a.npz")
-    assert back.dtype == np.uint16
-    assert np.array_equal(back, segs)
-    assert os.listdir(tmp_path) == ["a.npz"]
-    with np.load(tmp_path / "a.npz", allow_pickle=False) as npz:
-        assert list(npz) == ["segs"]
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_segs(tmp_path / "a.npz", np.ones((2, 2), np.uint16))
-
-    def full(file: io.BufferedWriter, **arrays: Any) -> None:
-        file.write(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match="space"):
-        write_segs(tmp_path / "a.npz", np.zeros((2, 2), np.uint16))
-    assert os.listdir(tmp_path) == ["a.npz"]
-    assert read_segs(tmp_path / "a.npz").all()
-
-
-@pytest.mark.parametrize("segs", [np.full((2, 2), 65536), np.full((2, 2), -1), np.zeros((2, 2)), np.zeros(3, np.uint8)])
-def test_segs_that_do_not_fit_are_refused(tmp_path: Path, segs: np.ndarray) -> None:
-    with pytest.raises(CaseError):
-        write_segs(tmp_path / "a.npz", segs)
-    assert not os.listdir(tmp_path)
-
-
 # ------------------------------------------------------------------------------------------- 2D or 3D, dtypes
 
 
@@ -189,19 +139,19 @@ def test_arrays_decide_and_the_prefix_where_both_fit(
     arrays = {"imgs": np.zeros(shape, np.uint8), "boxes": boxes}
     path = save(tmp_path / f"{name}.npz", **arrays, **({} if spacing is None else {"spacing": np.float64(spacing)}))
     case = read_input_case(path)
-    assert case.is_volume is is_volume
+    assert case.image.is_volume is is_volume
     assert case.boxes is not None
     assert case.boxes.shape[1] == (6 if is_volume else 4)
     if shape[-1] == 1:
-        assert case.image.shape == shape[:2]
+        assert case.image.pixels.shape == shape[:2]
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, ">u2", np.float32])
 def test_wider_images_pass_with_a_note(tmp_path: Path, dtype: Any) -> None:
     image = np.arange(600).reshape(20, 30).astype(dtype)
     case = read_input_case(save(tmp_path / "a.npz", imgs=np.asfortranarray(image), boxes=BOX_2D))
-    assert np.array_equal(case.image, image)
-    assert case.image.dtype.isnative
+    assert np.array_equal(case.image.pixels, image)
+    assert case.image.pixels.dtype.isnative
     assert len(case.notes) == 1
     assert "not uint8" in case.notes[0]
 
@@ -209,24 +159,22 @@ def test_wider_images_pass_with_a_note(tmp_path: Path, dtype: Any) -> None:
 # ------------------------------------------------------------------------------------------------------ boxes
 
 
-def test_boxes_partly_outside_are_clipped_and_noted(tmp_path: Path) -> None:
-    case = read_input_case(
-        save(tmp_path / "a.npz", imgs=COLOUR, boxes=[[-3, -4, 5, 6], [2, 2, 4, 4], [20, 10, 30, 40]])
-    )
+def test_boxes_are_clipped_and_noted_beyond_one_past_the_last_pixel(tmp_path: Path) -> None:
+    """The challenge's own tool writes x_max = W, and such boxes go to the grid as they are."""
+    boxes = [[-3, -4, 5, 6], [2, 2, 30, 20], [20, 10, 30, 40], [20, 10, 31, 12]]
+    case = read_input_case(save(tmp_path / "a.npz", imgs=COLOUR, boxes=boxes))
     assert case.boxes is not None
-    assert case.boxes.tolist() == [[0, 0, 5, 6], [2, 2, 4, 4], [20, 10, 29, 19]]
-    assert [note.split()[1] for note in case.notes] == ["1", "3"]
+    assert case.boxes.tolist() == [[0, 0, 5, 6], [2, 2, 30, 20], [20, 10, 30, 19], [20, 10, 29, 12]]
+    assert [note.split()[1] for note in case.notes] == ["1", "3", "4"]
 
 
 def test_exclusive_z_max_may_be_the_depth(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz", imgs=VOLUME, boxes=[[0, 0, 3, 5, 5, 5]])
-    inclusive, exclusive = read_input_case(path), read_input_case(path, z_max_inclusive=False)
-    assert inclusive.boxes is not None
-    assert inclusive.boxes[0, 5] == 4
-    assert len(inclusive.notes) == 1
-    assert exclusive.boxes is not None
-    assert exclusive.boxes[0, 5] == 5
-    assert not exclusive.notes
+    for z_max_inclusive, z_max, notes in ((True, 4, 1), (False, 5, 0)):
+        case = read_input_case(path, z_max_inclusive=z_max_inclusive)
+        assert case.boxes is not None
+        assert case.boxes[0, 5] == z_max
+        assert len(case.notes) == notes
     empty = save(tmp_path / "b.npz", imgs=VOLUME, boxes=[[0, 0, 3, 5, 5, 3]])
     assert read_input_case(empty).boxes is not None
     refused(read_input_case, empty, "inverted", z_max_inclusive=False)
@@ -402,7 +350,7 @@ def test_real_cases_are_read(medseg_mini: Path) -> None:
         case = read_input_case(path)
         gts, spacing_mm = read_gts(medseg_mini / "validation-box" / "gts" / path.name)
         assert not case.notes
-        assert case.is_volume is path.name.startswith("3D")
-        assert case.spacing_mm == spacing_mm
+        assert case.image.is_volume is path.name.startswith("3D")
+        assert case.image.spacing_mm == spacing_mm
         assert case.boxes is not None
         assert len(case.boxes) == gts.max()

@@ -8,6 +8,7 @@ import pytest
 
 from graysam.imaging.presets import load_scheme
 from graysam.io.cases import Case
+from graysam.io.image import Image
 from graysam.probe import main
 from graysam.reproduction.probing import CHANGES, boxes_of, probe_case, scaled, shifted
 from tests.support.commands import BOXES_2D, image_2d, write_case
@@ -45,7 +46,7 @@ def test_an_objects_scores_by_hand() -> None:
     """On a 256 image the grid is the image; the truth is the box, so each DSC is that of two rectangles."""
     gts = np.zeros((256, 256), np.uint8)
     gts[60:100, 50:70] = 7
-    case = Case(name="2DBox_US_a", modality="US", image=np.full((256, 256), 90, np.uint8))
+    case = Case(Image(np.full((256, 256), 90, np.uint8), modality="US", name="2DBox_US_a"))
     (found,) = probe_case(case, gts, FillsItsBox(), load_scheme("replicate"), 256)
     assert (found.case, found.modality, found.label) == ("2DBox_US_a", "US", 7)
     assert found.area_share == 800 / 256**2
@@ -64,7 +65,7 @@ def test_a_volumes_object_is_probed_where_it_is_largest() -> None:
     gts[1, 10:20, 10:20] = 1
     gts[2, 10:30, 10:30] = 1
     gts[1, 40:50, 40:50] = 2
-    case = Case(name="3DBox_CT_a", modality="CT", image=np.full((4, 64, 64), 90, np.uint8), is_volume=True)
+    case = Case(Image(np.full((4, 64, 64), 90, np.uint8), modality="CT", name="3DBox_CT_a", is_volume=True))
     found = {probe.label: probe for probe in probe_case(case, gts, FillsItsBox(), load_scheme("replicate"), 256)}
     assert found[1].area_share == 400 / 64**2 and found[2].area_share == 100 / 64**2
     assert found[1].dsc > 0.9
