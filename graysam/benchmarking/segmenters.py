@@ -16,7 +16,8 @@ from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.channels import Scheme
 from graysam.inference.exported_model import ExportedModel
 from graysam.inference.volume import Backend
-from graysam.io.cases import read_input_case, write_segs
+from graysam.io.cases import read_input_case
+from graysam.io.image import write_mask
 
 _PROC = Path("/proc/self")
 
@@ -36,7 +37,7 @@ class Segmenter:
         exported: ExportedModel | None = None,
         *,
         read: Callable[[Path], tuple[Array, Array]] | None = None,
-        write: Callable[[Path, Array], None] = write_segs,
+        write: Callable[[Path, Array], None] = write_mask,
     ) -> None:
         self._segment, self._read, self._write = segment, read or _read_case, write
         self.exported = exported
@@ -68,7 +69,7 @@ class Segmenter:
 
 def _read_case(path: Path) -> tuple[Array, Array]:
     case = read_input_case(path)
-    return case.image, np.empty((0, 4)) if case.boxes is None else case.boxes
+    return case.image.pixels, np.empty((0, 4)) if case.boxes is None else case.boxes
 
 
 def reset_peak() -> bool:
