@@ -6,7 +6,6 @@ that fails is reported, the others go on, and the exit code is then 1; arguments
 """
 
 import argparse
-import csv
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,9 @@ from graysam.benchmarking.running import Entry, Options, run
 from graysam.benchmarking.tables import failures, markdown
 from graysam.benchmarking.timing import Repeats
 from graysam.imaging.presets import scheme_names
-from graysam.metrics.challenge import CaseMetrics, macro_average
+from graysam.metrics.aggregation import macro_average
+from graysam.metrics.challenge import CaseMetrics
+from graysam.reporting.evaluation import read_metrics
 from graysam.system.extras import require
 from graysam.system.files import replacing, write_json_file
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
@@ -91,17 +92,10 @@ def read_accuracy(path: Path) -> dict[str, float]:
     Raises:
         ValueError: no such file, or one without its columns.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            scored = [
-                (row["modality"], CaseMetrics(*(float(row[field]) for field in CaseMetrics._fields)))
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no metrics.csv of graysam.evaluate ({one_line(error)})") from None
+    scored = [(case.modality, case.metrics) for case in read_metrics(path) if case.metrics is not None]
     if not scored:
         raise ValueError(f"{path} holds no case; give a metrics.csv of graysam.evaluate")
-    mean = macro_average(scored)
+    mean = CaseMetrics(*macro_average(scored).tolist())
     return {"dsc": mean.dsc, "nsd": mean.nsd}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.inference.volume import Backend, decode_all
-from graysam.metrics.challenge import binary_metrics, case_metrics, dice
+from graysam.metrics.challenge import binary_metrics, case_metrics
+from graysam.metrics.dice import dice
 
 MACRO = "macro"
 SAME_DSC = 0.999  # least mean DSC between the masks of float32 graphs and torch's, a modality

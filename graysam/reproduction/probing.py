@@ -13,7 +13,7 @@ from graysam.imaging.masks import mask_to_native
 from graysam.imaging.prompts import tight_box
 from graysam.inference.volume import BOX_BATCH, Backend
 from graysam.io.cases import Case
-from graysam.metrics.challenge import dice
+from graysam.metrics.dice import dice
 
 # Name of a change -> its amounts, as shares of the box's sides.
 CHANGES: Mapping[str, tuple[float, ...]] = {

@@ -131,7 +131,7 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path
         ),
         (
             ["--input", "cases", "--contenders", "litemedsam", "--accuracy", "litemedsam=x.csv"],
-            "x.csv is no metrics.csv",
+            "x.csv is not a metrics.csv",
         ),
     ],
 )

@@ -1,0 +1,140 @@
+"""Scoring of folders of masks: one row a case in a CSV file, and a table of the means over modalities."""
+
+import csv
+import math
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+from tabulate import tabulate
+
+from graysam.io.cases import SpacingOrder, read_gts, read_input_case, read_segs
+from graysam.io.image import modality_of
+from graysam.metrics.aggregation import macro_average, modality_means
+from graysam.metrics.challenge import Absent, CaseMetrics, case_metrics
+from graysam.system.files import replacing
+from graysam.system.terminal import one_line
+
+COLUMNS = ("case", "modality", *CaseMetrics._fields)
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """The scores of a case, or in `error` the reason why there are none (with scores: why there is no overlay)."""
+
+    case: str
+    modality: str
+    metrics: CaseMetrics | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Settings for all cases. Folders hold NPZ files, one a case, with the same names.
+
+    Attributes:
+        segs: folder of predicted masks.
+        gts: folder of ground truth.
+        spacing_order: order of the stored spacing.
+        absent: see `case_metrics`.
+        overlay: folder for a picture of each case, or None.
+        images: folder of the images and boxes to draw, or None.
+    """
+
+    segs: Path
+    gts: Path
+    spacing_order: SpacingOrder = "zyx"
+    absent: Absent = "skip"
+    overlay: Path | None = None
+    images: Path | None = None
+
+    def score(self, name: str) -> ScoredCase:
+        """Score the case of a file name; an error becomes the case's `error`, one line."""
+        found = partial(ScoredCase, Path(name).stem, modality_of(Path(name).stem))
+        try:
+            if not (self.segs / name).is_file():
+                return found(error=f"no segs: {self.segs / name} is missing; run predict on this case")
+            gts, spacing_mm = read_gts(self.gts / name, self.spacing_order)
+            segs = read_segs(self.segs / name)
+            metrics = case_metrics(gts, segs, spacing_mm, absent=self.absent)
+        except (ValueError, OSError) as error:
+            return found(error=one_line(error))
+        except MemoryError:
+            return found(error="out of memory; use fewer workers or a larger machine")
+        if self.overlay is None or self.images is None:
+            return found(metrics)
+        from graysam.imaging.drawing import write_overlay
+
+        try:
+            case = read_input_case(self.images / name)
+            caption = f"{case.name}   DSC {100 * metrics.dsc:.2f}"
+            write_overlay(self.overlay / f"{case.name}.png", case.image.pixels, segs, case.boxes, gts, caption=caption)
+        except (ValueError, OSError, MemoryError, cv2.error) as error:
+            return found(metrics, f"no overlay: {one_line(error)}")
+        return found(metrics)
+
+    def score_all(self, names: Sequence[str], workers: int = 1) -> Iterator[ScoredCase]:
+        """Yield the scored cases of file names as they finish, from that many processes."""
+        if workers == 1:
+            yield from map(self.score, names)
+            return
+        # Spawned, not forked: OpenCV's threads do not survive a fork.
+        pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+        )
+        try:
+            pending = {pool.submit(self.score, name): Path(name).stem for name in names}
+            for future in as_completed(pending):
+                if error := future.exception():  # a killed worker ends all pending cases
+                    case = pending[future]
+                    reason = f"a worker process ended ({type(error).__name__}), maybe out of memory; use fewer workers"
+                    yield ScoredCase(case, modality_of(case), error=reason)
+                else:
+                    yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_metrics(path: Path, cases: Sequence[ScoredCase]) -> None:
+    """Write a CSV file of `COLUMNS`, scores as fractions or nan; cases without scores are left out."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for case in cases:
+            if case.metrics is not None:
+                writer.writerow([case.case, case.modality, *(f"{value:.6f}" for value in case.metrics)])
+
+
+def read_metrics(path: Path) -> list[ScoredCase]:
+    """Read a file of `write_metrics`.
+
+    Raises:
+        ValueError: the file cannot be read, has other columns, a case twice, or a score that is not a number.
+    """
+    cases: dict[str, ScoredCase] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"its columns are {', '.join(header)}; required: {', '.join(COLUMNS)}")
+        for case, modality, *scores in rows:
+            if case in cases:
+                raise ValueError(f"case {case} is in it twice")
+            cases[case] = ScoredCase(case, modality, CaseMetrics(*map(float, scores)))
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a metrics.csv of graysam.evaluate: {error}") from None
+    return list(cases.values())
+
+
+def format_means(cases: Sequence[ScoredCase]) -> str:
+    """Format the means per modality and their macro average in per cent; n counts the cases that have a DSC."""
+    scored = [(case.modality, case.metrics) for case in cases if case.metrics is not None]
+    counts = Counter(modality for modality, metrics in scored if not math.isnan(metrics.dsc))
+    rows = [[name, counts[name], *(100 * mean)] for name, mean in modality_means(scored).items()]
+    rows.append(["macro average", counts.total(), *(100 * macro_average(scored))])
+    return tabulate(rows, ("modality", "n", "DSC", "NSD", "contour NSD"), tablefmt="plain", floatfmt=".2f")
