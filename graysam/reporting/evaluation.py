@@ -55,7 +55,8 @@ class Evaluation:
 
     def score(self, name: str) -> ScoredCase:
         """Score the case of a file name; an error becomes the case's `error`, one line."""
-        found = partial(ScoredCase, Path(name).stem, modality_of(Path(name).stem))
+        stem = Path(name).stem
+        found = partial(ScoredCase, stem, modality_of(stem))
         try:
             if not (self.segs / name).is_file():
                 return found(error=f"no segs: {self.segs / name} is missing; run predict on this case")
@@ -72,8 +73,8 @@ class Evaluation:
 
         try:
             case = read_input_case(self.images / name)
-            caption = f"{case.name}   DSC {100 * metrics.dsc:.2f}"
-            write_overlay(self.overlay / f"{case.name}.png", case.image.pixels, segs, case.boxes, gts, caption=caption)
+            caption = f"{stem}   DSC {100 * metrics.dsc:.2f}"
+            write_overlay(self.overlay / f"{stem}.png", case.image.pixels, segs, case.boxes, gts, caption=caption)
         except (ValueError, OSError, MemoryError, cv2.error) as error:
             return found(metrics, f"no overlay: {one_line(error)}")
         return found(metrics)
