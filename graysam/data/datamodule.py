@@ -15,7 +15,7 @@ from graysam.data.augment import Augmentation
 from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
 from graysam.data.jitter import Jitter
 from graysam.data.sampling import BalancedSampler
-from graysam.data.shards import JoinedReader, ShardIndex, ShardReader
+from graysam.data.shards import ShardReader
 from graysam.imaging.channels import Scheme
 
 
@@ -46,9 +46,9 @@ class ShardDataModule(lightning.LightningDataModule):
 
     Args:
         shards_dir: folder that `graysam.pack` wrote.
-        further_shards: more such folders, whose groups join; those of
-            `graysam.pack source=images`, which have no masks, without prompts.
-        leave_out: groups or modalities that training does not draw; they are validated all the same.
+        further_shards: more such folders, whose groups join; images without masks (`graysam.pack source=images`) have
+            no prompts.
+        exclude_groups: groups or modalities that training does not draw; they are still validated.
         prepare: makes the shards in that folder where they are missing (the embedded demo), or None.
         scheme: how channels are made.
         size: side of the input grid in pixels.
@@ -63,13 +63,13 @@ class ShardDataModule(lightning.LightningDataModule):
         boxes_per_image: training prompts an image.
         val_boxes_per_image: most validation prompts an image, None for all.
         batch_size, val_batch_size: per process.
-        num_workers: reading processes per process; 0 reads in the main one.
+        num_workers: DataLoader workers per process; 0 reads in the main one.
         pin_memory: whether to pin batches for a GPU.
         teacher_scheme: a teacher's channels, None where there is no teacher or it takes the same ones.
 
     Raises:
         ValueError: a count below 1; at setup: no shards, no training or validation samples, or nothing of a name in
-            `leave_out`.
+            `exclude_groups`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ShardDataModule(lightning.LightningDataModule):
         *,
         shards_dir: str | Path,
         further_shards: Sequence[str | Path],
-        leave_out: Sequence[str],
+        exclude_groups: Sequence[str],
         prepare: Callable[[Path], Any] | None,
         scheme: Scheme,
         size: int,
@@ -109,12 +109,12 @@ class ShardDataModule(lightning.LightningDataModule):
         self.scheme, self.size, self.jitter, self.augmentations = scheme, size, jitter, tuple(augmentations)
         self.seed, self.samples_per_group, self.cap_small_groups = seed, samples_per_group, cap_small_groups
         self.with_replacement, self.views_per_group = with_replacement, views_per_group
-        self.further_shards, self.leave_out = tuple(Path(folder) for folder in further_shards), tuple(leave_out)
+        self.further_shards, self.exclude_groups = tuple(map(Path, further_shards)), tuple(exclude_groups)
         self.teacher_scheme = teacher_scheme
         self.boxes_per_image, self.val_boxes_per_image = boxes_per_image, val_boxes_per_image
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.reader: ShardReader | JoinedReader | None = None
+        self.reader: ShardReader | None = None
 
     def prepare_data(self) -> None:
         """Make the shards where they are missing; Lightning calls it on one process of a machine."""
@@ -125,12 +125,10 @@ class ShardDataModule(lightning.LightningDataModule):
         """Read the index; Lightning calls it once per process."""
         if self.reader is not None:
             return
-        index = ShardIndex.load(self.shards_dir)
+        self.reader = ShardReader(self.shards_dir, *self.further_shards)
         for split in ("train", "val"):
-            if not len(index.rows(split=split)):
+            if not len(self.reader.index.rows(split=split)):
                 raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
-        readers = [ShardReader(self.shards_dir, index), *map(ShardReader, self.further_shards)]
-        self.reader = JoinedReader(readers) if self.further_shards else readers[0]
         self.sampler()  # refuses counts that cannot be drawn before anything runs
 
     @property
@@ -138,7 +136,7 @@ class ShardDataModule(lightning.LightningDataModule):
         """How many images there are without masks."""
         return len(self._reader().index.rows(split="unlabelled"))
 
-    def _reader(self) -> ShardReader | JoinedReader:
+    def _reader(self) -> ShardReader:
         self.setup()
         if self.reader is None:
             raise RuntimeError("setup() left no reader")
@@ -152,10 +150,10 @@ class ShardDataModule(lightning.LightningDataModule):
         """Return the balanced sampler of one rank."""
         index = self._reader().index
         drawn = np.concatenate([index.rows(split=split) for split in ("train", "unlabelled")])
-        for name in self.leave_out:
+        for name in self.exclude_groups:
             named = (index.groups[drawn] == name) | (index.modalities[drawn] == name)
             if not named.any():
-                raise ValueError(f"data.leave_out: no training samples of a group or modality {name}")
+                raise ValueError(f"data.exclude_groups: no training samples of a group or modality {name}")
             drawn = drawn[~named]
         rows = {str(name): drawn[index.groups[drawn] == name] for name in np.unique(index.groups[drawn])}
         return BalancedSampler(

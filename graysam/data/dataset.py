@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from graysam.data.augment import Augmentation, augment
 from graysam.data.jitter import Box, Jitter
 from graysam.data.sampling import Draw
-from graysam.data.shards import Reader, Sample
+from graysam.data.shards import Sample, ShardReader
 from graysam.imaging.canvas import boxes_to_grid, pad, prepare_resized
 from graysam.imaging.channels import Scheme
 from graysam.imaging.prompts import tight_box
@@ -150,7 +150,7 @@ class TrainingSlices(Dataset[Item]):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: ShardReader,
         *,
         scheme: Scheme,
         size: int,
@@ -190,7 +190,7 @@ class FixedSlices(Dataset[Item]):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: ShardReader,
         rows: np.ndarray,
         *,
         scheme: Scheme,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.packing import encode_labelled_image
+from graysam.data.encoding import encode_labelled_image
 from graysam.data.shard_writing import ShardWriter, building, check_output
 from graysam.data.shards import MANIFEST_NAME, load_manifest
 

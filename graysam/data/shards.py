@@ -11,10 +11,9 @@ import io
 import json
 import tarfile
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,17 +100,12 @@ class ShardIndex:
             if Path(name).name != name or not shard.is_file() or shard.stat().st_size != size:
                 got = f"{shard.stat().st_size} bytes" if shard.is_file() else "no such file"
                 raise ShardError(f"{shard}: {got}; required by the manifest: {size} bytes; copy or pack it again")
-        keys, shards, offsets, lengths, groups, modalities, splits = columns
-        index = cls(
-            keys=np.array(keys, dtype=np.str_),
-            shards=np.array(shards, dtype=np.str_),
-            offsets=np.array(offsets, dtype=np.int64),
-            lengths=np.array(lengths, dtype=np.int64),
-            groups=np.array(groups, dtype=np.str_),
-            modalities=np.array(modalities, dtype=np.str_),
-            splits=np.array(splits, dtype=np.str_),
-        )
-        if not set(shards) <= set(sizes) or not set(splits) <= set(SPLITS):
+        arrays: list[Any] = [
+            np.array(column, dtype=np.int64 if name in ("offset", "length") else np.str_)
+            for name, column in zip(COLUMNS, columns, strict=True)
+        ]
+        index = cls(*arrays)
+        if not set(index.shards) <= set(sizes) or not set(index.splits) <= set(SPLITS):
             raise ShardError(f"{path} names a shard or a split that the manifest does not know; pack again")
         return index
 
@@ -178,22 +172,35 @@ class Sample:
 
 
 class ShardReader:
-    """Reads samples of a folder of shards by their row in the index; picklable, holds no open file."""
+    """Read samples by their row in the index of one or several folders of shards.
 
-    def __init__(self, folder: str | Path, index: ShardIndex | None = None) -> None:
-        self.folder = Path(folder)
-        self.index = ShardIndex.load(folder) if index is None else index
+    It is picklable and holds no open file. The rows of several folders follow each other in the folders' order.
+    """
+
+    def __init__(self, *folders: str | Path) -> None:
+        self.folders = tuple(Path(folder) for folder in folders)
+        indices = [ShardIndex.load(folder) for folder in self.folders]
+        self._starts = np.cumsum([0, *map(len, indices)])[:-1]
+        columns: list[Any] = [
+            np.concatenate([getattr(index, field.name) for index in indices]) for field in fields(ShardIndex)
+        ]
+        self.index = ShardIndex(*columns)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def read(self, row: int) -> Sample:
-        """Read one sample; ShardError when its bytes are damaged or hold a member not in SUFFIXES."""
+        """Read one sample.
+
+        Raises:
+            ShardError: its bytes are damaged, or hold a member that is not in SUFFIXES.
+        """
+        folder = self.folders[int(np.searchsorted(self._starts, row, side="right")) - 1]
         key, name = str(self.index.keys[row]), str(self.index.shards[row])
-        where = f"{self.folder / name}, sample {key}"
+        where = f"{folder / name}, sample {key}"
         try:
             # Opened per read: a few microseconds, and nothing to share between processes.
-            with open(self.folder / name, "rb") as file:
+            with open(folder / name, "rb") as file:
                 file.seek(int(self.index.offsets[row]))
                 chunk = file.read(int(self.index.lengths[row]))
         except OSError as error:
@@ -210,36 +217,6 @@ class ShardReader:
         if bool(rles) == (self.index.splits[row] == "unlabelled") or not sizes_fit or not boxes_fit:
             raise ShardError(f"{where}: masks or boxes are missing or of another size than the image; pack again")
         return Sample(key=key, image=image, meta=meta, rles=dict(sorted(rles.items())))
-
-
-class Reader(Protocol):
-    """What reads samples by their row in an index."""
-
-    index: ShardIndex
-
-    def read(self, row: int) -> Sample:
-        """Read one sample."""
-
-
-class JoinedReader:
-    """Several folders of shards as one, their rows in order; picklable, holds no open file."""
-
-    def __init__(self, readers: Sequence[ShardReader]) -> None:
-        self.readers = tuple(readers)
-        self.starts = np.cumsum([0, *(len(reader) for reader in readers)])
-        columns = {
-            field.name: np.concatenate([getattr(reader.index, field.name) for reader in readers])
-            for field in fields(ShardIndex)
-        }
-        self.index = ShardIndex(**columns)
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def read(self, row: int) -> Sample:
-        """Read one sample of the folder that the row lies in; see `ShardReader.read`."""
-        which = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.readers[which].read(row - int(self.starts[which]))
 
 
 def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from graysam.config.building import build
 from graysam.config.composing import compose_plain
 from graysam.data.dataset import FixedSlices
 from graysam.data.sampling import choose
-from graysam.data.shards import JoinedReader, ShardReader
+from graysam.data.shards import ShardReader
 from graysam.exporting.conversion import convert
 from graysam.exporting.graph_files import save_graphs
 from graysam.exporting.parity import Check, Row, check_case, check_slices, shortcomings, summarize, table
@@ -154,7 +154,7 @@ class _Slices:
 
     def __init__(self, shards_dirs: Sequence[Path], scheme: Scheme, size: int) -> None:
         self.name = ", ".join(folder.name for folder in shards_dirs)
-        self.reader = JoinedReader([ShardReader(folder) for folder in shards_dirs])
+        self.reader = ShardReader(*shards_dirs)
         self.scheme, self.size = scheme, size
 
     def _of(self, *splits: str) -> FixedSlices:

@@ -228,15 +228,15 @@ def test_leaving_one_modality_out_changes_nothing_else() -> None:
     (parsed,) = OverridesParser.create().parse_overrides(
         [f"{key}={value}" for key, value in params("leave_one_out").items()]
     )
-    points = [f"data.leave_out={value}" for value in parsed.sweep_string_iterator()]
+    points = [f"data.exclude_groups={value}" for value in parsed.sweep_string_iterator()]
     arms = [values("leave_one_out", *here, point) for point in points]
-    left_out = [arm.pop("data.leave_out") for arm in arms]
+    left_out = [arm.pop("data.exclude_groups") for arm in arms]
     assert left_out == [[], ["CT"], ["Dermoscopy"], ["MR"], ["Microscopy"], ["PET"], ["US"]]
     assert all(arm == arms[0] for arm in arms)
     changed = {line.partition(":")[0] for line in differing_keys(values("finetune", *here), arms[0])}
     assert changed == {
         "name",
-        "data.leave_out",
+        "data.exclude_groups",
         "data.samples_per_group",
         "trainer.max_epochs",
         "trainer.check_val_every_n_epoch",

@@ -21,7 +21,7 @@ def module(folder: Path, **changes: Any) -> ShardDataModule:
     settings: dict[str, Any] = {
         "shards_dir": folder,
         "further_shards": (),
-        "leave_out": (),
+        "exclude_groups": (),
         "prepare": None,
         "scheme": load_scheme("replicate"),
         "size": 256,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import graysam.export
-from graysam.data.image_packing import pack_images
+from graysam.data.image_source import ImageSource
+from graysam.data.packing import pack
 from graysam.exporting import parity
 from graysam.exporting import pipeline as exporting
 from graysam.exporting.parity import Check, Row, check_case, check_slices, shortcomings, summarize
@@ -117,7 +118,7 @@ def test_images_without_masks_calibrate_beside_training_slices(toy_shards: Path,
     half_white[:, 32:] = 255
     for name in "ab":
         cv2.imwrite(str(tmp_path / "in" / "fundus" / f"{name}.png"), half_white)
-    pack_images(tmp_path / "in", tmp_path / "more", size=256, samples_per_shard=4)
+    pack(ImageSource(folder=tmp_path / "in", size=256), tmp_path / "more", samples_per_shard=4, split=None)
     slices = exporting._Slices([toy_shards, tmp_path / "more"], load_scheme("replicate"), 256)
     assert slices.name == f"{toy_shards.name}, more"
     images = slices.calibration(4, seed=0)

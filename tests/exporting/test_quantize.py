@@ -30,6 +30,7 @@ from graysam.models.build import build_sam
 from graysam.models.registry import build_model, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import load_whole, read_weights
+from graysam.train import prepare_data, prepare_module, prepare_trainer
 from graysam.training import quantization_callback as benchmark_callback
 from graysam.training.quantization import Settings, benchmark, choose, score
 from graysam.training.quantization_callback import QuantizeBenchmark
@@ -39,7 +40,6 @@ from tests.support.commands import image_2d, save_tiny_model
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.shards import disc
 from tests.support.tiny import overrides
-from tests.support.training import build_data, build_module, build_trainer
 
 HEADS = {**model_config("lite_medsam")["heads"], "dim": 32, "mlp_dim": 64, "num_heads": 2, "head_hidden": 32}
 TINY_VIT = {
@@ -75,7 +75,7 @@ def settings(*kinds: str, **changes: Any) -> Settings:
 def slices(shards: Path) -> FixedSlices:
     index = ShardIndex.load(shards)
     return FixedSlices(
-        ShardReader(shards, index),
+        ShardReader(shards),
         index.rows(split="val"),
         scheme=load_scheme("replicate"),
         size=256,
@@ -323,8 +323,8 @@ def test_a_run_ends_with_its_best_checkpoint_in_every_kind(
     monkeypatch.setitem(KINDS, "torchao_int8", NOT_HERE)
     run_dir = tmp_path / "run"
     config = compose_plain("train", overrides(toy_shards, run_dir))
-    data, numbers = build_data(config), load_group("quantize", "default")
-    module, trainer = build_module(config, data=data), build_trainer(config)
+    data, numbers = prepare_data(config), load_group("quantize", "default")
+    module, trainer = prepare_module(config, data), prepare_trainer(config)
     target = {"_target_": "graysam.training.quantization_callback.QuantizeBenchmark", "run_dir": str(run_dir)}
     kinds = ["none", "dynamic_qint8", "torchao_int8"]
     callback: QuantizeBenchmark = build(

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graysam.data.challenge_source import ChallengeSource
 from graysam.data.dataset import FixedSlices
-from graysam.data.packing import PackOptions, pack_folder
+from graysam.data.packing import pack
 from graysam.data.shards import ShardReader
+from graysam.data.split import Split
 from graysam.imaging.presets import load_scheme, scheme_names
 from graysam.inference.volume import segment
 
@@ -40,20 +42,11 @@ def test_validation_and_prediction_agree(tmp_path: Path, size: tuple[int, int], 
     gts[22:28, 10:19] = 4
     (tmp_path / "raw").mkdir()
     np.savez_compressed(tmp_path / "raw" / "US_toy_1.npz", imgs=image, gts=gts)
-    pack_folder(
-        tmp_path / "raw",
+    pack(
+        ChallengeSource(folder=tmp_path / "raw", size=256, spacing_order="zyx", patient_pattern=None),
         tmp_path / "shards",
-        PackOptions(
-            size=256,
-            spacing_order="zyx",
-            patient_pattern=None,
-            split_by="patient",
-            val_fraction=0.0,
-            seed=0,
-            samples_per_shard=10,
-        ),
-        workers=1,
-        overwrite=False,
+        split=Split(split_by="patient", val_fraction=0.0, seed=0),
+        samples_per_shard=10,
     )
     scheme, spy = load_scheme(channels), Spy()
     segment(image, [[3, 5, 24, 20], [10, 22, 18, 27]], spy, scheme)

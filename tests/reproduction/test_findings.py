@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from graysam.data.packing import Subject
+from graysam.data.split import Subject
 from graysam.report import main as report
 from graysam.reporting.findings import from_document, markdown, read_findings
 from graysam.reproduction.diffusion import measure_diffusion, noisy_step, plain_blur

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from graysam.data.shard_writing import ShardWriter, encode_sample
+from graysam.data.encoding import encode_sample
+from graysam.data.shard_writing import ShardWriter
 from graysam.imaging.prompts import tight_box
 
 GROUPS = {"US": ("US", 7, 2), "CT_toy": ("CT", 3, 1)}  # group -> modality, training and validation samples

@@ -12,17 +12,19 @@ import torch
 from graysam.config.composing import compose_plain
 from graysam.data.augment import Tone
 from graysam.data.dataset import Batch
-from graysam.data.image_packing import pack_images
+from graysam.data.image_source import ImageSource
+from graysam.data.packing import pack
 from graysam.exporting.teacher import EncoderEngine, OpenVinoTeacher
 from graysam.models.pretrained import open_pretrained
-from graysam.training.distillation import Distillation, EmbeddingCache, VitTeacher, embedding_error
+from graysam.train import check_inputs, prepare_data, prepare_distillation, prepare_module, run
+from graysam.training.distillation import Distillation, embedding_error
+from graysam.training.embedding_cache import EmbeddingCache
 from graysam.training.module import SamModule
-from graysam.training.setup import check_inputs
+from graysam.training.teachers import VitTeacher
 from tests.support.commands import save_tiny_model
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged
 from tests.support.tiny import overrides
-from tests.support.training import build_data, build_distillation, build_module, run
 
 pytestmark = [
     pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS),
@@ -43,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(3):
         noise = np.random.default_rng(i).integers(0, 256, (200, 256, 3), np.uint8)
         cv2.imwrite(str(folder / "in" / "fundus" / f"{i}.png"), noise)
-    pack_images(folder / "in", folder / "shards", size=256, samples_per_shard=8)
+    pack(ImageSource(folder=folder / "in", size=256), folder / "shards", samples_per_shard=8, split=None)
     return folder / "shards"
 
 
@@ -62,10 +64,10 @@ def config(shards: Path, tmp_path: Path, teacher: Path, *more: str) -> dict[str,
 
 def prepared(config: dict[str, Any]) -> tuple[SamModule, Distillation, list[Batch]]:
     torch.manual_seed(0)
-    distillation = build_distillation(config)
+    distillation = prepare_distillation(config)
     assert distillation is not None
-    data = build_data(config, distillation=distillation)
-    module = build_module(config, data=data, distillation=distillation)
+    data = prepare_data(config, distillation)
+    module = prepare_module(config, data, distillation)
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]  # no trainer is attached here
     return module, distillation, list(data.train_dataloader())
 
@@ -203,7 +205,7 @@ def test_a_view_is_the_same_image_in_every_epoch_and_boxes_are_not(
     given = config(
         toy_shards, tmp_path, teacher_file, "augment=distill", "jitter=released", "data.samples_per_group=20"
     )
-    data = build_data(given, distillation=build_distillation(given))
+    data = prepare_data(given, prepare_distillation(given))
     images: dict[str, torch.Tensor] = {}
     boxes: dict[str, set[str]] = {}
     for epoch in range(2):
@@ -230,9 +232,9 @@ def test_other_images_have_another_place_in_the_cache(
     folders = []
     for more in ((), (change,)):
         given = config(toy_shards, tmp_path, teacher_file, *more)
-        distillation = build_distillation(given)
+        distillation = prepare_distillation(given)
         assert distillation is not None
-        build_data(given, distillation=distillation)
+        prepare_data(given, distillation)
         assert distillation.cache is not None
         folders.append(distillation.cache.folder)
     assert (folders[0] == folders[1]) is same
@@ -283,7 +285,7 @@ def test_the_loss_is_the_weighted_sum(toy_shards: Path, pictures: Path, tmp_path
 def test_a_batch_without_any_label_still_gives_every_gradient(
     toy_shards: Path, pictures: Path, tmp_path: Path, teacher_file: Path
 ) -> None:
-    more = (f"data.further_shards=[{pictures}]", "distillation.segmentation_weight=1", "data.leave_out=[US,CT]")
+    more = (f"data.further_shards=[{pictures}]", "distillation.segmentation_weight=1", "data.exclude_groups=[US,CT]")
     module, _, batches = prepared(config(toy_shards, tmp_path, teacher_file, *more))
     assert not batches[0].valid.any()
     loss = module.training_step(batches[0], 0)
@@ -335,7 +337,7 @@ def test_a_run_learns_the_teacher_and_another_starts_from_its_checkpoint(
 def test_images_without_masks_need_a_teacher(toy_shards: Path, pictures: Path, tmp_path: Path) -> None:
     given = compose_plain("train", overrides(toy_shards, tmp_path / "run", f"data.further_shards=[{pictures}]"))
     with pytest.raises(ValueError, match="add distillation=lite_medsam"):
-        build_data(given)
+        prepare_data(given)
 
 
 def test_missing_shards_are_named_before_anything_runs(toy_shards: Path, tmp_path: Path) -> None:
@@ -345,9 +347,9 @@ def test_missing_shards_are_named_before_anything_runs(toy_shards: Path, tmp_pat
 
 
 def test_what_is_left_out_is_not_drawn_but_validated(toy_shards: Path, tmp_path: Path) -> None:
-    given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.leave_out=[CT]"))
-    data = build_data(given)
+    given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.exclude_groups=[CT]"))
+    data = prepare_data(given)
     assert {group for batch in data.train_dataloader() for group in batch.groups} == {"US"}
     assert {item.group for item in data.validation_set()} == {"US", "CT_toy"}
-    with pytest.raises(ValueError, match=r"data\.leave_out: no training samples of a group or modality XR"):
-        build_data(compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.leave_out=[XR]")))
+    with pytest.raises(ValueError, match=r"data\.exclude_groups: no training samples of a group or modality XR"):
+        prepare_data(compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.exclude_groups=[XR]")))
