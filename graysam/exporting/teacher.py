@@ -61,7 +61,7 @@ class OpenVinoTeacher:
         self.engine = EncoderEngine(found.model, found.size, precision=precision, threads=threads)
 
     def embed(self, images: Tensor) -> Tensor:
-        """See `graysam.training.teachers.Teacher`."""
+        """See `graysam.training.distillation.Teacher`."""
         cells = np.stack([self.engine(image) for image in images.numpy()])
         side = int(cells.shape[1] ** 0.5)
         return torch.from_numpy(cells).transpose(1, 2).unflatten(2, (side, side))

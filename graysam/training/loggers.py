@@ -1,43 +1,139 @@
-"""The W&B logger: one run a run directory, under an id that stays when the run goes on."""
+"""What a run logs and where: tables and pictures for every logger, and the W&B logger.
 
+A name means the same everywhere: the table `validation` is W&B's and TensorBoard's `tables/validation` and the file
+`tables/validation.csv` of the run directory; pictures `worst/CT` are `images/worst/CT` and `images/worst/CT.png`.
+"""
+
+import csv
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from graysam.system.files import replacing
 
 if TYPE_CHECKING:
     from wandb import Run, Settings
     from wandb.sdk.lib import RunDisabled
 
+Cell = str | int | float | None
+
+STEP = "step"
+STAGING = "WANDB_DATA_DIR"  # where wandb keeps the files of tables until they are uploaded
+FLUSH_SECONDS = 1.0  # of an offline file, the most that a killed run loses; wandb's default is 15
+HEADER_BYTES = 7  # size of an offline file without content
+ABANDONED_SECONDS = 60.0  # a younger file may belong to a process that has not written yet
 log = logging.getLogger(__name__)
 
-STAGING = "WANDB_DATA_DIR"  # where wandb keeps what belongs to a table until it is uploaded
-FLUSH_SECONDS = 1.0  # what a killed run may lose of its offline file; wandb's own choice is 15
-HEADER_BYTES = 7  # of an offline file that nothing was written to
-ABANDONED_SECONDS = 60.0  # younger files may just not have been written to yet
+
+@rank_zero_only
+def log_table(
+    loggers: Iterable[Logger], name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], step: int
+) -> None:
+    """Log a table to every logger that can hold one.
+
+    W&B gets a Table, TensorBoard text in Markdown. The CSV file begins with a column `step` and keeps the rows of
+    other steps, so that a table that is logged repeatedly is one file.
+
+    Raises:
+        ValueError: a row is not as long as the columns, or a column is named `step`.
+    """
+    if STEP in columns or any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"table {name}: every row needs {len(columns)} cells, and no column may be named {STEP}")
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(f"tables/{name}", columns=list(columns), data=[list(row) for row in rows], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            markdown = tabulate(rows, columns, tablefmt="github", floatfmt=".4f")
+            logger.experiment.add_text(f"tables/{name}", markdown, step)
+        elif isinstance(logger, CSVLogger):
+            _write_table(Path(logger.save_dir) / "tables" / f"{name}.csv", columns, rows, step)
 
 
+@rank_zero_only
+def log_images(
+    loggers: Iterable[Logger], name: str, images: Sequence[NDArray[np.uint8]], captions: Sequence[str], step: int
+) -> None:
+    """Log pictures, uint8 RGB (H,W,3) with one caption each, to every logger that can hold them.
+
+    W&B keeps the captions. TensorBoard and the PNG files, which hold the last step's pictures, do not; several pictures
+    are numbered there from 0.
+
+    Raises:
+        ValueError: the captions are not as many as the pictures, or a picture has another shape or type.
+    """
+    if len(images) != len(captions) or any(x.dtype != np.uint8 or x.shape[2:] != (3,) for x in images):
+        raise ValueError(f"pictures {name}: required are uint8 (H,W,3) arrays and one caption for each")
+    names = [f"images/{name}"] if len(images) == 1 else [f"images/{name}_{i}" for i in range(len(images))]
+    for logger in loggers if len(images) else ():
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"images/{name}", list(images), step=step, caption=list(captions))
+        elif isinstance(logger, TensorBoardLogger):
+            for tag, image in zip(names, images, strict=True):
+                logger.experiment.add_image(tag, image, step, dataformats="HWC")
+        elif isinstance(logger, CSVLogger):
+            for tag, image in zip(names, images, strict=True):
+                _write_png(Path(logger.save_dir) / f"{tag}.png", image)
+
+
+def finish_loggers(loggers: Iterable[Logger], *, failed: bool) -> None:
+    """Store what every logger still holds and end W&B runs as failed (exit code 1) or finished; call it once.
+
+    All loggers are ended even if one of them fails; its error is raised afterwards.
+    """
+    with ExitStack() as stack:
+        for logger in loggers:
+            if isinstance(logger, RunWandbLogger):
+                stack.callback(logger.finish, failed=failed)
+            stack.callback(logger.finalize, "failed" if failed else "success")
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Cell]], step: int) -> None:
+    header = [STEP, *columns]
+    kept: list[list[str]] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            stored = list(csv.reader(file))
+        if stored and stored[0] == header:
+            kept = [row for row in stored[1:] if row[0] != str(step)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *kept, *([step, *row] for row in rows)])
+
+
+def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_PNG_COMPRESSION, 6))[1]
+        temporary.write_bytes(encoded.tobytes())
+
+
+# ------------------------------------------------------------------------------------------------ Weights & Biases
 class RunWandbLogger(WandbLogger):
     """Logs a run to W&B: online where an account's key is found, else offline, in the run directory.
 
-    Id, name and seed are those of `run.json`, the config that of `config.json`; both are read when something is first
-    logged. A metric's step is the trainer's, so that the parts of a run that was stopped and went on join. What is
-    uploaded: metrics, tables, pictures, config, commit, versions, machine; no code, no git diff, no terminal output.
+    The run's id, name and seed come from `run.json`, its config from `config.json`; both are read when something is
+    first logged. A metric's step is the trainer's, so that the parts of a resumed run join. Uploaded are metrics,
+    tables, pictures, config, commit, versions and machine; no code, no git diff, no terminal output.
 
     Args:
         run_dir: directory of the run; W&B's own files lie in its folder `wandb`.
         project: W&B project.
         entity: W&B user or team, None for the account's own.
-        finish_timeout: seconds to wait at the end for what is not uploaded yet; the rest stays on disk.
+        finish_timeout: seconds to wait at the end for uploads; the rest stays on disk.
 
     Raises:
         ValueError: when something is first logged: the directory is no run, or W&B refuses or cannot be reached.
@@ -46,27 +142,31 @@ class RunWandbLogger(WandbLogger):
     def __init__(self, *, run_dir: str | Path, project: str, entity: str | None, finish_timeout: float) -> None:
         super().__init__(project=project, save_dir=run_dir, entity=entity)
         self.run_dir, self.finish_timeout = Path(run_dir), finish_timeout
+        self.folder = self.run_dir / "wandb"
 
     @property
     @rank_zero_experiment
     def experiment(self) -> "Run | RunDisabled":
-        """The W&B run, begun when first asked for."""
+        """The W&B run, started on first access."""
         if self._experiment is None:
-            self._experiment = self._begin()
+            self._experiment = self._start()
         return self._experiment
 
-    def _begin(self) -> "Run":
+    def _start(self) -> "Run":
         import wandb
 
         try:
             origin, config = (json.loads((self.run_dir / name).read_text()) for name in ("run.json", "config.json"))
         except OSError as error:
             raise ValueError(f"W&B logger: {error.filename}: {error.strerror}; begin the run first") from None
-        _remove_empty_parts(self.run_dir / "wandb")
+        _remove_empty_parts(self.folder)
+        os.environ.setdefault(STAGING, str(self.folder))  # not the user's home; `finish` takes it back
         settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
         settings.x_transaction_log_flush_interval = FLUSH_SECONDS
         settings.finish_timeout, settings.finish_timeout_raises = self.finish_timeout, True
-        group, title = _titles(origin["name"], origin["seed"])
+        experiment, _, swept = origin["name"].partition("/")
+        git = {key: value for key, value in (origin.get("git") or {}).items() if key in ("commit", "dirty")}
+        facts = {key: origin[key] for key in ("versions", "machine", "weights", "shards") if key in origin}
         try:
             mode = _mode(settings)
             run = wandb.init(
@@ -76,11 +176,11 @@ class RunWandbLogger(WandbLogger):
                 dir=str(self.run_dir),
                 id=origin["id"],
                 resume="allow" if mode == "online" else None,
-                config={**config, "run": _public(origin)},
-                allow_val_change=True,  # a run that goes on may have been given more threads
+                config={**config, "run": {"git": git, **facts}},
+                allow_val_change=True,  # a resumed run may use other threads
                 reinit="create_new",
-                group=group,
-                name=title,
+                group=experiment,
+                name=f"{swept or experiment} seed{origin['seed']}",
                 job_type="train",
                 settings=settings,
             )
@@ -94,24 +194,25 @@ class RunWandbLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values at the trainer's step; W&B joins those of one step in one row."""
-        with _staged_in(self.run_dir / "wandb"):
-            self.experiment.log(dict(metrics), step=step)
+        self.experiment.log(dict(metrics), step=step)
 
     @rank_zero_only
     def finish(self, *, failed: bool) -> None:
-        """End the W&B run, if it was begun, as finished or as failed."""
+        """End the W&B run, if it was started, as finished or as failed."""
         if self._experiment is None:
             return
         try:
             self._experiment.finish(exit_code=int(failed))
         except TimeoutError:
-            log.warning("W&B: not everything was uploaded; `wandb sync --include-online %s`", self.run_dir / "wandb")
+            log.warning("W&B: not everything was uploaded; `wandb sync --include-online %s`", self.folder)
+        if os.environ.get(STAGING) == str(self.folder):
+            del os.environ[STAGING]
         if self._experiment.offline:
-            log.info("W&B, offline: upload with `wandb sync %s`", self.run_dir / "wandb")
+            log.info("W&B, offline: upload with `wandb sync %s`", self.folder)
 
 
 def _mode(given: "Settings") -> str:
-    """Return the mode that is set by WANDB_MODE or `wandb offline`; else online where there is a key, else offline."""
+    """Return the mode of WANDB_MODE or `wandb offline`; else online where there is a key, else offline."""
     import wandb
     from requests.utils import get_netrc_auth  # wandb's own dependency
 
@@ -123,34 +224,8 @@ def _mode(given: "Settings") -> str:
 
 
 def _remove_empty_parts(folder: Path) -> None:
-    """Remove the offline files of earlier starts that were killed at once: `wandb sync` stops at the first of them."""
+    """Remove the empty offline files of earlier starts that were killed at once: `wandb sync` stops at such a file."""
     for file in folder.glob("offline-run-*/*.wandb"):
         known = file.stat()
         if known.st_size <= HEADER_BYTES and time.time() - known.st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(file.parent)
-
-
-def _titles(name: str, seed: int) -> tuple[str, str]:
-    """Return the group, which is the experiment, and the title: what was swept (else the experiment), and the seed."""
-    group, _, swept = name.partition("/")
-    return group, f"{swept or name} seed{seed}"
-
-
-def _public(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a run's origin is uploaded: the code's commit, but not its uncommitted lines."""
-    git = origin.get("git") or {}
-    kept = {key: origin[key] for key in ("versions", "machine", "weights", "shards") if key in origin}
-    return {"git": {key: git[key] for key in ("commit", "dirty") if key in git}, **kept}
-
-
-@contextmanager
-def _staged_in(folder: Path) -> Iterator[None]:
-    """Let wandb stage a table's files in a folder and not in the user's home, unless the user has named a place."""
-    if STAGING in os.environ:
-        yield
-        return
-    os.environ[STAGING] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ[STAGING]

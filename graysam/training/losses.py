@@ -1,15 +1,18 @@
 """The three-term loss: binary cross-entropy, squared Dice and the error of the predicted IoU (paper, table 3).
 
-All functions return one value an object, so that a bad sample can be named; averaging is the caller's.
+All functions return one value per object, so that a sample with a bad value can be named; the caller averages them.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 DICE_SMOOTHING = 1e-5  # MONAI's default, in numerator and denominator
+TERMS = ("total", "bce", "dice", "iou")
+EMBEDDING = "embedding"  # the student's distance from its teacher
 
 
 def bce_per_object(logits: Tensor, masks: Tensor) -> Tensor:
@@ -70,3 +73,28 @@ class SegmentationLoss(nn.Module):
         iou = (predicted_iou - iou_per_object(logits, targets)).square()
         total = self.bce_weight * bce + self.dice_weight * dice + self.iou_weight * iou
         return LossTerms(bce=bce, dice=dice, iou=iou, total=total)
+
+
+class TermSums(dict[str, Tensor]):
+    """Sums of loss terms over objects, and of the embedding error over images, with their counts.
+
+    Keys are TERMS and `count`, and with a teacher EMBEDDING and `images`; on every rank the same ones.
+    """
+
+    def add(self, more: "TermSums") -> None:
+        """Add the sums of another batch, detached from the graph."""
+        for name, value in more.items():
+            self[name] = self[name] + value.detach() if name in self else value.detach()
+
+    def over_ranks(self, ranks: int) -> "TermSums":
+        """Return the sums over all ranks, without gradient."""
+        if ranks == 1 or not self:
+            return TermSums({name: value.detach() for name, value in self.items()})
+        values = torch.stack([value.detach() for value in self.values()])
+        torch.distributed.all_reduce(values)
+        return TermSums(zip(self, values, strict=True))
+
+    def means(self) -> dict[str, float]:
+        """Return each term's mean over its objects or images; terms without any are left out."""
+        counts = {name: self.get("images" if name == EMBEDDING else "count") for name in (*TERMS, EMBEDDING)}
+        return {name: float(self[name] / count) for name, count in counts.items() if count is not None and count > 0}

@@ -1,12 +1,13 @@
-"""The LightningModule: training and validation steps, optimizer, frozen parts, and what a checkpoint says of itself."""
+"""The LightningModule: training and validation steps, optimizer, frozen parts, and a checkpoint's metadata."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -15,8 +16,7 @@ from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
 from graysam.training.distillation import Distillation, embedding_error
-from graysam.training.losses import LossTerms, SegmentationLoss
-from graysam.training.metric_names import EMBEDDING, TERMS, metric_name
+from graysam.training.losses import EMBEDDING, TERMS, LossTerms, SegmentationLoss, TermSums
 from graysam.training.scores import ObjectScore, Scores
 
 EPOCH_KEY = "graysam_epoch"
@@ -24,19 +24,17 @@ EPOCH_KEY = "graysam_epoch"
 
 @dataclass(frozen=True)
 class ValidationOutput:
-    """What one validation batch gave: masks (B,N,S,S) bool, and scores in the order of `batch.valid.nonzero()`."""
+    """Results of a validation batch: masks (B,N,S,S) bool, and scores in the order of `batch.valid.nonzero()`."""
 
     predicted: Tensor
     scores: list[ObjectScore]
 
 
-@dataclass(frozen=True)
-class Losses:
-    """A batch's sums of every term, with their counts; the terms (B,N) and logits (B,N,S,S), None where not needed."""
-
-    sums: dict[str, Tensor]
-    terms: LossTerms | None
-    logits: Tensor | None
+def metric_name(stage: str, term: str) -> str:
+    """Return the name under which a loss term is logged."""
+    if term == EMBEDDING:
+        return f"{stage}/embedding_error"
+    return f"{stage}/loss" if term == "total" else f"{stage}/loss_{term}"
 
 
 class SamModule(lightning.LightningModule):
@@ -47,15 +45,15 @@ class SamModule(lightning.LightningModule):
         loss: the three-term loss.
         optimizer: makes an optimizer from the trainable parameters.
         scheduler: makes a scheduler from the optimizer, or None for a constant rate.
-        monitor: metric that a ReduceLROnPlateau watches.
+        monitor: metric that a ReduceLROnPlateau monitors.
         frozen: names of modules or parameters, relative to the model, that keep their values; batch norm inside a
             frozen module keeps its statistics too.
         channels_last: whether convolutions run in channels-last memory order.
-        sync_batchnorm: whether batch norm takes its statistics over all ranks; changes nothing on one.
+        sync_batchnorm: whether batch norm takes its statistics over all ranks; no effect on a single one.
         description: plain containers stored in every checkpoint (model, channels, weights, versions).
-        distillation: what draws the embeddings to a teacher's; None trains on masks alone.
-        lr_factors: by name of a module of the model, how much of the learning rate its parameters get; of several
-            names that hold a parameter the longest counts.
+        distillation: the teacher whose embeddings the student learns; None trains on masks alone.
+        lr_factors: name of a module of the model -> factor of the learning rate of its parameters; of several names
+            that contain a parameter the longest applies.
 
     Raises:
         ValueError: a name in `frozen` or `lr_factors` that the model does not have.
@@ -83,29 +81,22 @@ class SamModule(lightning.LightningModule):
         self.channels_last, self.sync_batchnorm = channels_last, sync_batchnorm
         self.description = description
         self.distillation = distillation
-        self.lr_factors = dict(lr_factors or {})
-        unknown = self.lr_factors.keys() - dict(model.named_modules()).keys()
-        if unknown:
-            raise ValueError(f"lr_factors: the model has no part named {', '.join(sorted(unknown))}; e.g. mask_decoder")
-        self.frozen = list(frozen)
+        self.lr_factors, self.frozen = dict(lr_factors or {}), list(frozen)
         self.frozen_modules = self._freeze()
+        _refuse_unknown("lr_factors", self.lr_factors, dict(model.named_modules()))
         self.scores = Scores()
-        self.epoch_sums: dict[str, Tensor] = {}
-        self.val_sums: dict[str, Tensor] = {}
-        self.validated: float | None = None  # what the schedule watches, since it last stepped
+        self.epoch_sums, self.val_sums = TermSums(), TermSums()
+        self.validated: float | None = None  # the monitored value of the last validation since the schedule stepped
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
 
     # ------------------------------------------------------------------ frozen parts
     def _freeze(self) -> list[nn.Module]:
-        names = self.frozen
         modules, parameters = dict(self.model.named_modules()), dict(self.model.named_parameters())
-        unknown = [name for name in names if name not in modules and name not in parameters]
-        if unknown:
-            raise ValueError(f"frozen: the model has no part named {', '.join(unknown)}; e.g. image_encoder.backbone")
-        for name in names:
+        _refuse_unknown("frozen", self.frozen, {**modules, **parameters})
+        for name in self.frozen:
             (modules.get(name) or parameters[name]).requires_grad_(False)
-        return [modules[name] for name in names if name in modules]
+        return [modules[name] for name in self.frozen if name in modules]
 
     def train(self, mode: bool = True) -> "SamModule":
         """Switch the mode; frozen modules stay in evaluation, so that their batch norm keeps its statistics."""
@@ -115,7 +106,7 @@ class SamModule(lightning.LightningModule):
         return self
 
     def configure_model(self) -> None:
-        """Let batch norm look at all ranks; Lightning calls it before it hands the model to the ranks."""
+        """Synchronise batch norm over ranks; Lightning calls it before it wraps the model for the ranks."""
         if self.sync_batchnorm and self.trainer.world_size > 1:
             synchronise(self.model, gpu=self.trainer.strategy.root_device.type == "cuda")
             self.frozen_modules = self._freeze()
@@ -127,19 +118,24 @@ class SamModule(lightning.LightningModule):
     # ------------------------------------------------------------------ steps
     def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B,N,256,256) and predicted IoU (B,N) of images (B,3,256,256) and boxes (B,N,4)."""
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.model(images, boxes)
+        return self.model.decode(self._encode(images), boxes)
 
-    def _loss(self, batch: Batch, stage: str) -> Losses:
-        """Embed and segment a batch; sums of every term over its objects and images, with their counts."""
+    def _encode(self, images: Tensor) -> Tensor:
+        return self.model.encode(images.contiguous(memory_format=torch.channels_last) if self.channels_last else images)
+
+    def _loss(self, batch: Batch, stage: str) -> tuple[TermSums, LossTerms | None, Tensor | None]:
+        """Embed and segment a batch.
+
+        Returns:
+            The sums of every term over the batch; the terms (B,N) and the logits (B,N,S,S), None where training does
+            not need them.
+        """
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
         if empty.any():
-            raise ValueError(f"empty mask in {stage}: sample {self._names(batch, empty)}; pack the shards again")
-        images = batch.images.contiguous(memory_format=torch.channels_last) if self.channels_last else batch.images
-        embedding = self.model.encode(images)
-        nothing = embedding.new_zeros((), dtype=torch.float32)
-        sums = dict.fromkeys((*TERMS, "count"), nothing)  # on every rank the same ones
+            raise ValueError(f"empty mask in {stage}: sample {_keys(batch, empty)}; pack the shards again")
+        embedding = self._encode(batch.images)
+        zero = embedding.new_zeros((), dtype=torch.float32)
+        sums = TermSums(dict.fromkeys((*TERMS, "count"), zero))
         terms, logits = None, None
         if stage == "val" or self._segmentation_weight:  # also without any label: DDP waits for every gradient
             logits, iou = self.model.decode(embedding, batch.boxes)
@@ -151,13 +147,13 @@ class SamModule(lightning.LightningModule):
             target = self.distillation.targets(batch)
             error = embedding_error(embedding, target, batch.masks, self.distillation.mask_weight)
             self._refuse(batch, ~error.isfinite()[:, None], stage)
-            sums |= {EMBEDDING: error.sum(), "images": nothing + len(error)}
-        return Losses(sums, terms, logits)
+            sums |= {EMBEDDING: error.sum(), "images": zero + len(error)}
+        return sums, terms, logits
 
     def _refuse(self, batch: Batch, bad: Tensor, stage: str) -> None:
         if bad.any():
             raise FloatingPointError(
-                f"the loss is not finite in {stage}, step {self.global_step}: sample {self._names(batch, bad)}; "
+                f"the loss is not finite in {stage}, step {self.global_step}: sample {_keys(batch, bad)}; "
                 "lower optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true"
             )
 
@@ -165,45 +161,25 @@ class SamModule(lightning.LightningModule):
     def _segmentation_weight(self) -> float:
         return 1.0 if self.distillation is None else self.distillation.segmentation_weight
 
-    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Return each term's mean over the objects, or images, of all ranks; terms that had none are left out."""
-        return self._means_of(self._over_ranks(sums))
-
-    @staticmethod
-    def _means_of(total: dict[str, Tensor]) -> dict[str, float]:
-        counts = {name: total.get("images" if name == EMBEDDING else "count") for name in (*TERMS, EMBEDDING)}
-        return {name: float(total[name] / count) for name, count in counts.items() if count is not None and count > 0}
-
-    def _over_ranks(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self._ranks == 1 or not sums:
-            return sums
-        values = torch.stack(list(sums.values()))
-        torch.distributed.all_reduce(values)
-        return dict(zip(sums, values, strict=True))
-
     @property
     def _ranks(self) -> int:
         return 1 if self._trainer is None else self._trainer.world_size
 
-    @staticmethod
-    def _names(batch: Batch, chosen: Tensor) -> str:
-        return ", ".join(key for key, hit in zip(batch.keys, chosen.any(dim=1).tolist(), strict=True) if hit)
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make a step's random numbers a function of seed, epoch, step and rank, so that a run can go on from it."""
+        """Make a step's random numbers a function of seed, epoch, step and rank, so that a run can resume from it."""
         words = (self.description["seed"], self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch's means anew; a run that goes on within an epoch does not come here."""
-        self.epoch_sums = {}
+        """Reset the epoch's means; not called where a run resumes within an epoch."""
+        self.epoch_sums = TermSums()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the objects of all ranks' batches, as this rank's share of it."""
-        sums = self._loss(batch, "train").sums
-        _add(self.epoch_sums, sums)
-        total = self._over_ranks({name: value.detach() for name, value in sums.items()})
-        for name, mean in self._means_of(total).items():
+        sums, _, _ = self._loss(batch, "train")
+        self.epoch_sums.add(sums)
+        total = sums.over_ranks(self._ranks)
+        for name, mean in total.means().items():
             self.log(metric_name("train", name), mean, on_epoch=False, prog_bar=name in ("total", EMBEDDING))
         # DDP averages the ranks' gradients; their numbers of objects may differ.
         loss = self._segmentation_weight * sums["total"] * self._ranks / total["count"].clamp(min=1)
@@ -213,23 +189,22 @@ class SamModule(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses and step the schedule, before the epoch's checkpoint is stored."""
-        means = {f"{metric_name('train', name)}_epoch": mean for name, mean in self._means(self.epoch_sums).items()}
+        epoch = self.epoch_sums.over_ranks(self._ranks).means()
+        means = {f"{metric_name('train', name)}_epoch": mean for name, mean in epoch.items()}
         self.log_dict(means)
         self._step_schedule(means)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self.scores, self.val_sums = Scores(), {}
+        """Reset scores and sums."""
+        self.scores, self.val_sums = Scores(), TermSums()
 
-    def validation_step(  # type: ignore[override]  # Lightning hands on to callbacks whatever it is
+    def validation_step(  # type: ignore[override]  # Lightning passes any output on to callbacks
         self, batch: Batch, batch_idx: int
     ) -> ValidationOutput:
         """Sum the loss and score every object, slice-wise on the 256 grid."""
-        losses = self._loss(batch, "val")
-        _add(self.val_sums, losses.sums)
-        terms, logits = losses.terms, losses.logits
-        if terms is None or logits is None:
-            raise RuntimeError("a validation batch was not segmented")
+        sums, terms, logits = self._loss(batch, "val")
+        self.val_sums.add(sums)
+        assert terms is not None and logits is not None  # validation always segments
         predicted = logits > 0
         found, masks = predicted.cpu().numpy(), batch.masks.cpu().numpy()
         scores = [
@@ -252,13 +227,13 @@ class SamModule(lightning.LightningModule):
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.scores.objects)
             self.scores = Scores([score for part in gathered for score in part])
-        values = {metric_name("val", name): mean for name, mean in self._means(self.val_sums).items()}
-        rows = [f"{kind}/{name}" for kind in ("group", "modality") for name in self.scores.by(kind)]
-        means = [*self.scores.by("group").values(), *self.scores.by("modality").values(), self.scores.macro()]
-        for row, mean in zip([*rows, "macro"], means, strict=True):
+        means = self.val_sums.over_ranks(self._ranks).means()
+        values = {metric_name("val", name): mean for name, mean in means.items()}
+        rows = {f"{what}/{name}": mean for what in ("group", "modality") for name, mean in self.scores.by(what).items()}
+        for row, scores in {**rows, "macro": self.scores.macro()}.items():
             for figure in ("loss", "dsc", "nsd"):
-                values[f"val/{figure}_slice256/{row}"] = getattr(mean, figure)
-        # A validation before or after training is no point of the curves; Lightning refuses to log to no logger.
+                values[f"val/{figure}_slice256/{row}"] = getattr(scores, figure)
+        # A validation before or after training is no point of the curves; Lightning refuses to log without loggers.
         curves = self.trainer.state.fn == TrainerFn.FITTING and bool(self.trainer.loggers)
         for name, value in values.items():
             self.log(name, value, logger=curves, prog_bar=name in ("val/loss", "val/dsc_slice256/macro"))
@@ -277,7 +252,7 @@ class SamModule(lightning.LightningModule):
             group["lr"] *= factor
         if self.make_scheduler is None:
             return optimizer
-        # Lightning only stores the schedule and watches its rate; `_step_schedule` steps it.
+        # Lightning only stores the schedule and logs its rate; `_step_schedule` steps it.
         scheduler = {"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor, "reduce_on_plateau": False}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
@@ -286,10 +261,10 @@ class SamModule(lightning.LightningModule):
         return self.lr_factors[max(holders, key=len)] if holders else 1.0
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Do nothing: Lightning steps a plateau when the epoch's checkpoint is already stored."""
+        """Do nothing: Lightning would step a plateau after the epoch's checkpoint is stored."""
 
     def _step_schedule(self, means: dict[str, float]) -> None:
-        """Step the schedule once an epoch; one that watches a validation only after a validation."""
+        """Step the schedule once an epoch; one that monitors a validation only after a validation."""
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             value = means.get(self.monitor, self.validated)
@@ -300,7 +275,7 @@ class SamModule(lightning.LightningModule):
         self.validated = None
 
     def on_validation_end(self) -> None:
-        """Keep the value that the schedule watches."""
+        """Keep the value that the schedule monitors."""
         if self.trainer.state.fn != TrainerFn.FITTING or self.monitor.startswith("train/"):
             return
         known = self.trainer.callback_metrics
@@ -309,18 +284,24 @@ class SamModule(lightning.LightningModule):
         self.validated = float(known[self.monitor])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what the checkpoint is (model numbers, channels, first weights, versions) and where the epoch is."""
+        """Store the model's description (model, channels, first weights, versions) and the epoch's sums so far."""
         checkpoint[METADATA_KEY] = self.description
-        checkpoint[EPOCH_KEY] = {"sums": self._over_ranks(self.epoch_sums), "validated": self.validated}
+        sums = dict(self.epoch_sums.over_ranks(self._ranks))
+        checkpoint[EPOCH_KEY] = {"sums": sums, "validated": self.validated}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on within the epoch."""
+        """Resume within the epoch."""
         state = checkpoint[EPOCH_KEY]
         share = 1 if self.global_rank == 0 else 0  # the stored sums are those of all ranks
-        self.epoch_sums = {name: share * value.to(self.device) for name, value in state["sums"].items()}
+        self.epoch_sums = TermSums({name: share * value.to(self.device) for name, value in state["sums"].items()})
         self.validated = state["validated"]
 
 
-def _add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
-    for name, value in more.items():
-        sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+def _keys(batch: Batch, chosen: Tensor) -> str:
+    return ", ".join(key for key, hit in zip(batch.keys, chosen.any(dim=1).tolist(), strict=True) if hit)
+
+
+def _refuse_unknown(setting: str, names: Iterable[str], parts: Mapping[str, Any]) -> None:
+    unknown = sorted(set(names) - parts.keys())
+    if unknown:
+        raise ValueError(f"{setting}: the model has no part named {', '.join(unknown)}; e.g. mask_decoder")

@@ -21,7 +21,7 @@ from graysam.inference.volume import decode_all
 from graysam.models.sam import Sam
 from graysam.system.files import sha256_of
 from graysam.system.terminal import one_line, progress
-from graysam.training.provenance import machine
+from graysam.training.run_directory import machine
 from graysam.training.scores import Scores
 
 FORMAT = 1  # of benchmark.json

@@ -10,12 +10,11 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from graysam.data.dataset import FixedSlices
-from graysam.system.files import sha256_of
+from graysam.system.files import sha256_of, write_json_file
 from graysam.training.checkpoints import BEST
-from graysam.training.dashboards import log_table
+from graysam.training.loggers import log_table
 from graysam.training.quantization import Settings, benchmark, is_current
 from graysam.training.quantization_table import LOGGED, rows, scalars, text
-from graysam.training.run_directory import write_json
 
 log = logging.getLogger(__name__)
 
@@ -100,5 +99,5 @@ class QuantizeBenchmark(Callback):
             return self._stored()
         log.info("scoring and timing %s as %s", self._checkpoint, ", ".join(self.settings.kinds))
         report = benchmark(self._checkpoint, items, self.settings)
-        write_json(self._file, report)
+        write_json_file(self._file, report)
         return report

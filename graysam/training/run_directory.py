@@ -1,19 +1,29 @@
-"""A run's directory: its stored config, the guard against mixing two runs, and the checkpoint to go on from."""
+"""A run's directory: its config, its origin, the guard against mixing two runs, and the checkpoint to resume from."""
 
 import json
 import logging
+import platform
+import secrets
+import shlex
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from graysam.system.files import replacing
-from graysam.training.checkpoints import BEST, LAST, PREVIOUS, damage
+import torch
+from filelock import FileLock, Timeout
+
+from graysam.system.files import sha256_of, write_json_file
+from graysam.system.folders import conf_dir
+from graysam.system.versions import cores, processor_name, versions
+from graysam.training.checkpoints import LAST, PREVIOUS, damage
 
 LOCK = ".lock"
-log = logging.getLogger(__name__)
-
-# Settings that change how a run is carried out and not what it computes; they may differ when a run goes on.
+PACKAGES = ("graysam", "torch", "torchvision", "timm", "lightning", "hydra-core", "numpy", "opencv-python-headless")
+# Settings that do not change what a run computes; they may differ when it is resumed.
 FREE_KEYS = (
     "threads",
     "data.num_workers",
@@ -25,12 +35,114 @@ FREE_KEYS = (
     "callbacks.resume",
     "callbacks.validation_report",
 )
+log = logging.getLogger(__name__)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+class RunDirectory:
+    """The folder of one run, guarded by the config it was started with.
+
+    Args:
+        path: the folder; it is made by `lock` or `claim`.
+        config: plain containers.
+
+    Raises:
+        ValueError: the folder holds a run of another config (the differing keys are listed), or something else.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self.config = json.loads(json.dumps(config))  # as the file will hold it
+        self._config_file, self._run_file = path / "config.json", path / "run.json"
+        self._summary_file = path / "summary.json"
+        if self._config_file.is_file():
+            differing = differing_keys(_read_json(self._config_file), self.config)
+            if differing:
+                raise ValueError(
+                    f"{path} holds a run of another config ({'; '.join(differing)}); "
+                    "give another name=..., or delete that directory"
+                )
+        elif path.exists() and (not path.is_dir() or any(not _is_remnant(entry) for entry in path.iterdir())):
+            raise ValueError(f"{path} exists, but is no run of graysam; give another name=... or run_dir=...")
+
+    def claim(self, origin: Mapping[str, Any]) -> None:
+        """Make the folder and store the config, the run's origin, and the command and time of this start.
+
+        Args:
+            origin: name, seed and `provenance()` of a new run; a resumed run keeps its own.
+
+        Raises:
+            ValueError: the run was started with other shards.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        known = _read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
+        before, now = (
+            ", ".join(shards["manifest_sha256"][:8] for shards in entry.get("shards", [])) for entry in (known, origin)
+        )
+        if before != now:
+            raise ValueError(
+                f"{self.path} was started with other shards (manifest {before}, now {now}); "
+                "give another name=..., or the original shards"
+            )
+        if not self._config_file.is_file():  # first, because it marks the folder as a run's
+            write_json_file(self._config_file, self.config)
+        now_utc = datetime.now(UTC).isoformat(timespec="seconds")
+        known["starts"].append({"command": shlex.join(sys.orig_argv), "time": now_utc})
+        write_json_file(self._run_file, known)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from this run; the system frees the lock when the process ends in any way.
+
+        Raises:
+            ValueError: another process is running it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                yield
+        except Timeout:
+            raise ValueError(f"another process is at work in {self.path}; wait for it, or give another name") from None
+
+    def find_last_checkpoint(self) -> Path | None:
+        """Return the newest intact checkpoint to resume from, or None for a fresh start.
+
+        A damaged one is renamed, so that it does not replace an intact one when the next is stored.
+
+        Raises:
+            ValueError: there are checkpoints, but all are damaged.
+        """
+        folder = self.path / "checkpoints"
+        candidates = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+        damaged: list[Path] = []
+        for path in candidates:
+            problem = damage(path)
+            if problem is None:
+                for other in damaged:
+                    other.replace(other.with_name(f"damaged-{other.name}"))
+                return path
+            log.warning("%s is damaged (%s); trying the checkpoint before it", path, problem)
+            damaged.append(path)
+        if candidates:
+            raise ValueError(f"no checkpoint in {folder} is intact; delete {self.path} to start again")
+        return None
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the stored results of the run; empty for a fresh start."""
+        return _read_json(self._summary_file) if self._summary_file.is_file() else {}
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Store the results of the run."""
+        write_json_file(self._summary_file, summary)
+
+
+def differing_keys(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return `key: stored -> given` of every setting that differs, except FREE_KEYS."""
+    before, after = dict(_flatten(stored)), dict(_flatten(given))
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE_KEYS))
+    ]
 
 
 def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -41,144 +153,60 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, content
 
 
-def differing_keys(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return `key: stored -> given` of every setting that differs, free ones left out."""
-    before, after = dict(_flatten(stored)), dict(_flatten(given))
-    return [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not _is_free(key)
-    ]
-
-
-def _is_ours(path: Path) -> bool:
-    """Say whether a file may be what a run left that was killed before it stored its config."""
+def _is_remnant(path: Path) -> bool:
+    """Return whether a file may come from a run that was killed before it stored its config."""
     return path.name == LOCK or path.name.endswith(".tmp")
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run; raises ValueError, saying what to do, when it is damaged."""
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete {path.parent} to run again") from None
 
 
-class RunDirectory:
-    """The folder of one run, guarded by the config it was begun with.
+def provenance(*, ranks: int, weights: Sequence[dict[str, Any]], shards_dirs: Sequence[Path]) -> dict[str, Any]:
+    """Return where a run's numbers come from as plain containers, with a random id of eight hexadecimal digits.
 
     Args:
-        path: the folder; it is not made before `claim`.
-        config: plain containers.
-
-    Raises:
-        ValueError: the folder holds a run of another config (the differing keys are listed), or something else.
+        ranks: processes that train together.
+        weights: the sources of the first weights.
+        shards_dirs: folders of packed shards.
     """
+    return {
+        "id": secrets.token_hex(4),
+        "ranks": ranks,
+        "git": git_state(conf_dir().parent),
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
+        "weights": list(weights),
+        "shards": [{"path": str(path), "manifest_sha256": sha256_of(path / "manifest.json")} for path in shards_dirs],
+        "machine": machine(),
+    }
 
-    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
-        self.path = path
-        self.config = json.loads(json.dumps(config))  # as the file will hold it
-        self._config_file = path / "config.json"
-        self._run_file = path / "run.json"
-        self._summary_file = path / "summary.json"
-        self._lock: IO[str] | None = None
-        self._holds = False
-        if self._config_file.is_file():
-            differing = differing_keys(read_json(self._config_file), self.config)
-            if differing:
-                raise ValueError(
-                    f"{path} holds a run of another config ({'; '.join(differing)}); "
-                    "give another name=..., or delete that directory"
-                )
-        elif path.exists() and (not path.is_dir() or any(not _is_ours(entry) for entry in path.iterdir())):
-            raise ValueError(f"{path} exists, but is no run of graysam; give another name=... or run_dir=...")
 
-    def claim(self, origin: Mapping[str, Any], start: Mapping[str, Any]) -> None:
-        """Make the folder and store the config and the run's origin; call it when everything has been built.
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return a checkout's commit, untracked files and uncommitted changes; None outside a checkout of graysam."""
 
-        Args:
-            origin: `provenance()` of a run that begins; one that goes on keeps its own.
-            start: `start()` of this process; a run lists all of them.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        known = read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
-        before, now = (
-            ", ".join(shards["manifest_sha256"][:8] for shards in entry.get("shards", [])) for entry in (known, origin)
-        )
-        if before != now:
-            raise ValueError(
-                f"{self.path} was begun with other shards (manifest {before}, now {now}); "
-                "give another name=..., or the shards of before"
-            )
-        if not self._config_file.is_file():  # first: by it a folder is known as a run's
-            write_json(self._config_file, self.config)
-        known["starts"].append(dict(start))
-        write_json(self._run_file, known)
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout
 
-    def lock(self) -> None:
-        """Keep other processes from this run until `unlock`, or until this process ends in whatever way.
-
-        Raises:
-            ValueError: another process is at work in it.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / LOCK).open("w")
-        if sys.platform == "win32":  # which has no such lock
-            return
-        import fcntl
-
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._holds = True
-        except BlockingIOError:
-            self.unlock()
-            raise ValueError(f"another process is at work in {self.path}; wait for it, or give another name") from None
-
-    def unlock(self) -> None:
-        """Let others in; nothing happens where this process never locked the run."""
-        if self._lock is not None:
-            if self._holds:
-                (self.path / LOCK).unlink(missing_ok=True)
-            self._lock.close()
-            self._lock, self._holds = None, False
-
-    def find_last_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint to go on from whose bytes are whole, or None for a fresh start.
-
-        A damaged one is put aside, so that it does not take the place of a whole one when the next is stored.
-
-        Raises:
-            ValueError: there are checkpoints, but all are damaged.
-        """
-        folder = self.path / "checkpoints"
-        candidates = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
-        damaged: list[Path] = []
-        for path in candidates:
-            wrong = damage(path)
-            if wrong is None:
-                for other in damaged:
-                    other.replace(other.with_name(f"damaged-{other.name}"))
-                return path
-            log.warning("%s is damaged (%s), so the run goes on from the one before it", path, wrong)
-            damaged.append(path)
-        if candidates:
-            raise ValueError(f"no checkpoint in {folder} is whole; delete {self.path} to begin again")
+    try:
+        git("ls-files", "--error-unmatch", str(Path(__file__)))  # fails for an installation inside another repository
+        commit = git("rev-parse", "HEAD").strip()
+        difference = git("diff", "HEAD")
+        untracked = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z").split("\0")[:-1]
+    except (OSError, subprocess.CalledProcessError):
         return None
+    return {"commit": commit, "dirty": bool(difference or untracked), "untracked": untracked, "diff": difference}
 
-    @property
-    def best_checkpoint(self) -> Path | None:
-        """The checkpoint with the best monitored value so far, or None."""
-        path = self.path / "checkpoints" / BEST
-        return path if path.is_file() else None
 
-    def read_summary(self) -> dict[str, Any]:
-        """Return what the run has found out so far; empty for a fresh start."""
-        return read_json(self._summary_file) if self._summary_file.is_file() else {}
-
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Store what the run has found out."""
-        write_json(self._summary_file, summary)
+def machine() -> dict[str, Any]:
+    """Return the processor, its cores, torch's threads, and the GPUs."""
+    return {
+        "cpu": processor_name(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "system": platform.platform(),
+    }

@@ -1,21 +1,24 @@
-"""DSC and official NSD of validation objects on the 256 grid, averaged per group, modality and over modalities."""
+"""DSC and official NSD of validation objects on the 256 grid, averaged per group, per modality and over modalities."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
 
+from graysam.data.dataset import Item
+from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics
 
-MACRO = "macro"
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object's DSC and NSD in [0,1], slice-wise at 256 pixels, and its loss (NaN where there is none).
+    """One object's DSC and NSD in [0,1], slice-wise at 256 pixels, and its loss (NaN without one).
 
     `key` names the slice in its shard, `prompt` is the number of the object's box on that slice, from 0.
     """
@@ -50,7 +53,7 @@ class Scores:
         modality: str,
         mask: NDArray[np.bool_],
         predicted: NDArray[np.bool_],
-        loss: float = float("nan"),
+        loss: float = NAN,
         key: str = "",
         prompt: int = 0,
     ) -> ObjectScore:
@@ -62,15 +65,16 @@ class Scores:
 
     def by(self, attribute: str) -> dict[str, Means]:
         """Return the means by `group` or `modality`, sorted by name."""
-        found: dict[str, list[ObjectScore]] = defaultdict(list)
-        for score in self.objects:
-            found[getattr(score, attribute)].append(score)
-        return {name: _means([(s.dsc, s.nsd, s.loss) for s in found[name]]) for name in sorted(found)}
+        counts = Counter(getattr(score, attribute) for score in self.objects)
+        means = modality_means((getattr(s, attribute), (s.dsc, s.nsd, s.loss)) for s in self.objects)
+        return {name: Means._make([*values.tolist(), counts[name]]) for name, values in means.items()}
 
     def macro(self) -> Means:
         """Return the means over modalities of their means, n being all objects; NaN without objects."""
-        modalities = [means[:3] for means in self.by("modality").values()]
-        return _means(modalities)._replace(n=len(self.objects))
+        if not self.objects:
+            return Means(NAN, NAN, NAN, 0)
+        means = macro_average((s.modality, (s.dsc, s.nsd, s.loss)) for s in self.objects)
+        return Means._make([*means.tolist(), len(self.objects)])
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return `{modality or "macro": {"dsc", "nsd", "n"}}` of plain numbers."""
@@ -78,31 +82,24 @@ class Scores:
         return {name: {"dsc": m.dsc, "nsd": m.nsd, "n": float(m.n)} for name, m in rows.items()}
 
     def rows(self) -> list[list[str | int | float]]:
-        """Return a row an object, plain and short: key of its slice, number of its box, modality, DSC, NSD."""
+        """Return one plain row per object: key of its slice, number of its box, modality, DSC, NSD."""
         return [[s.key, s.prompt, s.modality, round(s.dsc, 6), round(s.nsd, 6)] for s in self.objects]
 
 
-def _means(rows: Sequence[tuple[float, float, float]]) -> Means:
-    if not rows:
-        return Means(float("nan"), float("nan"), float("nan"), 0)
-    dsc, nsd, loss = np.mean(rows, axis=0).tolist()
-    return Means(dsc, nsd, loss, len(rows))
-
-
 def comparison_table(columns: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Return a text table: one row a modality and the macro average, DSC / NSD in per cent for every column.
+    """Format a text table with a row per modality and for the macro average, DSC / NSD in per cent in every column.
 
     Args:
         columns: title -> `Scores.summary()`; rows are those of the first column.
     """
     first = next(iter(columns.values()))
-    names = [*[name for name in first if name != MACRO], MACRO]
-    lines = [f"{'modality':<14}{'objects':>8}  " + "  ".join(f"{title:>18}" for title in columns)]
-    lines.append(f"{'':<14}{'':>8}  " + "  ".join(f"{'DSC / NSD':>18}" for _ in columns))
+    names = [*(name for name in first if name != MACRO), MACRO]
+    rows = []
     for name in names:
-        cells = (f"{100 * c[name]['dsc']:.2f} / {100 * c[name]['nsd']:.2f}" for c in columns.values())
-        lines.append(f"{name:<14}{int(first[name]['n']):>8}  " + "  ".join(f"{cell:>18}" for cell in cells))
-    return "\n".join(lines)
+        cells = [f"{100 * column[name]['dsc']:.2f} / {100 * column[name]['nsd']:.2f}" for column in columns.values()]
+        rows.append([name, int(first[name]["n"]), *cells])
+    headers = ["modality", "objects", *(f"{title}\nDSC / NSD" for title in columns)]
+    return tabulate(rows, headers, tablefmt="plain", colalign=("left", *["right"] * (len(columns) + 1)))
 
 
 def filled_box(box_xyxy: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
@@ -113,10 +110,10 @@ def filled_box(box_xyxy: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
     return mask
 
 
-def score_filled_boxes(items: Iterable[tuple[str, str, NDArray[np.float32], NDArray[np.bool_]]], size: int) -> Scores:
-    """Score the answer "everything inside the box": items of (group, modality, boxes (N,4), masks (N,size,size))."""
+def score_filled_boxes(items: Iterable[Item], size: int) -> Scores:
+    """Score the prediction "everything inside the box" for every prompt of the items, on a (size,size) grid."""
     scores = Scores()
-    for group, modality, boxes, masks in items:
-        for box, mask in zip(boxes, masks, strict=True):
-            scores.add(group, modality, mask, filled_box(box, size))
+    for item in items:
+        for box, mask in zip(item.boxes.numpy(), item.masks.numpy(), strict=True):
+            scores.add(item.group, item.modality, mask, filled_box(box, size))
     return scores

@@ -1,12 +1,12 @@
-"""What a validation shows: a table per modality, and pictures of its best and worst objects."""
+"""Log a table of every validation by modality, and pictures of its best and worst objects."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graysam.data.dataset import Batch
 from graysam.data.shards import ShardReader
 from graysam.imaging.drawing import draw_detail
-from graysam.training.dashboards import log_images, log_table
+from graysam.training.loggers import log_images, log_table
 from graysam.training.module import SamModule, ValidationOutput
 from graysam.training.scores import MACRO, ObjectScore
 
@@ -23,7 +23,7 @@ COLUMNS = ("modality", "objects", "DSC", "NSD", "loss")
 
 @dataclass(frozen=True)
 class SeenObject:
-    """One validated object: its score, box_xyxy (4,) on the grid, and both masks as packed bits of (size,size)."""
+    """A validated object: its score, box_xyxy (4,) on the grid, and both masks as packed bits of (size,size)."""
 
     score: ObjectScore
     box_xyxy: NDArray[np.float32]
@@ -33,12 +33,12 @@ class SeenObject:
 
     @property
     def rank(self) -> tuple[float, float, str, int]:
-        """Worst first; the name decides between equals, so that the number of processes changes nothing."""
+        """Sort key, worst first; names order ties, so that the number of processes has no effect."""
         return self.score.dsc, self.score.nsd, self.score.key, self.score.prompt
 
 
 class ValidationReport(Callback):
-    """Gives the run's loggers a table of every validation and pictures of its best and worst objects by modality.
+    """Logs a table of every validation and pictures of its best and worst objects by modality.
 
     Within training the table is `validation`; a validation before training is called `start`, one after it
     `trained`, and the scores of these two are also logged as `start/dsc_slice256/<modality>` and so on. Pictures
@@ -46,7 +46,7 @@ class ValidationReport(Callback):
 
     Args:
         best, worst: objects of each modality to show, by DSC, then NSD.
-        pictures_every_n_epochs: of training; before and after it there are always pictures.
+        pictures_every_n_epochs: interval in training; before and after it pictures are always logged.
 
     Raises:
         ValueError: a negative count, or no epochs.
@@ -62,35 +62,28 @@ class ValidationReport(Callback):
         self.seen: dict[str, list[SeenObject]] = {}
         self.active = False
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         """Decide whether this validation is drawn, and forget the last one."""
         due = _title(trainer) != "validation" or (trainer.current_epoch + 1) % self.every == 0
         self.active = bool(trainer.loggers) and not trainer.sanity_checking and due
         self.seen = {}
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: ValidationOutput,  # type: ignore[override]
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_validation_batch_end(  # type: ignore[override]  # Lightning passes arguments by position
+        self, trainer: Trainer, module: SamModule, outputs: ValidationOutput, batch: Batch, *_: Any
     ) -> None:
         """Keep the objects that are among the best or the worst so far."""
         if self.active:
-            for seen in _objects(outputs, batch):
-                self.seen.setdefault(seen.score.modality, []).append(seen)
-            self.seen = {modality: extremes(found, self.worst, self.best) for modality, found in self.seen.items()}
+            self._keep(_objects(outputs, batch))
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: SamModule) -> None:  # type: ignore[override]
-        """Log the table and the pictures; every rank comes here, the first one logs."""
+    def on_validation_end(self, trainer: Trainer, module: SamModule) -> None:  # type: ignore[override]
+        """Log the table and the pictures from rank 0, with the objects of all ranks."""
         if trainer.sanity_checking or not trainer.loggers:
             return
         title, step = _title(trainer), trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own metrics
-        self._gather(trainer)
+        if self.active and trainer.world_size > 1:
+            self._gather(trainer)
         if trainer.is_global_zero:
-            rows = {**pl_module.scores.by("modality"), MACRO: pl_module.scores.macro()}
+            rows = {**module.scores.by("modality"), MACRO: module.scores.macro()}
             table = [(name, m.n, m.dsc, m.nsd, m.loss) for name, m in rows.items()]
             log_table(trainer.loggers, title, COLUMNS, table, step)
             if title != "validation":
@@ -101,19 +94,18 @@ class ValidationReport(Callback):
             self._draw(trainer, title, step)
         self.seen = {}
 
-    def _gather(self, trainer: lightning.Trainer) -> None:
-        """Bring what the ranks kept to the first one."""
-        if not self.active or trainer.world_size == 1:
-            return
+    def _keep(self, found: Iterable[SeenObject]) -> None:
+        for seen in found:
+            self.seen.setdefault(seen.score.modality, []).append(seen)
+        self.seen = {modality: extremes(group, self.worst, self.best) for modality, group in self.seen.items()}
+
+    def _gather(self, trainer: Trainer) -> None:
         parts: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
         torch.distributed.gather_object(self.seen, parts, dst=0)
-        whole: dict[str, list[SeenObject]] = {}
-        for part in parts or ():
-            for modality, found in part.items():
-                whole.setdefault(modality, []).extend(found)
-        self.seen = {modality: extremes(found, self.worst, self.best) for modality, found in whole.items()}
+        self.seen = {}
+        self._keep(seen for part in parts or () for group in part.values() for seen in group)
 
-    def _draw(self, trainer: lightning.Trainer, title: str, step: int) -> None:
+    def _draw(self, trainer: Trainer, title: str, step: int) -> None:
         for modality, found in sorted(self.seen.items()):
             ends = {"worst": found[: self.worst], "best": found[::-1][: self.best]}
             for end, chosen in ends.items():
@@ -123,12 +115,12 @@ class ValidationReport(Callback):
 
 
 def extremes(found: Iterable[SeenObject], worst: int, best: int) -> list[SeenObject]:
-    """Return the worst and the best objects, worst first, none twice; all where there are not more."""
+    """Return the worst and the best objects, worst first, without duplicates; all of them where there are fewer."""
     ordered = sorted(found, key=lambda seen: seen.rank)
     return [*ordered[:worst], *ordered[max(len(ordered) - best, worst) :]]
 
 
-def _title(trainer: lightning.Trainer) -> str:
+def _title(trainer: Trainer) -> str:
     if trainer.state.fn == TrainerFn.FITTING:
         return "validation"
     return "trained" if trainer.global_step else "start"
@@ -156,8 +148,8 @@ def draw_object(seen: SeenObject, reader: ShardReader) -> NDArray[np.uint8]:
     """
     (row,) = np.flatnonzero(reader.index.keys == seen.score.key)
     image = reader.read(int(row)).image
-    shape = seen.size, seen.size
     height, width = image.shape[:2]
+    shape = seen.size, seen.size
     mask, predicted = (np.unpackbits(bits).reshape(shape)[:height, :width] for bits in (seen.mask, seen.predicted))
     text = f"{caption(seen)}   (prediction: line, truth: dashes)"
     return draw_detail(image, predicted, seen.box_xyxy[None], mask, caption=text)

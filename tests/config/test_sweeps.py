@@ -388,14 +388,14 @@ def test_a_sweep_trains_reports_and_does_not_train_twice(
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_job_and_the_sweep(toy_shards: Path, tmp_path: Path) -> None:
-    given = ("seed=0,1", "trainer.max_epochs=1000", "callbacks.progress.plain_seconds=0")
+    given = ("seed=0,1", "trainer.max_epochs=1000", "callbacks.progress.refresh_rate=1")
     printed, errors = [], []
     with start(tmp_path, sweep_of_tiny_models(toy_shards, *given)) as process:
         reader = threading.Thread(target=lambda: errors.extend(process.stderr or []))
         reader.start()
         for line in process.stdout or []:
             printed.append(line)
-            if "epoch 1 validated" in line:
+            if "Epoch 2" in line:
                 process.send_signal(signal.SIGINT)
         reader.join()
     assert process.returncode == 130, "".join(errors)

@@ -30,7 +30,6 @@ from graysam.models.build import build_sam
 from graysam.models.registry import build_model, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import load_whole, read_weights
-from graysam.train import prepare_data, prepare_module, prepare_trainer
 from graysam.training import quantization_callback as benchmark_callback
 from graysam.training.quantization import Settings, benchmark, choose, score
 from graysam.training.quantization_callback import QuantizeBenchmark
@@ -40,6 +39,7 @@ from tests.support.commands import image_2d, save_tiny_model
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.shards import disc
 from tests.support.tiny import overrides
+from tests.support.training import build_data, build_module, build_trainer
 
 HEADS = {**model_config("lite_medsam")["heads"], "dim": 32, "mlp_dim": 64, "num_heads": 2, "head_hidden": 32}
 TINY_VIT = {
@@ -323,8 +323,8 @@ def test_a_run_ends_with_its_best_checkpoint_in_every_kind(
     monkeypatch.setitem(KINDS, "torchao_int8", NOT_HERE)
     run_dir = tmp_path / "run"
     config = compose_plain("train", overrides(toy_shards, run_dir))
-    data, numbers = prepare_data(config), load_group("quantize", "default")
-    module, trainer = prepare_module(config, data), prepare_trainer(config)
+    data, numbers = build_data(config), load_group("quantize", "default")
+    module, trainer = build_module(config, data=data), build_trainer(config)
     target = {"_target_": "graysam.training.quantization_callback.QuantizeBenchmark", "run_dir": str(run_dir)}
     kinds = ["none", "dynamic_qint8", "torchao_int8"]
     callback: QuantizeBenchmark = build(

@@ -19,7 +19,7 @@ import torch.distributed
 import torch.multiprocessing
 
 from graysam.config.composing import compose_plain
-from graysam.train import prepare_data
+from tests.support.training import build_data
 
 
 def collect(rank: int, arguments: argparse.Namespace, meeting: str, output: str) -> None:
@@ -32,7 +32,7 @@ def collect(rank: int, arguments: argparse.Namespace, meeting: str, output: str)
          f"data.samples_per_group={arguments.samples}", f"data.num_workers={arguments.workers}",
          f"data.batch_size={8 // arguments.ranks}"],
     )  # fmt: skip
-    data = prepare_data(config)
+    data = build_data(config)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=arguments.ranks)  # type: ignore[assignment]
     loader = data.train_dataloader()
     epochs = []

@@ -20,7 +20,7 @@ from tests.support.metrics_files import logged, logged_in
 
 LOSS = "train/loss"
 # A line of progress for each batch says from outside where a run is.
-ALWAYS = ("callbacks.progress.plain_seconds=0", "callbacks.resume.every_steps=3", "logger=csv")
+ALWAYS = ("callbacks.progress.refresh_rate=1", "callbacks.resume.every_steps=3", "logger=csv")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> list[Kill]:
     steps = sorted(random.Random(0).sample(range(2, len(expected) - 2), 3))
     waits: list[tuple[str, Callable[[subprocess.Popen[str], Path], bool]]] = [
         ("first random step", at_step(steps[0], expected)),
-        ("inside a validation", at_line(lambda line: " validating " in line)),
+        ("inside a validation", at_line(lambda line: "Validation" in line)),
         ("second random step", at_step(steps[1], expected)),
         ("while a checkpoint is written", at_write),
         ("third random step", at_step(steps[2], expected)),
@@ -117,7 +117,7 @@ def at_step(step: int, expected: dict[int, float]) -> Callable[[subprocess.Popen
 
     def wait(process: subprocess.Popen[str], run_dir: Path) -> bool:
         for line in lines(process):
-            if " train " in line:
+            if "Epoch" in line:
                 versions = sorted((run_dir / "metrics").glob("version_*"), key=lambda path: int(path.name[8:]))
                 losses = logged_in(versions[-1]).get(LOSS, {}) if (versions[-1] / "metrics.csv").is_file() else {}
                 if max(losses, default=-1) >= step - 1:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from graysam.config.composing import compose_plain
 from graysam.data.dataset import Batch
-from graysam.train import run
 from graysam.training.module import SamModule
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER, OWN_CHECKPOINTS
 from tests.support.tiny import overrides
+from tests.support.training import run
 from tests.support.wandb_files import WandbFile, read, wandb_files, without_account
 
 pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS, LITLOGGER)
@@ -182,8 +182,8 @@ def test_tensorboard_holds_the_same_curves_tables_and_pictures(finished: Path, f
         assert ours == pytest.approx(theirs)
     text = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("tables/validation/text_summary")]
     assert len(text) == 2
-    assert text[0].splitlines()[0] == "| modality | objects | DSC | NSD | loss |"
-    assert "| macro | 5 |" in text[0]
+    assert text[0].splitlines()[0] == "| modality   |   objects |    DSC |    NSD |   loss |"
+    assert "| macro      |         5 |" in text[0]
     assert [event.step for event in found.Images("images/validation/best/CT")] == [1, 3]
     assert {f"images/trained/worst/{modality}" for modality in ("CT", "US")} <= set(found.Tags()["images"])
 
@@ -239,6 +239,7 @@ def test_a_run_without_loggers_draws_nothing(toy_shards: Path, tmp_path: Path) -
     given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "logger=none", *OVERRIDES[2:]))
     assert run(given) == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.json",
         "run.json",

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import wandb
 
-from graysam.training.dashboards import finish_loggers, log_images, log_table
-from graysam.training.loggers import RunWandbLogger, _mode
+from graysam.training.loggers import RunWandbLogger, _mode, finish_loggers, log_images, log_table
 from tests.support.wandb_files import read, wandb_files, without_account
 
 KEY = "0" * 40

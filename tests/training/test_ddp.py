@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from graysam.config.composing import compose_plain
-from graysam.train import run
 from graysam.training.batch_norm import CrossRankBatchNorm2d, synchronise
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged
 from tests.support.tiny import overrides
+from tests.support.training import run
 
 COLUMNS = ("train/loss", "train/loss_iou", "train/loss_epoch", "val/loss", "val/dsc_slice256/macro", "lr-SGD")
 # Slices differ in their number of objects, so that the ranks' batches do, too.

@@ -16,15 +16,14 @@ from graysam.data.image_source import ImageSource
 from graysam.data.packing import pack
 from graysam.exporting.teacher import EncoderEngine, OpenVinoTeacher
 from graysam.models.pretrained import open_pretrained
-from graysam.train import check_inputs, prepare_data, prepare_distillation, prepare_module, run
-from graysam.training.distillation import Distillation, embedding_error
-from graysam.training.embedding_cache import EmbeddingCache
+from graysam.training.distillation import Distillation, EmbeddingCache, VitTeacher, embedding_error
 from graysam.training.module import SamModule
-from graysam.training.teachers import VitTeacher
+from graysam.training.setup import check_inputs
 from tests.support.commands import save_tiny_model
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged
 from tests.support.tiny import overrides
+from tests.support.training import build_data, build_distillation, build_module, run
 
 pytestmark = [
     pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS),
@@ -64,10 +63,10 @@ def config(shards: Path, tmp_path: Path, teacher: Path, *more: str) -> dict[str,
 
 def prepared(config: dict[str, Any]) -> tuple[SamModule, Distillation, list[Batch]]:
     torch.manual_seed(0)
-    distillation = prepare_distillation(config)
+    distillation = build_distillation(config)
     assert distillation is not None
-    data = prepare_data(config, distillation)
-    module = prepare_module(config, data, distillation)
+    data = build_data(config, distillation=distillation)
+    module = build_module(config, data=data, distillation=distillation)
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]  # no trainer is attached here
     return module, distillation, list(data.train_dataloader())
 
@@ -205,7 +204,7 @@ def test_a_view_is_the_same_image_in_every_epoch_and_boxes_are_not(
     given = config(
         toy_shards, tmp_path, teacher_file, "augment=distill", "jitter=released", "data.samples_per_group=20"
     )
-    data = prepare_data(given, prepare_distillation(given))
+    data = build_data(given, distillation=build_distillation(given))
     images: dict[str, torch.Tensor] = {}
     boxes: dict[str, set[str]] = {}
     for epoch in range(2):
@@ -232,9 +231,9 @@ def test_other_images_have_another_place_in_the_cache(
     folders = []
     for more in ((), (change,)):
         given = config(toy_shards, tmp_path, teacher_file, *more)
-        distillation = prepare_distillation(given)
+        distillation = build_distillation(given)
         assert distillation is not None
-        prepare_data(given, distillation)
+        build_data(given, distillation=distillation)
         assert distillation.cache is not None
         folders.append(distillation.cache.folder)
     assert (folders[0] == folders[1]) is same
@@ -337,7 +336,7 @@ def test_a_run_learns_the_teacher_and_another_starts_from_its_checkpoint(
 def test_images_without_masks_need_a_teacher(toy_shards: Path, pictures: Path, tmp_path: Path) -> None:
     given = compose_plain("train", overrides(toy_shards, tmp_path / "run", f"data.further_shards=[{pictures}]"))
     with pytest.raises(ValueError, match="add distillation=lite_medsam"):
-        prepare_data(given)
+        build_data(given)
 
 
 def test_missing_shards_are_named_before_anything_runs(toy_shards: Path, tmp_path: Path) -> None:
@@ -348,8 +347,8 @@ def test_missing_shards_are_named_before_anything_runs(toy_shards: Path, tmp_pat
 
 def test_what_is_left_out_is_not_drawn_but_validated(toy_shards: Path, tmp_path: Path) -> None:
     given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.exclude_groups=[CT]"))
-    data = prepare_data(given)
+    data = build_data(given)
     assert {group for batch in data.train_dataloader() for group in batch.groups} == {"US"}
     assert {item.group for item in data.validation_set()} == {"US", "CT_toy"}
     with pytest.raises(ValueError, match=r"data\.exclude_groups: no training samples of a group or modality XR"):
-        prepare_data(compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.exclude_groups=[XR]")))
+        build_data(compose_plain("train", overrides(toy_shards, tmp_path / "run", "data.exclude_groups=[XR]")))

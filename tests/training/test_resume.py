@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import resource
 import shutil
 import signal
@@ -18,15 +17,17 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from graysam import train
+from graysam.config.building import build
 from graysam.config.composing import compose_plain
-from graysam.train import prepare_trainer, run
-from graysam.training.checkpoints import BestCheckpoint, ResumePoints, damage
+from graysam.training.checkpoints import BestCheckpoint, damage
+from graysam.training.resume import ResumePoints
+from graysam.training.run import run_training
 from graysam.training.run_directory import RunDirectory
 from tests.scripts.kill_moments import main as kill_at_five_moments
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged, logged_in
 from tests.support.tiny import overrides
+from tests.support.training import run
 
 pytestmark = pytest.mark.filterwarnings(
     *LIGHTNING_WARNINGS, OWN_CHECKPOINTS, "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -69,22 +70,20 @@ def config(shards: Path, run_dir: Path, *more: str) -> dict[str, Any]:
     return compose_plain("train", [*overrides(shards, run_dir), *COMMON, *plateau, *more])
 
 
-def run_with(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, callback: Callback) -> int:
+def run_with(given: dict[str, Any], callback: Callback) -> int:
     """Run with one more callback, which is called before all others."""
 
-    def prepare(config: dict[str, Any]) -> lightning.Trainer:
-        trainer = prepare_trainer(config)
-        trainer.callbacks.insert(0, callback)
-        return trainer
+    def build_with(part: dict[str, Any], **arguments: Any) -> Any:
+        if "callbacks" in arguments:
+            arguments["callbacks"].insert(0, callback)
+        return build(part, **arguments)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(train, "prepare_trainer", prepare)
-        return run(given)
+    return run_training(given, build_with)
 
 
-def run_and_kill(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, hook: str, count: int) -> None:
+def run_and_kill(given: dict[str, Any], hook: str, count: int) -> None:
     with pytest.raises(Killed):
-        run_with(given, monkeypatch, DoAt(hook, count, die))
+        run_with(given, DoAt(hook, count, die))
 
 
 COLUMNS = ("train/loss", "train/loss_epoch", "val/loss", "val/dsc_slice256/macro", "lr-AdamW")
@@ -142,7 +141,7 @@ def test_killed_anywhere(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, never_stopped: Any, hook: str, count: int
 ) -> None:
     given = config(toy_shards, tmp_path / "run")
-    run_and_kill(given, monkeypatch, hook, count)
+    run_and_kill(given, hook, count)
     assert run(given) == 0
     assert_same_run(never_stopped(), tmp_path / "run")
 
@@ -178,7 +177,7 @@ def test_killed_in_other_kinds_of_runs(
     count: int,
 ) -> None:
     given = config(toy_shards, tmp_path / "run", *changes)
-    run_and_kill(given, monkeypatch, hook, count)
+    run_and_kill(given, hook, count)
     assert run(given) == 0
     assert_same_run(never_stopped(*changes), tmp_path / "run")
 
@@ -206,11 +205,11 @@ def test_a_signal_stores_first(
     given = config(toy_shards, tmp_path / "run", "callbacks.resume.every_steps=null")
     whole = never_stopped()
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    assert run_with(given, monkeypatch, DoAt(hook, count, lambda _: os.kill(os.getpid(), number))) == code
+    assert run_with(given, DoAt(hook, count, lambda _: os.kill(os.getpid(), number))) == code
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     said = capsys.readouterr().err
     assert f"stopped by {signal.Signals(number).name}: step " in said
-    assert "the same command goes on" in said
+    assert "the same command resumes the run" in said
     stored = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     first = logged_in(tmp_path / "run" / "metrics" / "version_0")["train/loss"]
     assert max(first) == stored - 1
@@ -228,7 +227,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     never_stopped: Any,
 ) -> None:
     given = config(toy_shards, tmp_path / "run")
-    run_and_kill(given, monkeypatch, "on_train_batch_end", 10)
+    run_and_kill(given, "on_train_batch_end", 10)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1  # a single bit
@@ -236,7 +235,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     caplog.set_level(logging.INFO)
     assert run(given) == 0
     assert "last.ckpt is damaged" in caplog.text
-    assert "going on from" in caplog.text
+    assert "resuming from" in caplog.text
     assert_same_run(never_stopped(), tmp_path / "run")
 
 
@@ -244,7 +243,7 @@ def test_damage_is_told_apart_and_nothing_whole_is_refused(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=1")
-    run_and_kill(given, monkeypatch, "on_train_batch_end", 5)
+    run_and_kill(given, "on_train_batch_end", 5)
     folder = tmp_path / "run" / "checkpoints"
     assert damage(folder / "last.ckpt") is None
     whole = (folder / "last.ckpt").read_bytes()
@@ -252,7 +251,7 @@ def test_damage_is_told_apart_and_nothing_whole_is_refused(
         (folder / "last.ckpt").write_bytes(content)
         assert damage(folder / "last.ckpt")
     (folder / "previous.ckpt").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"no checkpoint in .* is whole; delete .* to begin again"):
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is intact; delete .* to start again"):
         run(given)
     (folder / "last.ckpt").unlink()
     (folder / "previous.ckpt").write_bytes(whole)  # a process killed between two renames leaves this
@@ -292,7 +291,7 @@ def test_a_full_disk_ends_with_one_line_and_the_last_good_state(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         full = DoAt("on_train_batch_end", 4, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, before[1])))
-        assert run_with(given, monkeypatch, full) == 1
+        assert run_with(given, full) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
@@ -319,9 +318,9 @@ def test_a_dying_worker_ends_with_one_line(
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
 
-    assert run_with(given, monkeypatch, DoAt("on_train_batch_start", 4, kill_worker)) == 1
+    assert run_with(given, DoAt("on_train_batch_start", 4, kill_worker)) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert "a reading process died" in line
+    assert "a DataLoader worker died" in line
     assert "data.num_workers" in line
     assert run({**given, "data": {**given["data"], "num_workers": 0}}) == 0  # it may differ when a run goes on
     assert_same_run(never_stopped(), tmp_path / "run")
@@ -333,7 +332,7 @@ def test_a_moved_run_keeps_its_best_score(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     given = config(toy_shards, Path("run"))
-    run_and_kill(given, monkeypatch, "on_train_batch_end", 8)
+    run_and_kill(given, "on_train_batch_end", 8)
     (tmp_path / "here").rename(tmp_path / "there")
     monkeypatch.chdir(tmp_path / "there")
     best: list[float] = []
@@ -342,7 +341,7 @@ def test_a_moved_run_keeps_its_best_score(
         (checkpoint,) = [one for one in trainer.callbacks if isinstance(one, BestCheckpoint)]
         best.append(float(checkpoint.best_model_score or 0))
 
-    assert run_with(given, monkeypatch, DoAt("on_train_start", 1, note_best)) == 0
+    assert run_with(given, DoAt("on_train_start", 1, note_best)) == 0
     whole = logged(never_stopped(), ("val/loss",))["val/loss"]
     assert best == [pytest.approx(min(value for step, value in whole.items() if step < 8), rel=1e-6)]
     assert_same_run(never_stopped(), tmp_path / "there" / "run")
@@ -355,7 +354,7 @@ def test_limits_below_zero_are_refused() -> None:
 
 def test_a_run_says_where_it_comes_from(toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=1", "data.samples_per_group=4")
-    run_and_kill(given, monkeypatch, "on_train_batch_end", 1)
+    run_and_kill(given, "on_train_batch_end", 1)
     first = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run(given) == 0
     second = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -368,15 +367,11 @@ def test_a_run_says_where_it_comes_from(toy_shards: Path, tmp_path: Path, monkey
     assert first["git"] is None or len(first["git"]["commit"]) == 40
 
 
-def test_no_training_scores_the_start(toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    every = "trainer.check_val_every_n_epoch=2"  # so that none is due in the first epoch
-    given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=0", "compare=true", every)
-    given["callbacks"]["progress"] = {"_target_": "graysam.training.progress.progress_bar", "plain_seconds": 0}
+def test_no_training_scores_the_start(toy_shards: Path, tmp_path: Path) -> None:
+    given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=0", "compare=true")
     assert run(given) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["trained"] == summary["start"]
-    done = re.findall(r"validating (\d+)/(\d+)", capsys.readouterr().out)
-    assert done and {int(total) for _, total in done} == {max(int(batch) for batch, _ in done)}
 
 
 @pytest.mark.slow
@@ -393,10 +388,8 @@ def test_sigkill_of_the_real_command(toy_shards: Path, tmp_path: Path) -> None:
 def test_two_processes_do_not_share_a_run(toy_shards: Path, tmp_path: Path) -> None:
     given = config(toy_shards, tmp_path / "run", "trainer.max_epochs=1")
     other = RunDirectory(tmp_path / "run", given)
-    other.lock()
-    with pytest.raises(ValueError, match=r"another process is at work in .*run; wait for it"):
+    with other.lock(), pytest.raises(ValueError, match=r"another process is at work in .*run; wait for it"):
         run(given)
-    other.unlock()
     assert run(given) == 0
 
 
@@ -406,10 +399,10 @@ def test_a_run_does_not_go_on_with_other_shards(
     shards = tmp_path / "shards"
     shutil.copytree(toy_shards, shards)
     given = config(shards, tmp_path / "run", "trainer.max_epochs=1")
-    run_and_kill(given, monkeypatch, "on_train_batch_end", 3)
+    run_and_kill(given, "on_train_batch_end", 3)
     manifest = shards / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
-    with pytest.raises(ValueError, match="was begun with other shards"):
+    with pytest.raises(ValueError, match="was started with other shards"):
         run(given)
 
 

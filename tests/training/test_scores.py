@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from graysam.data.dataset import Item
 from graysam.training.scores import Scores, comparison_table, filled_box, score_filled_boxes
 
 
@@ -42,7 +44,8 @@ def test_filled_box_takes_inclusive_indices() -> None:
 def test_filling_the_box_of_a_square_is_perfect() -> None:
     mask = square(10, 40, 20, 60)
     box = np.array([[20, 10, 59, 39]], np.float32)
-    assert score_filled_boxes([("g", "CT", box, mask[None])], 256).macro()[:2] == (1.0, 1.0)
+    item = Item("k", "g", "CT", torch.zeros(0), torch.from_numpy(box), torch.from_numpy(mask[None]))
+    assert score_filled_boxes([item], 256).macro()[:2] == (1.0, 1.0)
 
 
 def test_table_holds_every_modality_in_per_cent() -> None:

@@ -16,11 +16,14 @@ from graysam.config.composing import compose_plain
 from graysam.data.dataset import Batch
 from graysam.models.weights import METADATA_KEY, read_weights
 from graysam.system.folders import conf_dir
-from graysam.train import check_inputs, prepare_data, prepare_module, prepare_trainer, run
+from graysam.training import run as run_module
+from graysam.training import setup
 from graysam.training.module import SamModule
 from graysam.training.run_directory import RunDirectory, differing_keys
+from graysam.training.setup import check_inputs
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.tiny import overrides
+from tests.support.training import build_data, build_module, build_trainer, run
 
 pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS)
 
@@ -31,8 +34,8 @@ def config(shards: Path, tmp_path: Path, *more: str) -> dict[str, Any]:
 
 def module_and_batch(config: dict[str, Any]) -> tuple[SamModule, Batch]:
     torch.manual_seed(0)
-    data = prepare_data(config)
-    module = prepare_module(config, data)
+    data = build_data(config)
+    module = build_module(config, data=data)
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]  # no trainer is attached here
     return module, next(iter(data.train_dataloader()))
 
@@ -96,10 +99,10 @@ def test_an_unknown_frozen_part_is_refused(toy_shards: Path, tmp_path: Path) -> 
 def test_fit_enters_training_mode_by_itself(toy_shards: Path, tmp_path: Path) -> None:
     """Lightning keeps the mode it finds; batch norm must gather statistics all the same."""
     given = config(toy_shards, tmp_path)
-    data = prepare_data(given)
-    module = prepare_module(given, data).eval()
+    data = build_data(given)
+    module = build_module(given, data=data).eval()
     before = snapshot(module)
-    prepare_trainer(given).fit(module, datamodule=data)
+    build_trainer(given).fit(module, datamodule=data)
     assert "image_encoder.backbone.stem.in_conv.norm.running_mean" in changed(module, before)
 
 
@@ -148,7 +151,7 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
     assert torch.load(last, weights_only=True)["epoch"] == 1
     file = read_weights(str(best))
     assert file.metadata is not None
-    assert set(file.tensors) == set(prepare_module(given, prepare_data(given)).model.state_dict())
+    assert set(file.tensors) == set(build_module(given, data=build_data(given)).model.state_dict())
     summary = json.loads((run_dir / "summary.json").read_text())
     assert set(summary) == {"start", "fill the box", "trained", "objects", "best_checkpoint"}
     rows = summary["objects"]
@@ -220,7 +223,7 @@ def test_no_improvement_is_an_exit_code(toy_shards: Path, tmp_path: Path) -> Non
 
 
 def test_a_box_prompted_validation_set_of_nothing_is_refused(toy_shards: Path, tmp_path: Path) -> None:
-    data = prepare_data(config(toy_shards, tmp_path))
+    data = build_data(config(toy_shards, tmp_path))
     data.trainer = SimpleNamespace(global_rank=0, world_size=4)  # type: ignore[assignment]
     with pytest.raises(ValueError, match="3 validation samples for 4 ranks"):
         data.val_dataloader()
@@ -230,7 +233,7 @@ def test_guard_lists_what_differs_and_ignores_how_a_run_is_carried_out(tmp_path:
     first = {"a": {"b": 1}, "threads": 2, "data": {"num_workers": 0, "size": 256}}
     directory = RunDirectory(tmp_path / "r", first)
     assert not (tmp_path / "r").exists()
-    directory.claim({}, {})
+    directory.claim({})
     assert RunDirectory(tmp_path / "r", {**first, "threads": 4}).find_last_checkpoint() is None
     assert differing_keys(first, {"a": {"b": 2}, "data": {"size": 256}, "new": []}) == [
         "a.b: 1 -> 2",
@@ -299,13 +302,15 @@ def test_every_experiment_builds_all_its_parts(toy_shards: Path, tmp_path: Path,
     if given["weights"] != "lite_medsam":
         given |= {"weights": None, "heads": "lite_medsam"}
     check_inputs(given)
-    module = prepare_module(given, prepare_data(given))
-    assert prepare_trainer(given).max_epochs == given["trainer"]["max_epochs"]
+    module = build_module(given, data=build_data(given))
+    assert build_trainer(given).max_epochs == given["trainer"]["max_epochs"]
     assert module.configure_optimizers()["lr_scheduler"]["monitor"] == given["scheduler_monitor"]
 
 
 def test_every_top_level_key_is_read() -> None:
-    source = "".join(p.read_text() for p in (Path(train.__file__), *conf_dir().rglob("*.yaml")))
+    source = "".join(
+        p.read_text() for p in (Path(setup.__file__), Path(run_module.__file__), *conf_dir().rglob("*.yaml"))
+    )
     for key in compose_plain("train"):
         assert f'config["{key}"]' in source or f"${{{key}" in source, key
 
@@ -337,9 +342,9 @@ def test_what_cannot_run_is_refused_before_the_run_directory_is_made(
 
 def test_null_and_none_mean_none(toy_shards: Path, tmp_path: Path) -> None:
     given = config(toy_shards, tmp_path, "logger=none", "callbacks.progress=null", "scheduler=none", "augment=none")
-    trainer = prepare_trainer(given)
+    trainer = build_trainer(given)
     assert trainer.loggers == []
-    assert "PlainProgress" not in {type(callback).__name__ for callback in trainer.callbacks}
+    assert "TQDMProgressBar" not in {type(callback).__name__ for callback in trainer.callbacks}
 
 
 def test_proposed_is_the_papers_text() -> None:

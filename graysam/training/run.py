@@ -1,0 +1,212 @@
+"""One run: train from a config, or resume where it was stopped, and keep what it found in its run directory."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from graysam.data.datamodule import ShardDataModule
+from graysam.models.weights import METADATA_KEY
+from graysam.system.terminal import FAILED, one_line
+from graysam.training.checkpoints import BEST, CheckpointNotWritten, WholeFileIO
+from graysam.training.loggers import finish_loggers
+from graysam.training.module import SamModule
+from graysam.training.quantization_callback import QuantizeBenchmark
+from graysam.training.quantization_table import text
+from graysam.training.resume import Interrupted
+from graysam.training.run_directory import RunDirectory, provenance
+from graysam.training.scores import MACRO, comparison_table, score_filled_boxes
+from graysam.training.setup import (
+    Build,
+    Config,
+    build_all,
+    build_data,
+    build_distillation,
+    build_module,
+    build_trainer,
+    check_inputs,
+)
+
+log = logging.getLogger("graysam.train")
+
+DEFAULT_THREADS = torch.get_num_threads()
+EXPECTED_WARNINGS = (
+    "Found .* module.* in eval mode",  # the parts that box prompts never reach are frozen
+    "Checkpoint directory .* exists and is not empty",  # a resumed run
+    ".*LeafSpec.*",  # Lightning uses a deprecated function of torch
+    "It is recommended to use `self.log",  # what is logged is already a mean over ranks
+)
+
+
+def run_training(config: Config, build: Build, *, in_sweep: bool = False) -> int:
+    """Train a run, or resume it, and return the exit code.
+
+    Args:
+        config: all settings as plain containers, see `conf/train.yaml`.
+        build: makes the object that a part of the config describes, given further arguments by keyword.
+        in_sweep: whether the run is a job of a sweep, which cannot start ranks by itself.
+
+    Returns:
+        0; 1 after a failure that one line on the standard error explains; 130 or 143 after Ctrl-C or SIGTERM.
+
+    Raises:
+        ValueError: input that cannot be used; the run directory is as it was.
+    """
+    with _quiet_lightning():
+        check_inputs(config)
+        directory = RunDirectory(Path(config["run_dir"]), config)
+        summary = directory.read_summary()
+        if "trained" in summary:
+            print(f"{directory.path} is finished; delete it to run again")
+            _compare_missing_methods(config, build)
+            return _print_summary(summary, config)
+        torch.set_num_threads(config["threads"] or DEFAULT_THREADS)  # an earlier run of this process may have set it
+        lightning.seed_everything(config["seed"], workers=True, verbose=False)
+        distillation = build_distillation(config, build)
+        data = build_data(config, build, distillation)
+        module = build_module(config, build, data, distillation)
+        trainer = build_trainer(config, build)
+        if in_sweep:
+            _refuse_own_ranks(trainer)
+        with directory.lock() if trainer.is_global_zero else nullcontext():
+            return _run_and_explain(config, directory, trainer, module, data)
+
+
+def _run_and_explain(
+    config: Config, directory: RunDirectory, trainer: lightning.Trainer, module: SamModule, data: ShardDataModule
+) -> int:
+    """Run, explain in one line what the machine or the user stopped, and finish the loggers."""
+    code = FAILED
+    try:
+        code = _score_and_train(config, directory, trainer, module, data)
+    except Interrupted as stop:
+        # Lightning kills rank 0 while it cleans up when another rank ends with a code other than 0.
+        code = stop.exit_code if trainer.is_global_zero else 0
+        if trainer.is_global_zero:
+            print(stop, file=sys.stderr)
+    except (OSError, RuntimeError) as error:
+        print(f"error: {_explain(error)}", file=sys.stderr)
+    finally:
+        finish_loggers(trainer.loggers, failed=code != 0)
+    return code
+
+
+def _score_and_train(
+    config: Config, directory: RunDirectory, trainer: lightning.Trainer, module: SamModule, data: ShardDataModule
+) -> int:
+    """Score the model before training where `compare` asks for it, train, score, and return the exit code."""
+    summary = directory.read_summary()
+    if trainer.is_global_zero:
+        shards = [data.shards_dir, *data.further_shards]
+        origin = provenance(ranks=trainer.world_size, weights=module.description["weights"], shards_dirs=shards)
+        directory.claim({"name": config["name"], "seed": config["seed"], **origin})
+    if config["compare"] and "start" not in summary:
+        log.info("scoring the model before training, and filled boxes")
+        items = data.validation_set()
+        filled = score_filled_boxes((items[i] for i in range(len(items))), data.size)
+        summary = {"start": _validate(trainer, module, data), "fill the box": filled.summary()}
+        if trainer.is_global_zero:
+            directory.write_summary(summary)
+    best = _fit(trainer, module, data, directory)
+    trained = _validate(trainer, module, data)
+    summary |= {"trained": trained, "objects": sorted(module.scores.rows()), "best_checkpoint": str(best)}
+    if not trainer.is_global_zero:
+        return 0
+    directory.write_summary(summary)
+    return _print_summary(summary, config)
+
+
+def _fit(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule, directory: RunDirectory) -> Path:
+    """Train from the last checkpoint, if there is one, load the best one into the module and return its path."""
+    last, best = directory.find_last_checkpoint(), directory.path / "checkpoints" / BEST
+    if last is not None:
+        log.info("resuming from %s", last)
+    elif trainer.max_epochs == 0 and trainer.is_global_zero:  # without training the start is the best
+        content = {"state_dict": module.state_dict(), METADATA_KEY: module.description}
+        WholeFileIO().save_checkpoint(content, best)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {one_line(error)}") from error
+    if not best.is_file():
+        raise ValueError("no checkpoint was kept: the monitored metric was never logged; train for one validation")
+    module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    module.train().eval()  # drops TinyViT's cached attention biases
+    return best
+
+
+def _validate(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule) -> dict[str, dict[str, float]]:
+    trainer.validate(module, datamodule=data, verbose=False)
+    return module.scores.summary()
+
+
+def _print_summary(summary: dict[str, Any], config: Config) -> int:
+    """Print the final table; return 1 where `require_improvement` is set and training did not improve DSC."""
+    titles = [title for title in ("start", "fill the box", "trained") if title in summary]
+    print(f"\nbest checkpoint by {config['monitor']}: {summary['best_checkpoint']}")
+    print("validation, slice-wise at 256 px (%)")
+    print(comparison_table({title: summary[title] for title in titles}))
+    if config["compare"] and config["require_improvement"]:
+        before, after = (summary[title][MACRO]["dsc"] for title in ("start", "trained"))
+        if not after > before:
+            print(f"error: training did not improve DSC ({100 * before:.2f} -> {100 * after:.2f})", file=sys.stderr)
+            return FAILED
+    return 0
+
+
+def _compare_missing_methods(config: Config, build: Build) -> None:
+    """Compare a finished run's quantization methods where the config now asks for another comparison."""
+    for callback in build_all(config["callbacks"], build):
+        if isinstance(callback, QuantizeBenchmark) and not callback.is_current():
+            print(text(callback.report(build_data(config, build).validation_set())))
+
+
+def _refuse_own_ranks(trainer: lightning.Trainer) -> None:
+    """Raise ValueError where Lightning would start further ranks, each of which would run the whole sweep."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    launched = environment is not None and environment.creates_processes_externally
+    if trainer.world_size > 1 and not launched:
+        raise ValueError(
+            f"a sweep's job cannot use {trainer.world_size} devices: Lightning would start the other ranks by giving "
+            "the whole sweep's command line once more; use trainer.devices=1, one run at a time, SLURM or torchrun"
+        )
+
+
+def _explain(error: OSError | RuntimeError) -> str:
+    """Return one line for a failure of the machine; any other error is raised again."""
+    after = "the stored checkpoints are kept, and the same command resumes from them"
+    line = one_line(error)
+    if isinstance(error, CheckpointNotWritten):
+        return line
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the device is out of memory ({line[:200]}); lower data.batch_size under another name; {after}"
+    if "DataLoader worker" in line:
+        return f"a DataLoader worker died ({line[:200]}), probably out of memory; lower data.num_workers; {after}"
+    if isinstance(error, OSError):
+        return f"{line}; {after}"
+    raise error
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not any(product in record.getMessage() for product in ("litlogger", "litmodels"))
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's warnings about what runs do on purpose, and its advertisements."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(_is_no_advertisement)
+    try:
+        with warnings.catch_warnings():
+            for message in EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.removeFilter(_is_no_advertisement)

@@ -1,0 +1,216 @@
+"""Build what a run needs from its config: data, network, LightningModule and Trainer.
+
+Every builder takes the run's config as plain containers, and `build(part, **arguments)`, which makes the object that a
+part of the config describes.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor
+
+from graysam.data.datamodule import ShardDataModule
+from graysam.data.shards import load_manifest
+from graysam.imaging.presets import scheme_to_dict
+from graysam.models.build import check_grid
+from graysam.models.registry import model_config
+from graysam.models.sam import Sam
+from graysam.models.weights import (
+    FORMAT,
+    WeightSource,
+    load_embedding_norm,
+    load_heads,
+    load_whole,
+    read_weights,
+    resolve,
+)
+from graysam.system.terminal import one_line
+from graysam.training.checkpoints import WholeFileIO
+from graysam.training.distillation import Distillation
+from graysam.training.module import SamModule
+
+log = logging.getLogger("graysam.train")
+
+Config = Mapping[str, Any]
+Build = Callable[..., Any]
+
+REMEDIES = {
+    "weights": "give weights=PATH of EfficientViT-SAM's .pt file, or weights=efficientvit_sam_l0 to download it, "
+    "or weights=null to start the encoder at random",
+    "heads": "give heads=PATH of MedSAM's or SAM's .pth file, or heads=lite_medsam",
+    "shards": "pack some: python -m graysam.pack input_dir=FOLDER_OF_NPZ output_dir=DIR, then data.shards_dir=DIR; "
+    "or use data=demo",
+    "further_shards": "pack them (images without masks: python -m graysam.pack source=images "
+    "input_dir=FOLDER_OF_IMAGES output_dir=DIR), or omit them with data.further_shards=[]",
+}
+LOSS = r"loss(_bce|_dice|_iou)?|embedding_error"
+MONITORED = re.compile(rf"val/({LOSS})|train/({LOSS})_epoch|val/(loss|dsc|nsd)_slice256/(macro|(modality|group)/.+)")
+
+
+def check_inputs(config: Config) -> None:
+    """Check that every file the run needs exists and that the monitored metrics are logged.
+
+    Raises:
+        ValueError: in one line, all that is missing or wrong, with remedies.
+    """
+    numbers = model_numbers(config)
+    check_grid(encoder=numbers["encoder"], heads=numbers["heads"], size=config["data"]["size"])
+    problems = []
+    for key in ("weights", "heads"):
+        try:
+            if config[key] is not None:
+                resolve(config[key])
+        except ValueError as error:
+            problems.append(f"{key}: {error}; {REMEDIES[key]}")
+    data = config["data"]
+    folders = [] if data["prepare"] else [(data["shards_dir"], "shards")]
+    for folder, remedy in [*folders, *((folder, "further_shards") for folder in data["further_shards"])]:
+        if not (Path(folder) / "manifest.json").is_file():
+            problems.append(f"no shards in {folder}: {REMEDIES[remedy]}")
+    if config["match_embedding_scale"] and config["heads"] is None:
+        problems.append("match_embedding_scale=true takes the scale from the heads' file, but heads is null")
+    problems += check_monitor("monitor", config["monitor"], config["monitor_mode"])
+    if config["scheduler"]:
+        problems += check_monitor("scheduler_monitor", config["scheduler_monitor"], config["scheduler_mode"])
+    if ".." in Path(config["name"]).parts or Path(config["name"]).is_absolute():
+        problems.append(f"name {config['name']} leads out of the runs' folder")
+    if problems:
+        raise ValueError(" | ".join(problems))
+
+
+def check_monitor(key: str, metric: str, mode: str) -> list[str]:
+    """Return the errors of a setting that monitors a metric: one that is not logged, or the wrong mode.
+
+    Args:
+        key: name of the setting, `monitor` or `scheduler_monitor`.
+        metric: its value.
+        mode: the value of the setting beside it, `min` or `max`.
+    """
+    if not MONITORED.fullmatch(metric):
+        return [
+            f"{key} {metric} is not logged; logged are val/loss, train/loss_epoch, val/dsc_slice256/macro, "
+            "val/nsd_slice256/modality/<modality> and the like"
+        ]
+    better = "min" if "/loss" in metric or "error" in metric else "max"
+    return [] if mode == better else [f"{key} {metric} needs {key.removesuffix('monitor')}mode={better}; it is {mode}"]
+
+
+def model_numbers(config: Config) -> dict[str, Any]:
+    """Return all numbers of the config's model, as `build_sam` takes them."""
+    return model_config(**{key: value for key, value in config["model"].items() if key != "_target_"})
+
+
+def build_distillation(config: Config, build: Build) -> Distillation | None:
+    """Build the teacher and its loss, where the config has one."""
+    return build(config["distillation"]) if config["distillation"] else None
+
+
+def build_data(config: Config, build: Build, distillation: Distillation | None = None) -> ShardDataModule:
+    """Build the data module and read its shards (the demo's are made first); open the teacher's cache.
+
+    Raises:
+        ValueError: no shards, or images without masks and no teacher.
+    """
+    scheme = build(config["channels"])
+    other_channels = distillation is not None and distillation.scheme != scheme
+    data: ShardDataModule = build(
+        config["data"],
+        scheme=scheme,
+        teacher_scheme=distillation.scheme if distillation is not None and other_channels else None,
+        jitter=build(config["jitter"]),
+        augmentations=build_all(config["augment"], build),
+    )
+    data.prepare_data()
+    data.setup()
+    if distillation is not None:
+        preparation = {
+            "shards": [load_manifest(folder)["index"]["sha256"] for folder in (data.shards_dir, *data.further_shards)],
+            "augment": config["augment"],
+            "channels": scheme_to_dict(distillation.scheme),
+            "data": {key: config["data"][key] for key in ("seed", "size", "boxes_per_image")},
+        }
+        distillation.open_cache(json.dumps(preparation, sort_keys=True))
+    elif data.unlabelled:
+        raise ValueError(
+            "data.further_shards holds images without masks, from which only a student of a teacher learns; "
+            "add distillation=lite_medsam, or omit them"
+        )
+    return data
+
+
+def build_model(config: Config, build: Build) -> tuple[Sam, list[WeightSource]]:
+    """Build the network, load the weights it starts from, and return it with their sources."""
+    model: Sam = build(config["model"])
+    sources = []
+    if config["weights"] is not None:
+        sources.append(load_whole(model, read_weights(config["weights"])))
+    if config["heads"] is not None:
+        heads = read_weights(config["heads"])
+        sources.append(load_heads(model, heads))
+        if config["match_embedding_scale"]:
+            sources.append(load_embedding_norm(model, heads))
+    for source in sources:
+        log.info("weights: %s", source.describe())
+    if not any("image_encoder" in source.parts for source in sources):
+        log.info("weights: the rest of the image encoder starts at random")
+    return model, sources
+
+
+def build_module(
+    config: Config, build: Build, data: ShardDataModule, distillation: Distillation | None = None
+) -> SamModule:
+    """Build the LightningModule around model, loss, optimizer and scheduler."""
+    model, sources = build_model(config, build)
+    description = {
+        "format": FORMAT,
+        "model": model_numbers(config),
+        "channels": scheme_to_dict(data.scheme),
+        "size": config["data"]["size"],
+        "weights": [source.to_dict() for source in sources],
+        "versions": {"torch": torch.__version__.split("+")[0], "lightning": lightning.__version__},
+        "experiment": config["name"],
+        "seed": config["seed"],
+    }
+    return SamModule(
+        model=model,
+        loss=build(config["loss"]),
+        optimizer=build(config["optimizer"]),
+        scheduler=build(config["scheduler"]) if config["scheduler"] else None,
+        monitor=config["scheduler_monitor"],
+        frozen=[*config["unused"], *config["frozen"]],
+        channels_last=config["channels_last"],
+        sync_batchnorm=config["sync_batchnorm"],
+        description=description,
+        distillation=distillation,
+        lr_factors=config["lr_factors"],
+    )
+
+
+def build_trainer(config: Config, build: Build) -> lightning.Trainer:
+    """Build the Trainer with its callbacks and loggers."""
+    loggers = build_all(config["logger"], build)
+    callbacks = build_all(config["callbacks"], build)
+    if not loggers:  # Lightning refuses to monitor the learning rate without a logger
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    try:
+        return build(
+            config["trainer"],
+            default_root_dir=config["run_dir"],
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[WholeFileIO()],
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {one_line(error)}") from error
+
+
+def build_all(group: Config, build: Build) -> list[Any]:
+    """Build every entry of a group of objects; null entries are skipped."""
+    return [build(part) for part in group.values() if part is not None]
