@@ -34,7 +34,7 @@ class Found:
 
 def is_findings(document: object) -> bool:
     """Say whether a JSON file's content is what `graysam.reproduction.findings` writes."""
-    return isinstance(document, dict) and document.keys() == {"format", "findings"}
+    return isinstance(document, dict) and document.keys() in ({"format", "checks"}, {"format", "findings"})
 
 
 def read_findings(path: Path) -> list[Found]:
@@ -51,7 +51,7 @@ def from_document(document: Any) -> list[Found]:
         raise ValueError(f"it is not what graysam.reproduction.findings -o writes, format {FORMAT}; run it again")
     try:
         found = []
-        for one in document["findings"]:
+        for one in document.get("checks", document.get("findings")):
             texts = {key: one[key] for key in ("name", "title", "command", "summary", "skipped")}
             rows = [[_text(value) for value in row] for row in one["rows"]]
             strangers = [key for key, value in texts.items() if not isinstance(value, str)]

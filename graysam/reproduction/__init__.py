@@ -1,1 +1,1 @@
-"""What paper, code and metric claim, recomputed; answers to changed prompts."""
+"""Reproducibility checks of the paper, its released code and the metric; probes of a model with changed boxes."""

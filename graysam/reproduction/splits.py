@@ -1,4 +1,4 @@
-"""How many patients a split by slices puts on both sides, beside a split by patients."""
+"""Patients on both sides of a split by slices, beside a split by patients."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,26 +6,22 @@ from pathlib import Path
 from graysam.data.challenge_source import subject_of
 from graysam.data.split import Subject, hold_out
 from graysam.io.cases import read_gts, training_name
-from graysam.reproduction.finding import Cell, Finding
+from graysam.reproduction.checks import Cell, Check
 
-FRACTIONS = (0.01, 0.1)  # held out: the paper's, and the released code's other one
-_PATIENTS, _SLICES = 100, 40  # of the made-up set
+FRACTIONS = (0.01, 0.1)  # held out by the paper, and by a variant of the released code
 Groups = Mapping[str, Mapping[Subject, int]]  # group -> patient -> slices with an object
 
-
-def made_up_patients() -> Groups:
-    """Return one group of 100 patients with 40 slices each."""
-    return {"CT_made-up": {Subject("made-up", f"{patient:03d}"): _SLICES for patient in range(_PATIENTS)}}
+SYNTHETIC: Groups = {"CT_synthetic": {Subject("synthetic", f"{patient:03d}"): 40 for patient in range(100)}}
 
 
 def read_patients(folder: Path) -> Groups:
-    """Return the volumes below a folder of training NPZ by modality and data set; images are left out.
+    """Read the volumes of a folder of training NPZ, by modality and data set; 2D images are ignored.
 
     Raises:
-        ValueError: no such folder, no volume with an object in it, or a file that cannot be read.
+        ValueError: no such folder, no volume with an object, or a file that cannot be read.
     """
     if not folder.is_dir():
-        raise ValueError(f"--train-npz {folder} is no folder; required: a folder of <Modality>_<Dataset>_<case>.npz")
+        raise ValueError(f"--train-npz {folder} is not a directory; required: <Modality>_<Dataset>_<case>.npz files")
     groups: dict[str, dict[Subject, int]] = {}
     for path in sorted(folder.rglob("*.npz")):
         gts, _ = read_gts(path)
@@ -35,55 +31,47 @@ def read_patients(folder: Path) -> Groups:
             group = groups.setdefault(f"{name.modality}_{name.dataset}", {})
             group[subject] = group.get(subject, 0) + slices
     if not groups:
-        raise ValueError(f"--train-npz {folder} holds no volume with an object; required: .npz with gts (D,H,W)")
+        raise ValueError(f"--train-npz {folder} has no volume with an object; required: .npz with gts (D,H,W)")
     return groups
 
 
-def sides(groups: Groups, fraction: float, *, by_slice: bool, seed: int = 0) -> tuple[int, int]:
-    """Hold out a fraction of slices or of patients, as `graysam.pack` does.
+def count_split(groups: Groups, fraction: float, *, by_slice: bool, seed: int = 0) -> tuple[int, int]:
+    """Hold out a fraction of the slices or patients, as `graysam pack` does.
 
     Returns:
-        How many patients have slices held out, and how many of these have others to train on.
+        The number of patients with slices held out, and how many of these also have slices to train on.
     """
-    units: dict[str, dict[Subject, Subject]] = {}  # group -> what is held out together -> its patient
-    for group, patients in groups.items():
-        units[group] = {
+    patients: dict[str, dict[Subject, Subject]] = {}  # group -> what is held out together -> its patient
+    for group, slices in groups.items():
+        patients[group] = {
             Subject(patient.dataset, f"{group}/{patient.subject}/{z}") if by_slice else patient: patient
-            for patient, slices in patients.items()
-            for z in range(slices)
+            for patient, count in slices.items()
+            for z in range(count)
         }
-    chosen = hold_out(units, fraction, seed)
-    owners = [(patient, unit in chosen) for group in units.values() for unit, patient in group.items()]
-    held_out = {patient for patient, is_out in owners if is_out}
-    return len(held_out), len(held_out & {patient for patient, is_out in owners if not is_out})
+    held_out = hold_out(patients, fraction, seed)
+    sides = {(patient, unit in held_out) for units in patients.values() for unit, patient in units.items()}
+    validated = {patient for patient, is_held_out in sides if is_held_out}
+    return len(validated), len(validated & {patient for patient, is_held_out in sides if not is_held_out})
 
 
-def count_leaks(command: str, train_npz: Path | None) -> Finding:
-    """Return the patients on both sides of splits; of a made-up set where no folder of training NPZ is given.
-
-    Raises:
-        ValueError: as `read_patients`.
-    """
-    groups = made_up_patients() if train_npz is None else read_patients(train_npz)
+def count_leaks(train_npz: Path | None) -> Check:
+    """Count the patients on both sides of splits of a folder of training NPZ, or of a synthetic set."""
+    groups = SYNTHETIC if train_npz is None else read_patients(train_npz)
     patients = {patient for group in groups.values() for patient in group}
     slices = sum(count for group in groups.values() for count in group.values())
-    rows: list[list[Cell]] = []
-    for fraction in FRACTIONS:
-        for by_slice in (True, False):
-            rows.append(
-                ["slice" if by_slice else "patient", 100 * fraction, *sides(groups, fraction, by_slice=by_slice)]
-            )
-    _, percent, held_out, both = rows[0]
-    what = "a made-up set" if train_npz is None else "these files"
-    return Finding(
-        name="split",
-        title="A split by slices validates on patients that it trains on",
-        command=command,
-        summary=(
-            f"Of {what} with {len(patients)} patients and {slices} slices, holding out {percent:g} % of the slices, as "
-            f"the released code does, takes slices of {held_out} patients, and other slices of {both} of these are "
-            f"trained on; held out by patient, it is {rows[1][3]}."
-        ),
+    counts: dict[tuple[float, str], tuple[int, int]] = {
+        (fraction, unit): count_split(groups, fraction, by_slice=unit == "slice")
+        for fraction in FRACTIONS
+        for unit in ("slice", "patient")
+    }
+    held_out, both = counts[FRACTIONS[0], "slice"]
+    rows: list[list[Cell]] = [[unit, 100 * fraction, *count] for (fraction, unit), count in counts.items()]
+    return Check(
+        "A split by slices validates on patients that it trains on",
+        f"{'A synthetic set' if train_npz is None else 'The set'} has {len(patients)} patients and {slices} slices. "
+        f"Holding out {100 * FRACTIONS[0]:g} % of the slices, as the released code does, takes slices of {held_out} "
+        f"patients, and {both} of these also have slices to train on; with a split by patients the number is "
+        f"{counts[FRACTIONS[0], 'patient'][1]}.",
         columns=("split by", "held out (%)", "patients held out", "also in training"),
         rows=rows,
     )

@@ -161,7 +161,7 @@ def test_init_files_hold_a_docstring_only() -> None:
         "graysam.benchmark",
         "graysam.report",
         "graysam.probe",
-        "graysam.reproduction.findings",
+        "graysam.reproduction.checks",
         "graysam.inference.volume",
         "graysam.inference.predictor",
         "graysam.inference.openvino_backend",

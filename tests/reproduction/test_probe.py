@@ -1,23 +1,24 @@
 """The probe: boxes by hand, a stub network that fills its box, and the command."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from graysam.imaging.presets import load_scheme
-from graysam.io.cases import Case
+from graysam.inference.predictor import Predictor
 from graysam.io.image import Image
 from graysam.probe import main
-from graysam.reproduction.probing import CHANGES, boxes_of, probe_case, scaled, shifted
+from graysam.reproduction.probing import CHANGES, ObjectProbe, changed_boxes, probe_image
 from tests.support.commands import BOXES_2D, image_2d, write_case
-
-BOX = np.array([50, 60, 69, 99], np.float32)  # 20 wide, 40 high
 
 
 class FillsItsBox:
-    """A backend whose mask is its box, and which says that half of it is right."""
+    """A backend whose mask is its box, with a predicted IoU of 0.5."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         return images
@@ -28,36 +29,38 @@ class FillsItsBox:
         return np.array(logits, np.float32), np.full(len(boxes_256), 0.5, np.float32)
 
 
+def probes(image: Image, gts: np.ndarray) -> Iterator[ObjectProbe]:
+    predictor: Any = SimpleNamespace(
+        backend=FillsItsBox(), scheme=load_scheme("replicate"), exported=SimpleNamespace(size=256)
+    )
+    return probe_image(image, gts, cast(Predictor, predictor))
+
+
 def test_boxes_are_changed_by_shares_of_their_sides() -> None:
-    assert shifted(BOX, 0.1, (1, 0)).tolist() == [52, 60, 71, 99]
-    assert shifted(BOX, 0.1, (0, -1)).tolist() == [50, 56, 69, 95]
-    assert scaled(BOX, 0.2).tolist() == [48, 56, 71, 103]
-    assert scaled(BOX, -0.2).tolist() == [52, 64, 67, 95]
-
-
-def test_all_boxes_lie_in_the_image() -> None:
-    boxes = boxes_of(np.array([0, 0, 9, 9], np.float32), 12, 12)
+    boxes = changed_boxes(np.array([50, 60, 69, 99], float), 200, 200)  # 20 wide, 40 high
     assert boxes.shape == (1 + 4 * 4 + 4 + 4, 4)
-    assert boxes[0].tolist() == [0, 0, 9, 9]
-    assert boxes.min() == 0 and boxes.max() == 11
+    assert boxes[0].tolist() == [50, 60, 69, 99]
+    assert boxes[5:9].tolist() == [[48, 60, 67, 99], [52, 60, 71, 99], [50, 56, 69, 95], [50, 64, 69, 103]], "by 0.1"
+    assert boxes[19].tolist() == [48, 56, 71, 103], "enlarged by 0.2"
+    assert boxes[23].tolist() == [52, 64, 67, 95], "shrunk by 0.2"
+    clipped = changed_boxes(np.array([0, 0, 9, 9], float), 12, 12)
+    assert clipped.min() == 0 and clipped.max() == 11
 
 
 def test_an_objects_scores_by_hand() -> None:
     """On a 256 image the grid is the image; the truth is the box, so each DSC is that of two rectangles."""
     gts = np.zeros((256, 256), np.uint8)
     gts[60:100, 50:70] = 7
-    case = Case(Image(np.full((256, 256), 90, np.uint8), modality="US", name="2DBox_US_a"))
-    (found,) = probe_case(case, gts, FillsItsBox(), load_scheme("replicate"), 256)
+    (found,) = probes(Image(np.full((256, 256), 90, np.uint8), modality="US", name="2DBox_US_a"), gts)
     assert (found.case, found.modality, found.label) == ("2DBox_US_a", "US", 7)
     assert found.area_share == 800 / 256**2
     assert (found.predicted_iou, found.iou, found.dsc) == (0.5, 1.0, 1.0)
+    assert {name: len(values) for name, values in found.changed.items()} == {n: len(a) for n, a in CHANGES.items()}
     place = CHANGES["shifted"].index(0.1)
     assert found.changed["shifted"][place] == pytest.approx(0.9), "both sides lose a tenth of their overlap"
     place = CHANGES["enlarged"].index(0.2)
     assert found.changed["enlarged"][place] == pytest.approx(2 * 800 / (800 + 24 * 48))
-    place = CHANGES["shrunk"].index(0.2)
     assert found.changed["shrunk"][place] == pytest.approx(2 * 16 * 32 / (800 + 16 * 32))
-    assert {name: len(values) for name, values in found.changed.items()} == {n: len(a) for n, a in CHANGES.items()}
 
 
 def test_a_volumes_object_is_probed_where_it_is_largest() -> None:
@@ -65,18 +68,16 @@ def test_a_volumes_object_is_probed_where_it_is_largest() -> None:
     gts[1, 10:20, 10:20] = 1
     gts[2, 10:30, 10:30] = 1
     gts[1, 40:50, 40:50] = 2
-    case = Case(Image(np.full((4, 64, 64), 90, np.uint8), modality="CT", name="3DBox_CT_a", is_volume=True))
-    found = {probe.label: probe for probe in probe_case(case, gts, FillsItsBox(), load_scheme("replicate"), 256)}
+    image = Image(np.full((4, 64, 64), 90, np.uint8), name="3DBox_CT_a", modality="CT", is_volume=True)
+    found = {probe.label: probe for probe in probes(image, gts)}
     assert found[1].area_share == 400 / 64**2 and found[2].area_share == 100 / 64**2
     assert found[1].dsc > 0.9
-    with pytest.raises(ValueError, match=r"masks have shape \(3, 64, 64\)"):
-        list(probe_case(case, gts[1:], FillsItsBox(), load_scheme("replicate"), 256))
-    assert list(probe_case(case, np.zeros_like(gts), FillsItsBox(), load_scheme("replicate"), 256)) == []
+    with pytest.raises(ValueError, match=r"gts have shape \(3, 64, 64\)"):
+        list(probes(image, gts[1:]))
+    assert list(probes(image, np.zeros_like(gts))) == []
 
 
-def test_the_command_goes_on_past_a_bad_case(
-    tmp_path: Path, tiny_exported: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_the_command_skips_a_bad_case(tmp_path: Path, tiny_exported: Path, capsys: pytest.CaptureFixture) -> None:
     boxes = np.array(BOXES_2D)
     gts = np.zeros(image_2d().shape[:2], np.uint8)
     for label, (x0, y0, x1, y1) in enumerate(boxes, start=1):
@@ -85,17 +86,8 @@ def test_the_command_goes_on_past_a_bad_case(
         write_case(tmp_path / "imgs", name, imgs=image_2d(), boxes=boxes)
     write_case(tmp_path / "gts", "2DBox_US_a", gts=gts)
     target = tmp_path / "new" / "probe.json"
-    given = [
-        "-i",
-        str(tmp_path / "imgs"),
-        "-g",
-        str(tmp_path / "gts"),
-        "--model",
-        str(tiny_exported),
-        "-o",
-        str(target),
-    ]
-    assert main(given) == 1
+    folders = ["-i", str(tmp_path / "imgs"), "-g", str(tmp_path / "gts")]
+    assert main([*folders, "--model", str(tiny_exported), "-o", str(target)]) == 1
     assert "2DBox_US_b" in capsys.readouterr().err.splitlines()[-1]
     document = json.loads(target.read_text())
     assert (document["name"], document["kind"]) == ("tiny", "fp32")
@@ -106,13 +98,13 @@ def test_the_command_goes_on_past_a_bad_case(
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"-i": "absent"}, "absent is no folder"),
-        ({"-i": "."}, ". holds no .npz file"),
-        ({"-o": "imgs"}, "-o imgs is a folder"),
+        ({"-i": "absent"}, "absent is not a directory"),
+        ({"-i": "."}, ". has no .npz file"),
+        ({"-o": "imgs"}, "-o imgs is a directory"),
         ({"--model": "absent.pth"}, "absent.pth does not exist"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(
+def test_unusable_arguments_are_one_line(
     changed: dict[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
