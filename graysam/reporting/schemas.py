@@ -3,11 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from graysam.metrics.aggregation import MACRO
+from graysam.system.renamed import RENAMED_BENCHMARK_KEYS
+
+T = TypeVar("T")
 
 QUANTIZATION = "quantization.json"
 EARLIER_QUANTIZATION = "benchmark.json"  # the file's name in format 1, whose key for `methods` was `kinds`
@@ -187,3 +190,149 @@ class QuantizationReport:
 def _with_methods(content: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the key `kinds` of format 1."""
     return {"methods" if key == "kinds" else key: value for key, value in content.items()}
+
+
+# ------------------------------------------------------------------------------------------------ benchmark.json
+@dataclass(kw_only=True)
+class BenchmarkCompetitor:
+    """A row of the benchmark's tables.
+
+    Attributes:
+        title: its name in tables; engine: how it runs; trained: whether its masks are meaningful.
+        exported: facts about the exported model that it runs, if any.
+        accuracy: macro `dsc` and `nsd` in [0, 1] of other cases, given to the run.
+        load_s: seconds to open it; failed: why it did not take part, or "".
+    """
+
+    title: str
+    engine: str = ""
+    trained: bool = True
+    exported: Mapping[str, Any] | None = None
+    accuracy: Mapping[str, float] | None = None
+    load_s: float | None = None
+    failed: str = ""
+
+
+@dataclass(kw_only=True)
+class BenchmarkedCase:
+    """A timed case; `stride` n: every n-th slice of the volume of `whole_shape` was kept.
+
+    object_slices: masks to make, slices summed over objects; visited_slices: slices that some object needs; paper_s:
+    seconds of the paper's baseline and of its proposed model.
+    """
+
+    shape: Sequence[int]
+    whole_shape: Sequence[int]
+    objects: int
+    modality: str
+    stride: int = 1
+    object_slices: int = 0
+    visited_slices: int = 0
+    paper_s: Sequence[float] | None = None
+    has_masks: bool = False
+
+
+@dataclass(kw_only=True)
+class CaseTimes:
+    """Results of one competitor on one case.
+
+    Attributes:
+        seconds: of the timed runs; read_s, write_s: of reading the case and writing the masks.
+        peak_bytes: peak of resident memory while the case was in memory.
+        found: number of boxes whose label is in the masks; dsc, nsd: in [0, 1], against the case's own masks.
+        differing, foreground: voxels that differ from the reference's masks, and voxels in those; LiteMedSAM only.
+        error: why there are no times, or "".
+    """
+
+    competitor: str
+    case: str
+    seconds: list[float] = field(default_factory=list)
+    read_s: float | None = None
+    write_s: float | None = None
+    peak_bytes: int | None = None
+    found: int | None = None
+    differing: int | None = None
+    foreground: int | None = None
+    dsc: float | None = None
+    nsd: float | None = None
+    error: str = ""
+
+
+@dataclass(kw_only=True)
+class ColdStart:
+    """Seconds of whole processes of one command on one case; parts: seconds by phase of the last run."""
+
+    case: str
+    name: str
+    title: str
+    seconds: list[float] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(kw_only=True)
+class BenchmarkReport:
+    """The benchmark's benchmark.json; `errors`: what failed beside competitors and cases, by name.
+
+    peaks, profiles: matrix products per second and the encoders' layers, in documents of earlier versions.
+    """
+
+    machine: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    time: str = ""
+    command: str = ""
+    format: int = 2
+    competitors: dict[str, BenchmarkCompetitor] = field(default_factory=dict)
+    cases: dict[str, BenchmarkedCase] = field(default_factory=dict)
+    results: list[CaseTimes] = field(default_factory=list)
+    cold: list[ColdStart] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+    peaks: Mapping[str, Any] = field(default_factory=dict)
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Any, file: str = "benchmark.json") -> "BenchmarkReport":
+        """Parse a file's content, of this format or of format 1; raise ValueError where it is damaged."""
+        try:
+            given = _known(cls, _rename(content))
+            given["competitors"] = {name: _build(BenchmarkCompetitor, one) for name, one in given["competitors"].items()}
+            given["cases"] = {name: _build(BenchmarkedCase, one) for name, one in given["cases"].items()}
+            given["results"] = [_build(CaseTimes, one) for one in given.get("results", [])]
+            given["cold"] = [_build(ColdStart, one) for one in given.get("cold", [])]
+            return cls(**given)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged ({error!r}); run graysam benchmark again") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain containers that `from_json` reads; numbers that are not finite become None."""
+        document: dict[str, Any] = _finite(asdict(self))
+        return document
+
+
+def is_benchmark(content: Any) -> bool:
+    """Check whether a JSON value is a benchmark's, of this format or of format 1."""
+    return isinstance(content, dict) and _rename(content).keys() >= {"competitors", "cases"}
+
+
+def _rename(content: Any) -> Any:
+    if isinstance(content, list):
+        return [_rename(one) for one in content]
+    if isinstance(content, dict):
+        return {RENAMED_BENCHMARK_KEYS.get(key, key): _rename(one) for key, one in content.items()}
+    return content
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(one) for key, one in content.items()}
+    if isinstance(content, list):
+        return [_finite(one) for one in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _known(kind: Any, content: Any) -> dict[str, Any]:
+    return {key: content[key] for key in kind.__dataclass_fields__ if key in content}
+
+
+def _build(kind: type[T], content: Any) -> T:
+    return kind(**_known(kind, content))

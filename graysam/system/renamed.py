@@ -18,6 +18,12 @@ RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "benchmark": {"--contend" + "ers": "--competitors", "--bundle": "--exported NAME=DIR"},
 }
 RENAMED_KEYS: Mapping[str, str] = {"quantize.kinds": "quantize.methods", "data.leave" + "_out": "data.exclude_groups"}
+RENAMED_BENCHMARK_KEYS: Mapping[str, str] = {  # of benchmark.json
+    "contend" + "ers": "competitors",
+    "contend" + "er": "competitor",
+    "bundle": "exported",
+    "troubles": "errors",
+}
 RENAMED_COMMANDS: Mapping[str, str] = {
     "findings": "report --reproducibility-checks -o FILE.json",
     "workspace": "report --wandb-workspace ENTITY/PROJECT",
