@@ -9,10 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from graysam.benchmarking.charts import write_accuracy_chart, write_seconds_chart
-from graysam.benchmarking.results import Document, accuracy_of
-from graysam.benchmarking.tables import markdown as speed_tables
 from graysam.reporting.case_files import Folders
 from graysam.reporting.case_sections import cases_section, channels_section, scores_of
 from graysam.reporting.document import (
@@ -26,6 +24,7 @@ from graysam.reporting.document import (
 )
 from graysam.reporting.inputs import REQUIRED, Inputs, collect
 from graysam.reporting.runs import read_run
+from graysam.reporting.speed_charts import speed_section
 from graysam.reporting.tables import report
 from graysam.system.extras import require
 from graysam.system.files import replacing
@@ -114,24 +113,9 @@ def _compose(
     return document([*sections, missing_section(inputs, folders)], folder), left_out, unreadable
 
 
-def _speed_section(found: Document, number: int) -> Section:
-    """Return a benchmark's tables; its own heading becomes one below the section's."""
-    try:
-        tables = speed_tables(found).replace("# Benchmark", "### Benchmark", 1).rstrip()
-        known = any(accuracy_of(found, name) for name in found["contenders"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"a benchmark cannot be read ({error!r}); run python -m graysam.benchmark again") from None
-    section = Section("Speed (the paper's Table 5)", [tables])
-    section.pictures.append(
-        (f"seconds_{number}.png", "Seconds a case and contender", lambda path: write_seconds_chart(found, path))
-    )
-    if known:
-
-        def draw(path: Path) -> None:
-            write_accuracy_chart(found, path)
-
-        section.pictures.append((f"accuracy_{number}.png", "Accuracy over latency: DSC over seconds a case", draw))
-    return section
+def _speed_section(content: Any, number: int) -> Section:
+    text, charts = speed_section(content, number)
+    return Section("Speed (the paper's Table 5)", [text], charts)  # type: ignore[arg-type]
 
 
 def _write(path: Path, text: str) -> None:

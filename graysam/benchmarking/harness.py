@@ -46,20 +46,21 @@ class Worker:
         target: `module:callable` that opens the thing to time. It is called with `threads` and the options, and
             the public methods of what it returns are the requests: JSON values in, a dict of JSON values out.
         threads: CPU threads of the process, fixed before it starts.
+        show_stderr: whether its standard error is the caller's; otherwise it is kept for error messages.
         options: further JSON values for the callable.
 
     Raises:
         WorkerError: the target could not be opened.
     """
 
-    def __init__(self, target: str, *, threads: int, **options: Any) -> None:
+    def __init__(self, target: str, *, threads: int, show_stderr: bool = False, **options: Any) -> None:
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # close() does
         spec = json.dumps({"target": target, "threads": threads, **options})
         self.process = subprocess.Popen(
             [sys.executable, "-m", "graysam.benchmarking.worker", spec],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._stderr,
+            stderr=None if show_stderr else self._stderr,
             text=True,
             env=environment(threads),
         )

@@ -64,8 +64,8 @@ def time_methods(
             f"{what}_{i}": array for i, pair in enumerate(prompts) for what, array in zip("ib", pair, strict=True)
         }
         np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stubs take the keywords for its flag
-        options = {"checkpoint": str(checkpoint), "methods": list(methods), "stored": str(stored), "prompts": str(path)}
-        with Worker(f"{__name__}:QuantizedModels", threads=threads, **options) as worker:
+        options: dict[str, Any] = {"checkpoint": str(checkpoint), "methods": list(methods), "stored": str(stored)}
+        with Worker(f"{__name__}:QuantizedModels", threads=threads, prompts=str(path), **options) as worker:
             actual = worker.ask("threads")["threads"]
             for index in progress(range(len(prompts)), "timing"):
                 contestants = {name: partial(worker.ask, "measure", method=name, index=index) for name in methods}

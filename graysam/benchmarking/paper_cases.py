@@ -1,12 +1,12 @@
 """The 14 cases of the paper's Table 5, at their sizes and numbers of objects, made from real MR.
 
-The challenge's own files cannot be had; times depend on sizes, boxes and slices, not on what is seen. Every picture
+The challenge's files are not available; times depend on sizes, boxes and slices, not on the content. Every picture
 comes from the MNI152 T1 brain inside the pip package nilearn: volumes are the brain resampled, images are mosaics of
-its slices. Boxes surround the brain, its halves and, in volumes, the white matter of its quarters.
+its axial slices. Boxes surround the brain, its halves and its quarters.
 
-The table does not say over how many slices the objects of a volume reach. That follows from its times: LiteMedSAM
-encodes once per object and slice, and takes 0.40 s for one small image (2DBox_US_0525), so that a volume's seconds over
-0.40 s are its objects' slices in all, e.g. 210.98 s -> 527 slices of 6 objects.
+The table does not give the slices of a volume's objects. They follow from its times: LiteMedSAM encodes once per object
+and slice and takes 0.40 s for one small image (2DBox_US_0525), so a volume's seconds over 0.40 s are the slices of all
+objects, e.g. 210.98 s -> 527 slices of 6 objects.
 """
 
 import math
@@ -17,18 +17,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.benchmarking.cases import BenchmarkCase, CaseSource
+from graysam.benchmarking.cases import BenchmarkCase, Sources
 from graysam.data.demo import load_template, template_paths
 
 UInt8 = NDArray[np.uint8]
-Bool = NDArray[np.bool_]
+Boxes = NDArray[np.int64]
 
 ONE_IMAGE_S = 0.40  # the paper's baseline on one small image with one box
 
-# Of six objects: length along z and distance of the middle from the common middle, both in mean lengths.
+# Of six objects: part of the brain (top, bottom, left, right), and length along z and distance of the middle from the
+# common middle, both in mean lengths.
+_PARTS = ((0, 1, 0, 1), (0, 1, 0, 0.5), (0, 1, 0.5, 1), (0, 0.5, 0, 0.5), (0.5, 1, 0.5, 1), (0.5, 1, 0, 0.5))
 _LENGTHS = (1.5, 1.25, 1.05, 0.9, 0.75, 0.55)
 _MIDDLES = (0.0, 0.15, -0.15, 0.4, -0.4, 0.6)
-_COLOUR_GAP = 1  # slices between the colours of an image
 
 
 @dataclass(frozen=True)
@@ -63,79 +64,48 @@ TABLE_5 = (
     PaperCase("2DBox_Microscope_0008", (1536, 2040, 3), 19, 1.05, 0.66),
     PaperCase("2DBox_Microscope_0016", (1920, 2560, 3), 241, 6.27, 6.19),
 )
-_GREY = ("US", "X-Ray")  # images whose three channels are equal
 
 
-def paper_cases() -> list[CaseSource]:
+def paper_cases() -> Sources:
     """Return the 14 cases; building one raises ValueError where nilearn's template is missing."""
-    return [CaseSource(case.name, partial(build, case)) for case in TABLE_5]
+    return {case.name: partial(build, case) for case in TABLE_5}
 
 
 def build(case: PaperCase) -> BenchmarkCase:
-    """Make a case: the same arrays every time.
+    """Make a case, deterministically.
 
     Raises:
         ValueError: nilearn or its template is missing.
     """
-    is_volume = case.name.startswith("3D")
-    image, boxes = _volume(case) if is_volume else _image(case)
-    paper_s = (case.baseline_s, case.proposed_s)
-    return BenchmarkCase(case.name, image, boxes, whole_shape=image.shape, paper_s=paper_s)
-
-
-@dataclass(frozen=True, eq=False)
-class _Brain:
-    """uint8 T1, and where brain and white matter are; all (z,y,x), cut to the brain and a margin."""
-
-    t1: UInt8
-    brain: Bool
-    white: Bool
-
-    def structure(self, index: int) -> Bool:
-        """Return one of six: the brain, its left and right half, and the white matter of three of its quarters."""
-        mask = (self.brain if index < 3 else self.white).copy()
-        _, front, middle = (side // 2 for side in mask.shape)
-        if index in (1, 3, 5):
-            mask[:, :, middle:] = False
-        elif index in (2, 4):
-            mask[:, :, :middle] = False
-        if index == 3:
-            mask[:, front:] = False
-        elif index in (4, 5):
-            mask[:, :front] = False
-        return mask
+    image, boxes = _volume(case) if case.name.startswith("3D") else _mosaic(case)
+    return BenchmarkCase(case.name, image, boxes, image.shape, paper_s=(case.baseline_s, case.proposed_s))
 
 
 @cache
-def _brain() -> _Brain:
+def _brain() -> tuple[UInt8, UInt8]:
+    """Return T1 and the brain's mask, uint8 (z,y,x), cut to the brain and a margin."""
     t1, maps = load_template(template_paths())
-    brain, white = maps[2] > 0, maps[1] > 0
-    margin = 6
-    inside = tuple(
-        slice(max(int(where.min()) - margin, 0), int(where.max()) + margin + 1) for where in np.nonzero(brain)
-    )
-    return _Brain(t1[inside], brain[inside], white[inside])
+    inside = tuple(slice(max(int(found.min()) - 6, 0), int(found.max()) + 7) for found in np.nonzero(maps[2]))
+    return t1[inside], (maps[2][inside] > 0).astype(np.uint8)
 
 
-# --------------------------------------------------------------------------------------------------- volumes
-
-
-def _volume(case: PaperCase) -> tuple[UInt8, NDArray[np.int64]]:
-    source = _brain()
+def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
+    """Resample the brain to the case's shape, and box parts of it over ranges of slices."""
+    t1, brain = _brain()
     depth, height, width = case.shape
-    positions = np.linspace(0, len(source.t1) - 1, depth)  # of the slices, on the source's
-    volume = np.zeros(case.shape, np.uint8)
+    positions = np.linspace(0, len(t1) - 1, depth)
+    volume = np.empty(case.shape, np.uint8)
     for z, position in enumerate(positions):
         below = int(position)
-        above = min(below + 1, len(source.t1) - 1)
-        mixed = cv2.addWeighted(source.t1[below], 1 - (position - below), source.t1[above], position - below, 0)
-        _place(mixed, volume[z])
-    filled = np.flatnonzero(source.brain.any(axis=(1, 2)))
-    ends = np.searchsorted(positions, [filled[0], filled[-1]])
+        above, share = min(below + 1, len(t1) - 1), position - below
+        mixed = cv2.addWeighted(t1[below], 1 - share, t1[above], share, 0)
+        volume[z] = cv2.resize(mixed, (width, height), interpolation=cv2.INTER_LINEAR)
+    filled = np.flatnonzero(brain.any(axis=(1, 2)))
+    first, last = np.searchsorted(positions, [filled[0], filled[-1]]).tolist()
     boxes = []
-    for index, (z_min, z_max) in enumerate(_ranges(case, int(ends[0]), int(ends[1]))):
-        mask = source.structure(index)[int(positions[z_min]) : math.ceil(positions[z_max]) + 1]
-        x_min, y_min, x_max, y_max = _box(_placed(np.asarray(mask.any(axis=0)), height, width))
+    for part, (z_min, z_max) in zip(_PARTS, _ranges(case, first, last), strict=False):
+        mask = brain[int(positions[z_min]) : math.ceil(positions[z_max]) + 1].max(axis=0)
+        x_min, y_min, x_max, y_max = _box(mask, height, width, part)
         boxes.append([x_min, y_min, z_min, x_max, y_max, z_max])
     return volume, np.array(boxes, np.int64)
 
@@ -158,55 +128,37 @@ def _ranges(case: PaperCase, first: int, last: int) -> list[tuple[int, int]]:
     return ranges
 
 
-# ---------------------------------------------------------------------------------------------------- images
+def _mosaic(case: PaperCase) -> tuple[UInt8, Boxes]:
+    """Tile axial slices, and box each half of the brain, or the whole brain for one object.
 
-
-def _image(case: PaperCase) -> tuple[UInt8, NDArray[np.int64]]:
-    """Return a mosaic of axial slices with a box around each half of the brain; one object is the whole brain."""
-    source = _brain()
+    The three channels are neighbouring slices; in US and X-Ray, which are grey, they are equal.
+    """
+    t1, brain = _brain()
     height, width, _ = case.shape
     tiles = math.ceil(case.objects / 2)
     rows = max(1, round(math.sqrt(tiles * height / width)))
     columns = math.ceil(tiles / rows)
-    # From the lowest to the highest slice with much of both kinds of matter; a single tile takes the middle.
+    gap = 0 if case.name.split("_")[1] in ("US", "X-Ray") else 1
+    # From the lowest to the highest slice with much tissue; a single tile takes the middle.
     shares = np.linspace(0.2, 0.85, rows * columns) if tiles > 1 else [0.55]
-    gap = 0 if case.name.split("_")[1] in _GREY else _COLOUR_GAP
     image = np.zeros(case.shape, np.uint8)
     boxes: list[list[int]] = []
     for tile, share in enumerate(shares):
-        z = int(share * (len(source.t1) - 1))
+        z = int(share * (len(t1) - 1))
         row, column = divmod(tile, columns)
         top, bottom = row * height // rows, (row + 1) * height // rows
         left, right = column * width // columns, (column + 1) * width // columns
-        colours = source.t1[[z - gap, z, z + gap]].transpose(1, 2, 0)
-        _place(np.ascontiguousarray(colours), image[top:bottom, left:right])
-        brain = source.brain[z]
-        middle = brain.shape[1] // 2
-        halves = (brain & (np.arange(brain.shape[1]) < middle), brain & (np.arange(brain.shape[1]) >= middle))
-        for mask in halves if case.objects > 1 else (brain,):
-            x_min, y_min, x_max, y_max = _box(_placed(mask, bottom - top, right - left))
+        colours = np.ascontiguousarray(t1[[z - gap, z, z + gap]].transpose(1, 2, 0))
+        image[top:bottom, left:right] = cv2.resize(colours, (right - left, bottom - top))
+        for part in _PARTS[1:3] if case.objects > 1 else _PARTS[:1]:
+            x_min, y_min, x_max, y_max = _box(brain[z], bottom - top, right - left, part)
             boxes.append([left + x_min, top + y_min, left + x_max, top + y_max])
     return image, np.array(boxes[: case.objects], np.int64)
 
 
-# -------------------------------------------------------------------------------------------------- geometry
-
-
-def _placed(mask: Bool, height: int, width: int) -> UInt8:
-    frame = np.zeros((height, width), np.uint8)
-    _place(mask.astype(np.uint8), frame, interpolation=cv2.INTER_NEAREST)
-    return frame
-
-
-def _place(picture: UInt8, frame: UInt8, interpolation: int = cv2.INTER_LINEAR) -> None:
-    """Draw a picture into the middle of a frame, as large as it fits."""
-    height, width = picture.shape[:2]
-    scale = min(frame.shape[0] / height, frame.shape[1] / width)
-    rows, columns = int(height * scale), int(width * scale)
-    top, left = (frame.shape[0] - rows) // 2, (frame.shape[1] - columns) // 2
-    frame[top : top + rows, left : left + columns] = cv2.resize(picture, (columns, rows), interpolation=interpolation)
-
-
-def _box(mask: UInt8) -> tuple[int, int, int, int]:
-    x, y, width, height = cv2.boundingRect(mask)
-    return x, y, x + width - 1, y + height - 1
+def _box(mask: UInt8, height: int, width: int, part: tuple[float, ...]) -> tuple[int, int, int, int]:
+    """Return the box around a part of a mask that is resized to (height, width)."""
+    top, bottom, left, right = np.multiply(part, (height, height, width, width)).astype(int)
+    resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    x, y, columns, rows = cv2.boundingRect(resized[top:bottom, left:right])
+    return left + x, top + y, left + x + columns - 1, top + y + rows - 1

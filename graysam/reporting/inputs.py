@@ -98,7 +98,7 @@ def _kind(file: Path) -> str | None:
         return "probe"
     if is_findings(document):
         return "findings"
-    return "benchmark" if isinstance(document, dict) and document.keys() >= {"contenders", "cases"} else None
+    return "benchmark" if isinstance(document, dict) and document.keys() >= {"machine", "cases", "results"} else None
 
 
 def _add(found: Inputs, file: Path, kind: str) -> None:

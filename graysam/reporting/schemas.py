@@ -5,12 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from graysam.metrics.aggregation import MACRO
 from graysam.system.renamed import RENAMED_BENCHMARK_KEYS
-
-T = TypeVar("T")
 
 QUANTIZATION = "quantization.json"
 EARLIER_QUANTIZATION = "benchmark.json"  # the file's name in format 1, whose key for `methods` was `kinds`
@@ -198,7 +196,7 @@ class BenchmarkCompetitor:
     """A row of the benchmark's tables.
 
     Attributes:
-        title: its name in tables; engine: how it runs; trained: whether its masks are meaningful.
+        title: its name in tables; engine: how it runs.
         exported: facts about the exported model that it runs, if any.
         accuracy: macro `dsc` and `nsd` in [0, 1] of other cases, given to the run.
         load_s: seconds to open it; failed: why it did not take part, or "".
@@ -206,7 +204,6 @@ class BenchmarkCompetitor:
 
     title: str
     engine: str = ""
-    trained: bool = True
     exported: Mapping[str, Any] | None = None
     accuracy: Mapping[str, float] | None = None
     load_s: float | None = None
@@ -217,8 +214,7 @@ class BenchmarkCompetitor:
 class BenchmarkedCase:
     """A timed case; `stride` n: every n-th slice of the volume of `whole_shape` was kept.
 
-    object_slices: masks to make, slices summed over objects; visited_slices: slices that some object needs; paper_s:
-    seconds of the paper's baseline and of its proposed model.
+    object_slices: slices summed over objects; paper_s: seconds of the paper's baseline and of its proposed model.
     """
 
     shape: Sequence[int]
@@ -227,9 +223,7 @@ class BenchmarkedCase:
     modality: str
     stride: int = 1
     object_slices: int = 0
-    visited_slices: int = 0
     paper_s: Sequence[float] | None = None
-    has_masks: bool = False
 
 
 @dataclass(kw_only=True)
@@ -291,27 +285,24 @@ class BenchmarkReport:
     profiles: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, content: Any, file: str = "benchmark.json") -> "BenchmarkReport":
+    def from_json(cls, content: Any) -> "BenchmarkReport":
         """Parse a file's content, of this format or of format 1; raise ValueError where it is damaged."""
         try:
             given = _known(cls, _rename(content))
-            given["competitors"] = {name: _build(BenchmarkCompetitor, one) for name, one in given["competitors"].items()}
+            given["competitors"] = {
+                name: _build(BenchmarkCompetitor, one) for name, one in given["competitors"].items()
+            }
             given["cases"] = {name: _build(BenchmarkedCase, one) for name, one in given["cases"].items()}
             given["results"] = [_build(CaseTimes, one) for one in given.get("results", [])]
             given["cold"] = [_build(ColdStart, one) for one in given.get("cold", [])]
             return cls(**given)
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is damaged ({error!r}); run graysam benchmark again") from None
+            raise ValueError(f"a benchmark cannot be read ({error!r}); run graysam benchmark again") from None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers that `from_json` reads; numbers that are not finite become None."""
         document: dict[str, Any] = _finite(asdict(self))
         return document
-
-
-def is_benchmark(content: Any) -> bool:
-    """Check whether a JSON value is a benchmark's, of this format or of format 1."""
-    return isinstance(content, dict) and _rename(content).keys() >= {"competitors", "cases"}
 
 
 def _rename(content: Any) -> Any:
@@ -334,5 +325,5 @@ def _known(kind: Any, content: Any) -> dict[str, Any]:
     return {key: content[key] for key in kind.__dataclass_fields__ if key in content}
 
 
-def _build(kind: type[T], content: Any) -> T:
+def _build(kind: Any, content: Any) -> Any:
     return kind(**_known(kind, content))

@@ -1,9 +1,7 @@
 """The benchmark's tables: times, ratios, memory and cold starts, from its report to Markdown."""
 
 import statistics
-from collections.abc import Iterable, Sequence
-from importlib.resources import files
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +14,23 @@ BASELINE = "litemedsam"
 REFERENCES = (BASELINE, "daft")  # ratios are given to each of these
 BUSY_LOAD = 0.5  # mean number of processes in the minute before
 _MIB = 1 << 20
-_LARGEST_LAYERS = 8
+
+Float64 = NDArray[np.float64]
 
 
-def geometric_mean(values: NDArray[np.float64]) -> float:
+def geometric_mean(values: Float64) -> float:
     """Return the geometric mean of positive values."""
     from scipy.stats import gmean  # takes a second to import
 
     return float(gmean(values))
 
 
-_SPREADS = {"min": np.min, "median": np.median, "max": np.max, "geometric mean": geometric_mean}
+_SPREADS: Mapping[str, Callable[[Float64], float]] = {
+    "min": np.min,
+    "median": np.median,
+    "max": np.max,
+    "geometric mean": geometric_mean,
+}
 
 
 def result_of(report: BenchmarkReport, competitor: str, case: str) -> CaseTimes | None:
@@ -35,13 +39,13 @@ def result_of(report: BenchmarkReport, competitor: str, case: str) -> CaseTimes 
     return next(found, None)
 
 
-def median_seconds(report: BenchmarkReport, competitor: str) -> NDArray[np.float64]:
+def median_seconds(report: BenchmarkReport, competitor: str) -> Float64:
     """Return the medians of a competitor's seconds, one per case; NaN where it has none."""
     rows = (result_of(report, competitor, case) for case in report.cases)
     return np.array([statistics.median(row.seconds) if row and row.seconds else np.nan for row in rows], np.float64)
 
 
-def paper_ratios(report: BenchmarkReport) -> NDArray[np.float64]:
+def paper_ratios(report: BenchmarkReport) -> Float64:
     """Return the paper's baseline seconds over its proposed model's, one per case; NaN where unknown."""
     times = (case.paper_s or (np.nan, 1.0) for case in report.cases.values())
     return np.array([baseline / proposed for baseline, proposed in times], np.float64)
@@ -75,12 +79,12 @@ def failures(report: BenchmarkReport) -> list[str]:
 
 def markdown(report: BenchmarkReport) -> str:
     """Return all tables with what is needed to read them."""
-    from jinja2 import Environment
+    from jinja2 import Environment, PackageLoader
 
-    template = files("graysam.reporting").joinpath("benchmark.md.j2").read_text(encoding="utf-8")
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    loader = PackageLoader("graysam.reporting")
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     checked = [row for row in report.results if row.foreground is not None]
-    return environment.from_string(template).render(
+    return environment.get_template("benchmark.md.j2").render(
         report=report,
         tables=[table.markdown() for table in _tables(report) if table.rows],
         busy=(report.machine.get("load") or 0) > BUSY_LOAD,
@@ -100,7 +104,7 @@ def _found(report: BenchmarkReport) -> list[str]:
     boxes, lines = sum(case.objects for case in report.cases.values()), []
     for name, one in report.competitors.items():
         found = [row.found for row in report.results if row.competitor == name and row.found is not None]
-        if found and one.trained and len(found) == len(report.cases):
+        if found and len(found) == len(report.cases):
             lines.append(f"{one.title} {100 * sum(found) / boxes:.1f} %")
     return lines
 
@@ -213,9 +217,7 @@ def cold_table(report: BenchmarkReport) -> Table:
         if one.seconds:
             numbers = (min(one.seconds), statistics.median(one.seconds), max(one.seconds))
         ratio = baseline[one.case] / numbers[1] if one.case in baseline and numbers[1] else None
-        rows.append(
-            [one.case, one.title, str(len(one.seconds)), *(_number(n, 3) for n in numbers), _number(ratio, 2)]
-        )
+        rows.append([one.case, one.title, str(len(one.seconds)), *(_number(n, 3) for n in numbers), _number(ratio, 2)])
     columns = ["case", "command", "runs", "min s", "median s", "max s", "times as fast as LiteMedSAM's"]
     return Table("Cold: a process per case, from its start to its end, round-robin", columns, rows, labels=2)
 
@@ -229,33 +231,17 @@ def cold_parts_table(report: BenchmarkReport) -> Table:
 
 
 def _earlier_tables(report: BenchmarkReport) -> list[Table]:
-    """Return the matrix-product peaks, encoders and layers that documents of earlier versions hold."""
+    """Return the matrix-product peaks and the encoders' speed that documents of earlier versions hold."""
     peaks: list[Sequence[str]] = [
         [precision, one["ran_in"], f"{one['gops']:.0f}", str(one["side"])] for precision, one in report.peaks.items()
     ]
     columns = ["precision", "executed as", "GOP/s", "matrix side"]
     tables = [Table("The machine's matrix-product peak in OpenVINO", columns, peaks, labels=2)]
-    encoders, layers = [], []
+    encoders = []
     for name, one in report.profiles.items():
-        title, peak = report.competitors[name].title, report.peaks.get(one["peak"])
+        peak = report.peaks.get(one["peak"])
         share = f"{100 * one['gops'] / peak['gops']:.0f} %" if peak else EMPTY
         numbers = [f"{1000 * one['seconds']:.1f}", f"{one['gmac']:.2f}", f"{one['gops']:.0f}"]
-        encoders.append([title, one["peak"], *numbers, share])
-        layers.append(Table(f"Where the encoder of {title} spends its time", _LAYERS, _layer_rows(one), labels=3))
+        encoders.append([report.competitors[name].title, one["peak"], *numbers, share])
     columns = ["competitor", "peak of", "ms an image", "GMAC", "GOP/s", "of the peak"]
-    return [*tables, Table("Image encoders alone (2 operations a MAC)", columns, encoders, labels=2), *layers]
-
-
-_LAYERS = ("layers", "precision", "implementation", "ms", "share")
-
-
-def _layer_rows(profile: Any) -> list[Sequence[str]]:
-    total = sum(layer["seconds"] for layer in profile["layers"])
-    return [
-        [
-            *(layer[key] for key in ("type", "precision", "implementation")),
-            f"{1000 * layer['seconds']:.2f}",
-            f"{100 * layer['seconds'] / total:.0f} %",
-        ]
-        for layer in profile["layers"][:_LARGEST_LAYERS]
-    ]
+    return [*tables, Table("Image encoders alone (2 operations a MAC)", columns, encoders, labels=2)]

@@ -1,15 +1,44 @@
 """The benchmark's charts, PNG: seconds by case, and accuracy over latency. Needs matplotlib."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from graysam.reporting.schemas import BenchmarkReport
-from graysam.reporting.speed import BASELINE, accuracy_is_given, accuracy_of, geometric_mean_s, median_seconds
+from graysam.reporting.speed import (
+    BASELINE,
+    accuracy_is_given,
+    accuracy_of,
+    geometric_mean_s,
+    markdown,
+    median_seconds,
+)
 from graysam.system.files import replacing
 
 # Colour-blind safe (Okabe and Ito 2008); the baseline is grey.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _BASELINE_COLOUR = "#666666"
+
+
+def speed_section(content: Any, number: int) -> tuple[str, list[tuple[str, str, Callable[[Path], object]]]]:
+    """Return Markdown below a section's heading, and file name, words and drawing function of each chart.
+
+    Args:
+        content: of benchmark.json.
+        number: of the benchmark in the report, part of the charts' names.
+
+    Raises:
+        ValueError: a damaged document.
+    """
+    report = BenchmarkReport.from_json(content)
+    charts: list[tuple[str, str, Callable[[Path], object]]] = [
+        (f"seconds_{number}.png", "Seconds a case and competitor", partial(write_seconds_chart, report))
+    ]
+    if any(accuracy_of(report, name) for name in report.competitors):
+        words = "Accuracy over latency: DSC over seconds a case"
+        charts.append((f"accuracy_{number}.png", words, partial(write_accuracy_chart, report)))
+    return markdown(report).replace("# Benchmark", "### Benchmark", 1).rstrip(), charts
 
 
 def write_seconds_chart(report: BenchmarkReport, path: Path) -> None:

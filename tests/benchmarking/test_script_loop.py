@@ -59,23 +59,6 @@ def test_the_winners_loop_gives_the_same_masks_and_encodes_each_slice_once(name:
     assert backend.decode_batches == [1] * visits
 
 
-def test_masks_of_a_coarser_grid_are_brought_to_the_input_first() -> None:
-    """As where 512 px go in and 256 px come out."""
-
-    class Coarse(StubBackend):
-        def decode(self, embedding, boxes_256, valid_size=None):
-            logits, iou = super().decode(embedding, boxes_256)
-            return logits[:, ::2, ::2], iou
-
-    image = np.zeros((100, 200, 3), np.uint8)
-    image[20:80, 40:160] = 255
-    boxes = np.array([[40, 20, 159, 79]])
-    fine = segment(image, boxes, OneBoxNetwork(StubBackend(), REPLICATE, 512))
-    coarse = segment(image, boxes, OneBoxNetwork(Coarse(), REPLICATE, 512))
-    assert fine.shape == coarse.shape == (100, 200)
-    assert np.mean(fine != coarse) < 0.02
-
-
 def a_scene() -> tuple[np.ndarray, np.ndarray]:
     """Return a grey picture of two bright bodies, and their boxes."""
     rows, columns = np.ogrid[:90, :120]

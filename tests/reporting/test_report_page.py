@@ -140,7 +140,9 @@ def test_what_is_named_must_be_ours_and_names_must_differ(inputs: Path, tmp_path
 
 
 def test_a_damaged_benchmark_is_one_line(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (inputs / "benchmark.json").write_text(json.dumps({"contenders": {"a": {}}, "cases": {}}))
+    (inputs / "benchmark.json").write_text(
+        json.dumps({"machine": {}, "competitors": {"a": {}}, "cases": {}, "results": []})
+    )
     assert main([str(inputs / "benchmark.json")]) == 2
     assert "a benchmark cannot be read" in capsys.readouterr().err
 
