@@ -1,6 +1,5 @@
 """One run of the benchmark: exported models prepared, processes opened, cases timed, one report."""
 
-import csv
 import platform
 import shlex
 import statistics
@@ -22,6 +21,7 @@ from graysam.benchmarking.harness import Worker, WorkerError
 from graysam.benchmarking.timing import REFERENCE, time_case
 from graysam.inference.exported_model import read_exported
 from graysam.metrics.aggregation import macro_average
+from graysam.reporting.evaluation import read_metrics
 from graysam.reporting.schemas import BenchmarkCompetitor, BenchmarkReport, CaseTimes
 from graysam.reporting.speed import BASELINE, markdown
 from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
@@ -183,16 +183,12 @@ def read_accuracy(path: Path) -> dict[str, float]:
     """Return macro `dsc` and `nsd` in [0, 1] of a metrics.csv of `graysam evaluate`.
 
     Raises:
-        ValueError: a missing file, one without the columns, or one without a case.
+        ValueError: a file that is not one, or one without a case.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["modality"], [float(row["dsc"]), float(row["nsd"])]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a metrics.csv of graysam evaluate ({one_line(error)})") from None
-    if not rows:
+    scored = [(case.modality, [case.metrics.dsc, case.metrics.nsd]) for case in read_metrics(path) if case.metrics]
+    if not scored:
         raise ValueError(f"{path} holds no case; give a metrics.csv of graysam evaluate")
-    dsc, nsd = macro_average(rows).tolist()
+    dsc, nsd = macro_average(scored).tolist()
     return {"dsc": dsc, "nsd": nsd}
 
 

@@ -166,7 +166,7 @@ def test_accuracy_from_elsewhere_is_averaged_over_modalities(tmp_path: Path) -> 
     path = tmp_path / "metrics.csv"
     path.write_text("case,modality,dsc,nsd,nsd_contour\na,CT,0.5,0.4,0\nb,CT,0.7,0.6,0\nc,US,0.9,1,0\n")
     assert read_accuracy(path) == {"dsc": pytest.approx(0.75), "nsd": pytest.approx(0.75)}
-    path.write_text("case,modality\n")
+    path.write_text("case,modality,dsc,nsd,nsd_contour\n")
     with pytest.raises(ValueError, match="holds no case"):
         read_accuracy(path)
 
