@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     print(table(bundle.description["parity"]["scores"]))
     size = sum(facts["bytes"] for facts in bundle.description["files"].values())
-    print(f"{bundle.path}: {bundle.name}, {bundle.kind}, {size / 1e6:.1f} MB")
+    print(f"{bundle.path}: {bundle.name}, {bundle.precision}, {size / 1e6:.1f} MB")
     return 0
 
 

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             objects += probe_image(read_image(path), read_gts(arguments.gts / path.name)[0], predictor)
         except (ValueError, OSError) as error:
             problems.append(f"error: {path.stem}: {one_line(error)}")
-    model = {"name": predictor.exported.name, "kind": predictor.exported.kind}
+    model = {"name": predictor.name, "kind": predictor.precision}
     write_json_file(output, {**model, "changes": CHANGES, "objects": [asdict(found) for found in objects]})
     dsc = 100 * macro_average((found.modality, found.dsc) for found in objects)
     print(f"{output}: {len(objects)} objects of {len(paths) - len(problems)} cases, DSC {dsc:.2f} % for tight boxes")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from graysam.inference import telemetry
-from graysam.inference.signal_stack import signal_stack_kept
+from graysam.inference.openvino_core import disable_telemetry, signal_stack_kept
 
 GOLDENS = Path(__file__).parent / "goldens"
-telemetry.switch_off()  # tests import OpenVINO themselves
+disable_telemetry()  # tests import OpenVINO themselves
 
 
 @pytest.fixture(scope="session")

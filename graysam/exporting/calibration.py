@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from graysam.exporting.graph_files import is_as_fine_as_the_image
 from graysam.exporting.rounding import lift_gelus, round_weights
-from graysam.inference import telemetry
-from graysam.inference.signal_stack import signal_stack_kept
+from graysam.inference.openvino_core import disable_telemetry, signal_stack_kept
 
-telemetry.switch_off()  # before the imports of NNCF and OpenVINO, which report themselves
+disable_telemetry()  # before the imports of NNCF and OpenVINO, which report themselves
 
 import nncf  # noqa: E402
 import openvino as ov  # noqa: E402

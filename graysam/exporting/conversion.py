@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
 from graysam.exporting.encoder_graph import ImageEncoder
 from graysam.exporting.method import private_copy
-from graysam.inference import telemetry
+from graysam.inference.openvino_core import disable_telemetry
 from graysam.models.sam import Sam
 
-telemetry.switch_off()  # before OpenVINO's import, which reports itself
+disable_telemetry()  # before OpenVINO's import, which reports itself
 
 import openvino as ov  # noqa: E402
 from openvino.preprocess import PrePostProcessor  # noqa: E402

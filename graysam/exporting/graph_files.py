@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from graysam.inference import telemetry
+from graysam.inference.openvino_core import disable_telemetry
 
-telemetry.switch_off()  # before OpenVINO's import, which reports itself
+disable_telemetry()  # before OpenVINO's import, which reports itself
 
 import openvino as ov  # noqa: E402
 import openvino.opset13 as op  # noqa: E402

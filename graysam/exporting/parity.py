@@ -43,7 +43,7 @@ def check_slices(reference: Backend, exported: Backend, checks: Iterable[Check])
     rows = []
     for check in checks:
         masks = [
-            [logits > 0 for logits in decode_all(backend, backend.encode(check.image[None])[0], check.boxes)]
+            [logits > 0 for logits, _ in decode_all(backend, backend.encode(check.image[None])[0], check.boxes)]
             for backend in (reference, exported)
         ]
         for truth, ours, theirs in zip(check.masks, *masks, strict=True):

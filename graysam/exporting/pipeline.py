@@ -204,7 +204,7 @@ def _write_graphs(
 
 
 def _open(bundle: ExportedModel, threads: int | None) -> Backend:
-    if bundle.kind == "onnx":
+    if bundle.format == "onnx":
         from graysam.inference.onnx_backend import OnnxBackend
 
         return OnnxBackend(bundle, threads=threads)

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.inference import telemetry
-from graysam.inference.openvino_core import open_core
+from graysam.inference.openvino_core import disable_telemetry, open_core
 
-telemetry.switch_off()  # before OpenVINO's import, which reports itself
+disable_telemetry()  # before OpenVINO's import, which reports itself
 
 import openvino as ov  # noqa: E402
 import openvino.opset13 as op  # noqa: E402

@@ -1,4 +1,4 @@
-"""Bundles: a folder with a model's graphs and `bundle.json`, which says what they are and what every file must hold."""
+"""Exported models: a folder with graphs and `bundle.json`, which describes them and lists every file's hash."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_from_dict
-from graysam.system.files import sha256_of
+from graysam.system.files import sha256_of, write_json_file
 
 FORMAT = 1  # of bundle.json
-EXPORT_VERSION = 3  # raised whenever exporting the same weights gives other graphs, so that cached ones are made anew
+EXPORT_VERSION = 3  # raised when exporting the same weights gives other graphs, so that cached ones are replaced
 DESCRIPTION = "bundle.json"
-KINDS = ("fp32", "bf16", "int8", "onnx")
+KINDS = ("fp32", "bf16", "int8", "onnx")  # of bundle.json: the precision of OpenVINO graphs, or ONNX in fp32
 # OpenVINO's INFERENCE_PRECISION_HINT, for what is not int8; None leaves the choice to OpenVINO.
-PRECISIONS = ("f32", "bf16", None)
+PRECISION_HINTS = ("f32", "bf16", None)
 # One decoder, or one in steps: the boxes' tokens, and the rest.
 GRAPHS = (frozenset({"encoder", "decoder"}), frozenset({"encoder", "box_tokens", "box_decoder"}))
 
@@ -30,68 +30,76 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, eq=False)
 class ExportedModel:
-    """A model ready to run, its files known to be what the exporter wrote.
+    """A model ready to run, its files verified by their hashes.
 
-    path: the folder. kind: one of KINDS. precision: of what is not int8, one of PRECISIONS. size: side of the square
-    input in pixels. scheme: the channels the model was trained on. graphs: stem -> `.xml` or `.onnx` file, the stems
-    being one of GRAPHS. description: all of `bundle.json`.
+    Attributes:
+        path: the folder.
+        name: the model's.
+        format: `openvino` or `onnx`.
+        precision: `fp32`, `bf16` or `int8`.
+        precision_hint: of what is not int8, one of PRECISION_HINTS.
+        size: side of the square input in pixels.
+        scheme: the channels that the model was trained on.
+        graphs: stem -> `.xml` or `.onnx` file, the stems being one of GRAPHS.
+        description: all of `bundle.json`.
     """
 
     path: Path
     name: str
-    kind: str
-    precision: str | None
+    format: str
+    precision: str
+    precision_hint: str | None
     size: int
     scheme: Scheme
     graphs: Mapping[str, Path]
     description: Mapping[str, Any]
 
     def digest(self, stem: str) -> str:
-        """Return 64 hexadecimal digits that stand for one graph and its weights."""
+        """Return the SHA-256, as 64 hexadecimal digits, of one graph and its weights."""
         files: Mapping[str, Any] = self.description["files"]
         facts = [(name, files[name]["sha256"]) for name in sorted(files) if name.partition(".")[0] == stem]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def is_exported(path: Path) -> bool:
-    """Tell whether a folder is meant to be a bundle, however damaged."""
+    """Return whether a directory holds `bundle.json`, even of a damaged model."""
     return (path / DESCRIPTION).is_file()
 
 
 def read_exported(path: str | Path) -> ExportedModel:
-    """Read a bundle and check every file's size and SHA-256.
-
-    Files that `bundle.json` does not list are left alone and never read.
+    """Read an exported model and check every file's size and SHA-256; files that are not listed are never read.
 
     Raises:
-        ValueError: no bundle, a format of another version of graysam, or a file that is missing, truncated or altered;
-            the message names the file and the remedy.
+        ValueError: no exported model, a format of another version of graysam, or a file that is missing, truncated or
+            altered; the message names the file and the remedy.
     """
     path = Path(path)
     if not path.is_dir():
-        raise ValueError(f"{path} is no folder; give a bundle, the folder that python -m graysam.export wrote")
+        raise ValueError(f"{path} is not a directory; give an exported model, the folder that graysam export wrote")
     content = _read_description(path / DESCRIPTION)
-    bundle = _described(path, content)
-    for name, facts in bundle.description["files"].items():
+    exported = _described(path, content)
+    for name, facts in exported.description["files"].items():
         _check_file(path / name, facts["bytes"], facts["sha256"])
-    return bundle
+    return exported
 
 
 def write_exported(
     path: str | Path, *, description: Mapping[str, Any], write_graphs: Callable[[Path], None]
 ) -> ExportedModel:
-    """Write a bundle under a temporary name, check it, and give it its name; a bundle that was there is replaced.
+    """Write an exported model under a temporary name, check it, and rename it; one that exists is replaced.
 
-    description: `bundle.json` without `format` and `files`, plain containers. write_graphs: writes the graphs, and
-    nothing else, into the folder it is given.
+    Args:
+        path: the folder.
+        description: `bundle.json` without `format` and `files`, plain containers.
+        write_graphs: writes the graphs, and nothing else, into the folder that it is given.
 
     Raises:
-        ValueError: `path` is there and is no bundle, or what was written makes none.
+        ValueError: `path` exists and is no exported model, or what was written makes none.
         OSError: as the file system does. Whatever is raised, `path` stays as it was.
     """
     path = Path(path)
     if path.exists() and not is_exported(path) and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} is there and is no bundle, so it is not overwritten; give another name")
+        raise ValueError(f"{path} exists and is no exported model, so it is not overwritten; give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -100,9 +108,8 @@ def write_exported(
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(temporary.iterdir())
         }
-        whole = {**description, "format": FORMAT, "files": files}
-        # Last, so that a folder with a description is a whole one.
-        (temporary / DESCRIPTION).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        # Last, so that a folder with a description is complete.
+        write_json_file(temporary / DESCRIPTION, {**description, "format": FORMAT, "files": files})
         read_exported(temporary)
         _rename_folder(temporary, path)
     finally:
@@ -111,7 +118,7 @@ def write_exported(
 
 
 def _rename_folder(source: Path, target: Path) -> None:
-    """Rename a folder, moving the one that has the name out of the way for as long as that takes."""
+    """Rename a folder; one that has the name already is moved aside first, and back if that fails."""
     if not target.exists():
         source.rename(target)
         return
@@ -128,7 +135,7 @@ def _rename_folder(source: Path, target: Path) -> None:
 # -------------------------------------------------------------------------------------------------- checks
 def _refuse(file: Path, problem: str) -> NoReturn:
     raise ValueError(
-        f"{file} {problem}; export the bundle again (python -m graysam.export), or reinstall graysam if it came with it"
+        f"{file} {problem}; export the model again (graysam export), or reinstall graysam if it came with it"
     )
 
 
@@ -138,30 +145,30 @@ def _read_description(file: Path) -> bytes:
             _refuse(file, f"has {file.stat().st_size} bytes; at most {_LARGEST_DESCRIPTION} are allowed")
         return file.read_bytes()
     except FileNotFoundError:
-        _refuse(file, "is missing, so its folder is no bundle")
+        _refuse(file, "is missing, so its folder is no exported model")
     except OSError as error:
-        raise ValueError(f"{file} cannot be read ({error.strerror}); give a bundle that is readable") from None
+        raise ValueError(f"{file} cannot be read ({error.strerror}); give a readable exported model") from None
 
 
 def _described(path: Path, content: bytes) -> ExportedModel:
-    """Return the bundle that a description speaks of, its files not yet looked at."""
+    """Return the exported model that a description lists, its files not yet checked."""
     file = path / DESCRIPTION
     try:
         description = json.loads(content)
     except (ValueError, RecursionError):
-        _refuse(file, "is damaged: it is no JSON")
+        _refuse(file, "is damaged: invalid JSON")
     if not isinstance(description, dict):
-        _refuse(file, "is damaged: it is no JSON object")
+        _refuse(file, "is damaged: not a JSON object")
     if description.get("format") != FORMAT:
         raise ValueError(
             f"{file} is of format {description.get('format')!r}, this version of graysam reads {FORMAT}; "
-            "export the bundle again with this version (python -m graysam.export)"
+            "export the model again with this version (graysam export)"
         )
     name, size = description.get("name"), description.get("size")
     if not isinstance(name, str) or not name:
         _refuse(file, "is damaged: it has no name")
     choices: tuple[str | None, ...]
-    for key, choices in (("kind", KINDS), ("precision", PRECISIONS)):
+    for key, choices in (("kind", KINDS), ("precision", PRECISION_HINTS)):
         if key not in description or description[key] not in choices:
             given = repr(description.get(key))[:100]
             _refuse(file, f"is damaged: {key} is {given}, not one of {', '.join(map(str, choices))}")
@@ -171,21 +178,22 @@ def _described(path: Path, content: bytes) -> ExportedModel:
         scheme = scheme_from_dict(description.get("channels") or {})
     except (ValueError, TypeError) as error:
         _refuse(file, f"is damaged: {error}")
-    kind = description["kind"]
+    onnx = description["kind"] == "onnx"
     return ExportedModel(
         path=path,
         name=name,
-        kind=kind,
-        precision=description["precision"],
+        format="onnx" if onnx else "openvino",
+        precision="fp32" if onnx else description["kind"],
+        precision_hint=description["precision"],
         size=size,
         scheme=scheme,
-        graphs=_listed_graphs(file, description.get("files"), ".onnx" if kind == "onnx" else ".xml"),
+        graphs=_listed_graphs(file, description.get("files"), ".onnx" if onnx else ".xml"),
         description=description,
     )
 
 
 def _listed_graphs(file: Path, files: Any, suffix: str) -> dict[str, Path]:
-    """Return the graphs among the listed files, after a look at the list itself."""
+    """Check the list of files and return the graphs in it."""
     if not isinstance(files, dict):
         _refuse(file, "is damaged: it lists no files")
     for name, facts in files.items():
@@ -210,8 +218,8 @@ def _check_file(file: Path, size_bytes: int, sha256: str) -> None:
         if found != size_bytes:
             _refuse(file, f"has {found} bytes instead of {size_bytes}: truncated or altered")
         if sha256_of(file) != sha256:
-            _refuse(file, "has another content than bundle.json says: altered")
+            _refuse(file, "differs from the SHA-256 in bundle.json: altered")
     except FileNotFoundError:
         _refuse(file, "is missing")
     except OSError as error:
-        raise ValueError(f"{file} cannot be read ({error.strerror}); give a bundle that is readable") from None
+        raise ValueError(f"{file} cannot be read ({error.strerror}); give a readable exported model") from None

@@ -1,10 +1,9 @@
-"""Compiled networks kept on disk, so that the next process starts faster.
+"""Keep compiled networks on disk, so that the next process starts faster.
 
 OpenVINO's own cache folder (CACHE_DIR) knows a network by its file's name and time and a CPU by its name alone: with
 2026.4, weights replaced beside the same graph gave the old results, and so did a few altered bytes. Here a compiled
-network is exported without its weights, which stay in the bundle, and written under a temporary name, with a digest
-over what it is, where it was made, and all it holds. Only a file whose digest is right is imported; whatever is wrong
-with the cache, the network is compiled as if there were none.
+network is stored without its weights, which stay beside the graph, and with a digest over the network, the
+machine and the file's content. Only a file whose digest is right is imported; otherwise the network is compiled.
 """
 
 import hashlib
@@ -35,13 +34,19 @@ def compile_cached(
 ) -> "openvino.CompiledModel":
     """Compile an OpenVINO graph for the CPU, or import what an earlier process compiled.
 
-    xml_path: the graph, its weights beside it as `.bin`. properties: of OpenVINO's CPU device, without any about
-    caching. cache_dir: a folder, made where missing; None compiles and leaves no trace. key: says which graph and
-    weights these are, e.g. their hashes; another key, OpenVINO, CPU or set of properties is another entry.
+    A cache that is missing, unwritable or damaged costs the time of compiling and nothing more. Safe for processes at
+    the same time: entries appear whole or not at all, and any of them is valid.
 
-    A cache that is missing, unwritable, damaged or somebody else's costs the time of compiling and nothing more. Safe
-    for processes at the same time: entries appear whole or not at all, and any of them is good.
-    Raises RuntimeError, as OpenVINO does, for a graph that cannot be compiled.
+    Args:
+        core: of OpenVINO.
+        xml_path: the graph, its weights beside it as `.bin`.
+        properties: of OpenVINO's CPU device, without any about caching.
+        cache_dir: a folder, made where missing; None compiles and writes nothing.
+        key: identifies graph and weights, e.g. their hashes; another key, OpenVINO, CPU or set of properties is another
+            entry.
+
+    Raises:
+        RuntimeError: as OpenVINO does, for a graph that cannot be compiled.
     """
     if cache_dir is None:
         return core.compile_model(xml_path, "CPU", dict(properties))
@@ -52,8 +57,8 @@ def compile_cached(
     if blob is not None:
         try:
             return core.import_model(blob, "CPU", {**options, "WEIGHTS_PATH": str(xml_path.with_suffix(".bin"))})
-        except (RuntimeError, ValueError, TypeError) as error:  # OpenVINO's own idea of what it can import
-            _LOG.info("%s is not importable and is made anew: %s", entry, error)
+        except (RuntimeError, ValueError, TypeError) as error:  # refused by OpenVINO itself
+            _LOG.info("%s cannot be imported and is compiled again: %s", entry, error)
     compiled = core.compile_model(xml_path, "CPU", options)
     try:
         _write_entry(entry, identity, bytes(compiled.export_model().getbuffer()))
@@ -63,7 +68,7 @@ def compile_cached(
 
 
 def _identity(core: "openvino.Core", properties: Mapping[str, Any], key: str, graph: str) -> bytes:
-    """Return all that a compiled network depends on; different bytes never share an entry."""
+    """Return all that a compiled network depends on."""
     import openvino
 
     facts = {
@@ -80,10 +85,7 @@ def _identity(core: "openvino.Core", properties: Mapping[str, Any], key: str, gr
 
 
 def _cpu_features() -> str:
-    """Return the first CPU's lines that do not change from moment to moment; cloud CPUs share one name.
-
-    Outside Linux, where no file tells, what the platform module knows.
-    """
+    """Return what distinguishes CPUs that share a name: the constant lines of the first one, on Linux."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             lines = []
@@ -98,7 +100,7 @@ def _cpu_features() -> str:
 
 
 def _read_entry(entry: Path, identity: bytes) -> bytes | None:
-    """Return the exported network of an entry; None where there is none that this identity wrote in full."""
+    """Return the exported network of an entry; None unless this identity wrote it in full."""
     try:
         content = entry.read_bytes()
     except OSError:
@@ -106,7 +108,7 @@ def _read_entry(entry: Path, identity: bytes) -> bytes | None:
     digest, blob = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if digest == _digest(identity, blob):
         return blob
-    _LOG.info("%s is damaged and is made anew", entry)
+    _LOG.info("%s is damaged and is replaced", entry)
     return None
 
 

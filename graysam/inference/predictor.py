@@ -1,101 +1,183 @@
-"""Segmenting from a program of one's own: a model in memory, images and boxes in, masks out. Needs no torch."""
+"""The one way to segment: a model in memory, images and boxes in, masks out. Imports no torch unless asked for."""
 
+import importlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme
 from graysam.inference.exported_model import ExportedModel
-from graysam.inference.locating import open_exported
-from graysam.inference.volume import Propagation, segment
+from graysam.inference.locating import open_exported, shipped_models
+from graysam.inference.volume import Backend, PromptMask, Propagation, Walk
+from graysam.io.image import Image
+from graysam.system.extras import check_extra
 from graysam.system.folders import user_cache_dir
+
+BackendName = Literal["openvino", "torch", "onnxruntime"]
+Progress = Callable[[int, int], None]
 
 
 class Predictor:
-    """A model ready to segment on the CPU.
+    """A model ready to segment.
 
-    from graysam.inference.predictor import Predictor
-
-    predictor = Predictor("graysam_l0")
-    masks = predictor.predict(image, [[20, 30, 80, 90]])
+    predictor = graysam.Predictor("graysam_l0")
+    labels = predictor.predict(image, [[20, 30, 80, 90]])
 
     Args:
-        model: a model that comes with graysam, `graysam_l0` or `lite_medsam`; a bundle's folder, as
-            `python -m graysam.export` writes it; or the name or weight file of a model that was exported into the
-            user's cache before.
-        precision: `fp32`, `bf16` or `int8`; None takes a bundle's own, and int8 otherwise.
-        threads: CPU threads, of OpenVINO for this predictor and of OpenCV for the whole process; None leaves both
-            numbers as they are: OpenVINO takes the physical cores, OpenCV all.
+        model: a model that comes with graysam, `graysam_l0` or `lite_medsam`; an exported model's folder; or a
+            checkpoint, `.safetensors`, `.pth` or `.pt` file.
+        backend: what runs it. `openvino` and `onnxruntime` run exported models of their format, also those that were
+            exported into the user's cache before, on the CPU; `torch` runs weight files and needs the extra train. None
+            takes an exported model where there is one, and torch for weight files and where a device is given.
+        precision: `fp32`, `bf16` or, of exported models, `int8`; None takes an exported model's own, int8 for names,
+            and fp32 with torch.
         channels: a scheme of `conf/channels` instead of the one the model was trained on.
-        cache: keep the compiled model in the user's cache folder, which halves the next start. Harmless where that
+        threads: CPU threads, of the backend and of OpenCV for the whole process; None leaves both numbers as they are.
+        device: of the torch backend, e.g. `cuda`; None is the CPU.
+        cache: keep what OpenVINO compiled in the user's cache folder, which halves the next start. Harmless where that
             folder cannot be written.
 
-    Several sessions may live in one process. One predictor may be called from several threads, but segments one case
-    at a time: a second thread gains nothing and should wait in its own program instead.
+    Attributes:
+        backend: the network's `encode` and `decode`.
+        scheme: the channels that it takes.
+        size: side of its square input in pixels.
+        name: the model's.
+        precision: `fp32`, `bf16` or `int8`.
+        description: one line for a log: the model and where it comes from.
+        exported: the exported model; None with torch.
+
+    Several predictors may live in one process. One may be called from several threads, and segments one image at a
+    time.
 
     Raises:
-        ValueError: no such model, a damaged bundle or one for other engines, a kind that is not there, less than one
-            thread, unknown channels; always one line that says what to do.
+        ValueError: in one line: no such model, a damaged one or one for other backends, a precision or device that is
+            not available, less than one thread, unknown channels, a missing extra.
     """
+
+    exported: ExportedModel | None = None
 
     def __init__(
         self,
         model: str | Path = "graysam_l0",
         *,
+        backend: BackendName | None = None,
         precision: str | None = None,
-        threads: int | None = None,
         channels: str | None = None,
+        threads: int | None = None,
+        device: str | None = None,
         cache: bool = True,
     ) -> None:
         if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; required: at least 1, or None for OpenVINO's own choice")
-        scheme = None if channels is None else load_scheme(channels)
-        self.exported: ExportedModel = open_exported(str(model), precision, channels)
-        self.scheme = scheme or self.exported.scheme
-
-        from graysam.inference.openvino_backend import OpenVinoBackend  # OpenVINO itself, once all else is known good
-
-        self.backend = OpenVinoBackend(self.exported, threads=threads, cache_dir=_cache_dir() if cache else None)
+            raise ValueError(f"threads is {threads}; required: at least 1, or None for the backend's own choice")
+        self.backend: Backend
+        self.scheme: Scheme
+        if choose_backend(model, backend=backend, precision=precision, device=device) == "torch":
+            check_extra("train")
+            torch_backend: Any = importlib.import_module("graysam.exporting.torch_backend")
+            opened = torch_backend.open_torch_backend(
+                str(model), channels=channels, precision=precision, device=device, threads=threads
+            )
+            self.backend, self.scheme, self.size, self.name = opened[:4]
+            self.precision, self.description = precision or "fp32", opened.description
+        else:
+            scheme = None if channels is None else load_scheme(channels)
+            exported = open_exported(str(model), precision, channels, onnx=backend == "onnxruntime")
+            self.exported = exported
+            self.backend = _run_exported(exported, backend, threads, cache)
+            self.scheme, self.size = scheme or exported.scheme, exported.size
+            self.name, self.precision = exported.name, exported.precision
+            self.description = f"{exported.name} {exported.precision} from {exported.path}"
         if threads is not None:
             cv2.setNumThreads(threads)
         self._lock = threading.Lock()
 
     def predict(
         self,
-        image: npt.NDArray[Any],
+        image: npt.NDArray[Any] | Image,
         boxes: npt.ArrayLike,
         *,
         propagation: Propagation = "own",
         z_max_inclusive: bool = True,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> npt.NDArray[np.uint16]:
-        """Segment what boxes hold.
+        """Segment what boxes hold into one array of labels.
 
-        image: (H, W) or RGB (H, W, 3) with boxes (N, 4) x_min, y_min, x_max, y_max; or (D, H, W) with boxes (N, 6)
-        x_min, y_min, z_min, x_max, y_max, z_max; inclusive native pixel indices. Best uint8; other dtypes are scaled
-        by the minimum and maximum of the whole array, so window a CT before. z_max_inclusive: whether z_max is the
-        last slice of a box or the first behind it. propagation: where the boxes of further slices come from, `own`, or
-        `litemedsam` to reproduce that script. progress(done, total) counts slices.
+        Args:
+            image: an Image, or an array (H, W), RGB (H, W, 3) or a volume (D, H, W). Best uint8; other dtypes are
+                scaled by the minimum and maximum of the whole array, so window a CT before.
+            boxes: (N, 4) x_min, y_min, x_max, y_max, or with a volume (N, 6) x_min, y_min, z_min, x_max, y_max, z_max;
+                inclusive pixel indices of the stored array. A box partly outside is clipped, with a warning.
+            propagation: where the boxes of a volume's further slices come from, `own`, or `litemedsam` to reproduce
+                that script.
+            z_max_inclusive: whether z_max is the last slice of a box, or the first one after it.
+            progress: called with the slices done and their number.
 
-        Returns uint16 (H, W) or (D, H, W): 0 is background, k the k-th box, later boxes over earlier ones; no boxes
-        give zeros. Raises ValueError for arrays that do not fit each other or that hold no finite numbers.
+        Returns:
+            uint16 (H, W) or (D, H, W): 0 is background, k the k-th box, later boxes over earlier ones; no boxes give
+            zeros.
+
+        Raises:
+            ValueError: arrays that do not fit each other, or a box that is inverted, wholly outside or not finite.
         """
         with self._lock:
-            return segment(
-                image,
-                boxes,
-                self.backend,
-                self.scheme,
-                propagation=propagation,
-                z_max_inclusive=z_max_inclusive,
-                size=self.exported.size,
-                progress=progress,
-            )
+            return self._walk(
+                image, boxes, propagation=propagation, z_max_inclusive=z_max_inclusive, progress=progress
+            ).labels()
+
+    def predict_masks(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> list[PromptMask]:
+        """Segment what boxes hold into one mask a box, with its logits and predicted IoU; masks may overlap.
+
+        The arguments are those of `predict`, and painting the masks in order gives its labels. A volume's masks take a
+        byte a voxel and box.
+        """
+        with self._lock:
+            return self._walk(image, boxes, **options).masks()
+
+    def _walk(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> Walk:
+        return Walk(image, boxes, self.backend, self.scheme, size=self.size, **options)
+
+
+def choose_backend(
+    model: str | Path, *, backend: BackendName | None = None, precision: str | None = None, device: str | None = None
+) -> BackendName:
+    """Return the backend that runs a model; the arguments are those of `Predictor`, and nothing is loaded.
+
+    Without one given, openvino where an exported model exists or is asked for, as int8 always is, and torch otherwise.
+
+    Raises:
+        ValueError: the backend cannot run what is asked for.
+    """
+    if backend is None:
+        shipped = shipped_models().get(str(model), [])
+        exported = Path(model).is_dir() or precision == "int8" or (precision in shipped if precision else bool(shipped))
+        backend = "openvino" if exported and device is None else "torch"
+    if backend != "torch":
+        if device not in (None, "cpu"):
+            raise ValueError(f"device {device} needs the backend torch; {backend} runs on the CPU")
+    elif precision not in (None, "fp32", "bf16"):
+        raise ValueError(f"precision {precision} needs the backend openvino; torch has fp32 and bf16")
+    elif Path(model).is_dir():
+        raise ValueError(
+            f"{model} is a directory, and exported models need the backend openvino; give torch a weight file"
+        )
+    return backend
+
+
+def _run_exported(exported: ExportedModel, backend: str | None, threads: int | None, cache: bool) -> Backend:
+    """Open a backend on an exported model, by its format where none is given; each is imported only here."""
+    if (backend or "") == "onnxruntime" or (backend is None and exported.format == "onnx"):
+        from graysam.inference.onnx_backend import OnnxBackend
+
+        return OnnxBackend(exported, threads=threads)
+    from graysam.inference.openvino_backend import OpenVinoBackend
+
+    return OpenVinoBackend(exported, threads=threads, cache_dir=_cache_dir() if cache else None)
 
 
 def _cache_dir() -> Path | None:

@@ -1,4 +1,4 @@
-"""Where a command's time goes, from the start of its process on."""
+"""Measure where a command's time goes, from the start of its process on."""
 
 import os
 import time
@@ -12,10 +12,11 @@ from graysam.inference.volume import Backend
 
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.floating[Any]]
+PARTS = ("imports", "model", "read", "preprocess", "encode", "decode", "masks", "write")
 
 
 def seconds_since_start() -> float | None:
-    """Return the seconds since this process was started, to a hundredth; None where the platform does not tell."""
+    """Return the seconds since this process was started, to a hundredth; None outside Linux."""
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
             started_ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22, proc(5)
@@ -27,11 +28,14 @@ def seconds_since_start() -> float | None:
 class Stopwatch:
     """Adds up seconds by part; every moment since it was made belongs to one of them.
 
-    parts: their names, in the order in which they are told.
+    Args:
+        parts: their names, in the order in which they are printed.
+        since_start: seconds before it was made, which count for the first part.
     """
 
-    def __init__(self, parts: Sequence[str]) -> None:
+    def __init__(self, parts: Sequence[str], since_start: float | None = None) -> None:
         self.seconds = dict.fromkeys(parts, 0.0)
+        self.seconds[parts[0]] += since_start or 0.0
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:

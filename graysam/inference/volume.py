@@ -1,11 +1,11 @@
-"""The volume engine: box prompts to masks, for images and volumes, over any network.
+"""Segment images and volumes: a walk through the slices over a backend's two calls, `encode` and `decode`.
 
-The network is two calls, `encode` and `decode`, with NumPy at the border; torch, OpenVINO and the tests' stub
-are its backends. A volume is segmented slice by slice: every object starts at its middle slice with its given
-box, then goes upwards and downwards, prompted at each slice by the box around its own mask on the slice
-before.
+Every object starts at its middle slice with its given box, then goes upwards and downwards, prompted at each slice by
+the box around its own mask on the slice before. Source of the walk: LiteMedSAM's CVPR24_LiteMedSAM_infer.py, without
+the faults that design.md lists.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, resize_longest_side, to_uint8
 from graysam.imaging.channels import Scheme
-from graysam.imaging.masks import Bounds, box_from_mask, grow_bounds, mask_to_native, native_blocks, positive_bounds
+from graysam.imaging.masks import box_from_mask, grow_bounds, mask_to_native, native_blocks, positive_bounds
+from graysam.imaging.prompts import Bounds, fit_boxes, is_volume
+from graysam.io.image import Image
 
 AnyArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 UInt8Array = npt.NDArray[np.uint8]
 UInt16Array = npt.NDArray[np.uint16]
 Propagation = Literal["own", "litemedsam"]
@@ -28,28 +29,74 @@ Propagation = Literal["own", "litemedsam"]
 BOX_BATCH = 8  # boxes decoded in one call; more at once leave the cache
 EMBEDDING_BYTES = 512 << 20  # kept at most: 128 slices in float32, 256 in float16
 BOX_MARGIN = 3  # grid pixels a side around the previous slice's mask, as LiteMedSAM
-LARGEST_LABEL = 65535
 
 
 class Backend(Protocol):
-    """A segmentation network; `size` below is the side of its square input."""
+    """A segmentation network with NumPy at the border; `size` is the side of its square input in pixels."""
 
     def encode(self, images: Float32Array) -> FloatArray:
-        """Embed images: float32 (B, 3, size, size) in [0, 1] -> (B, ...) of any float dtype.
+        """Embed images.
 
-        An embedding's shape is the backend's own affair. What is returned may be overwritten by the next call.
+        Args:
+            images: float32 (B, 3, size, size) in [0, 1].
+
+        Returns:
+            (B, ...) of any float dtype and shape; may be overwritten by the next call.
         """
 
     def decode(
         self, embedding: FloatArray, boxes_256: Float32Array, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32Array, Float32Array]:
-        """Segment one image: its embedding, boxes (N, 4) on the grid -> logits (N, size, size), iou (N,).
+        """Segment one image.
 
-        valid_size: rows and columns of the grid that the image covers, None for all. Logits beyond are not looked at
-        and may be left out, which is all that a backend may make of it.
+        Args:
+            embedding: one that `encode` returned, or a copy of it.
+            boxes_256: (N, 4) on the grid.
+            valid_size: rows and columns of the grid that the image covers; None for all.
 
-        The embedding is one that `encode` gave, or a copy of it. What is returned may be overwritten by the next call.
+        Returns:
+            Logits float32 (N, size, size), which may end after `valid_size`, and predicted IoU float32 (N,). Both may
+            be overwritten by the next call.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class PromptMask:
+    """What one prompt segmented.
+
+    Attributes:
+        mask: bool (H, W) or (D, H, W), the image's grid.
+        logits: float32 (h, w), or (K, h, w) for the K slices of a volume's box; on the network's grid, where the image
+            covers it. Positive is inside.
+        iou: predicted IoU, float32: a scalar, or (K,).
+        slices: of the volume that were visited; range(0, 1) for an image.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    logits: Float32Array
+    iou: Float32Array
+    slices: range
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Visit:
+    """What one object's prompt gave on one slice; its logits hold until the next visit is asked for.
+
+    Attributes:
+        label: 1-based number of the box.
+        z: slice; 0 for an image.
+        prompt: float32 (4,) on the grid.
+        logits: float32, see `Backend.decode`.
+        iou: predicted IoU.
+        bounds: of the positive logits where the image lies; None without any.
+    """
+
+    label: int
+    z: int
+    prompt: Float32Array
+    logits: Float32Array
+    iou: float
+    bounds: Bounds | None
 
 
 def decode_all(
@@ -58,97 +105,148 @@ def decode_all(
     boxes_256: Float32Array,
     box_batch: int = BOX_BATCH,
     valid_size: tuple[int, int] | None = None,
-) -> Iterator[Float32Array]:
-    """Yield every box's logits (size, size) in order, at most `box_batch` in one call.
+) -> Iterator[tuple[Float32Array, float]]:
+    """Yield each box's logits and predicted IoU in order, at most `box_batch` boxes in one call.
 
-    embedding: of one image; boxes_256: (N, 4) on the grid, none yield nothing; valid_size: see `Backend`. Logits hold
-    until the next ones are asked for: a backend may use its buffer again.
+    Args:
+        backend: the network.
+        embedding: of one image.
+        boxes_256: (N, 4) on the grid; none yield nothing.
+        box_batch: boxes decoded in one call.
+        valid_size: see `Backend.decode`.
+
+    Yields:
+        Logits float32, which hold until the next ones are asked for, and IoU.
     """
     for start in range(0, len(boxes_256), box_batch):
-        logits, _ = backend.decode(embedding, boxes_256[start : start + box_batch], valid_size)
-        yield from logits
+        logits, iou = backend.decode(embedding, boxes_256[start : start + box_batch], valid_size)
+        yield from zip(logits, iou.tolist(), strict=True)
 
 
 def segment(
-    image: AnyArray,
-    boxes: npt.ArrayLike,
-    backend: Backend,
-    scheme: Scheme,
-    *,
-    propagation: Propagation = "own",
-    z_max_inclusive: bool = True,
-    size: int = 256,
-    box_batch: int = BOX_BATCH,
-    encode_batch: int = 1,
-    embedding_bytes: int = EMBEDDING_BYTES,
-    on_prompt: Callable[[int, int, Float32Array], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    image: AnyArray | Image, boxes: npt.ArrayLike, backend: Backend, scheme: Scheme, **options: Any
 ) -> UInt16Array:
-    """Segment an image or a volume by boxes.
+    """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k, later boxes overwrite earlier ones.
 
-    image: (H, W) or RGB (H, W, 3) with boxes (N, 4), or (D, H, W) with boxes (N, 6); dtypes other than uint8
-    are scaled by the minimum and maximum of the whole array. boxes: x_min, y_min[, z_min], x_max, y_max[,
-    z_max] in native pixels, any real dtype, x and y inside the image. z is truncated and clipped to the
-    volume; z_max is the last slice taken, or with `z_max_inclusive=False` the first one left out.
-    Returns segs uint16 (H, W) or (D, H, W): label k is box k, 1-based, and later boxes overwrite earlier
-    ones. No boxes give zeros, and nothing is encoded.
+    The arguments are those of `Walk`.
+    """
+    return Walk(image, boxes, backend, scheme, **options).labels()
 
-    propagation: where the box of the next slice comes from, always grown by 3 grid pixels a side; an empty
-    mask falls back to the given box.
-    - `own`: the object's low-resolution mask (logits > 0 where the image lies on the grid), clipped to the
-      pixels of the given box: a volume's box surrounds its object in every slice, so what lies beyond is none of
-      it, and prompts cannot drift away. The prompt lives on that same grid, so no way to native pixels and back
-      blurs it, and neither other objects nor the label's number have a say. A mask wholly outside counts as empty.
-    - `litemedsam`: the native mask filled with its label, resized by area and clipped to `size`, as
-      LiteMedSAM's script does it; the box depends on the label's number. Kept to reproduce the published
-      baseline.
+
+class Walk:
+    """One image or volume and its boxes on the way through a backend; to be used once.
 
     Every slice is encoded once however many objects share it: one sweep goes up through all objects, one down. A slice
-    both sweeps need keeps its embedding, as the backend gave it, up to `embedding_bytes` in all; past that it is
-    encoded again. Which ones are kept makes no difference: the second sweep comes back the way the first went, so all
-    of them would be kept when it turns. encode_batch: slices encoded in one call. box_batch: boxes decoded in one call.
-    on_prompt(label, z, box) sees every prompt, z = 0 for an image, box float32 (4,) on the grid.
-    progress(done, total) counts slices visited, over both sweeps.
+    that both sweeps need keeps its embedding, as the backend gave it, within `embedding_bytes`; past that it is encoded
+    again.
 
-    Raises ValueError for arrays that do not fit each other, non-finite boxes, boxes whose z range holds no
-    slice, more than 65535 boxes, and options out of range.
-    Source of the walk: LiteMedSAM's CVPR24_LiteMedSAM_infer.py, without the faults design.md lists.
+    Args:
+        image: an Image, or an array (H, W), RGB (H, W, 3) or (D, H, W); dtypes other than uint8 are scaled by the
+            minimum and maximum of the whole array.
+        boxes: (N, 4) x_min, y_min, x_max, y_max or, for a volume, (N, 6) x_min, y_min, z_min, x_max, y_max, z_max, in
+            the stored array's pixels. `imaging.prompts` decides which are clipped, with a warning, or refused. No boxes
+            give empty masks, and nothing is encoded.
+        backend: the network.
+        scheme: the channels that it takes.
+        propagation: where the next slice's box comes from, always grown by 3 grid pixels a side; an empty mask falls
+            back to the given box.
+            `own`: the object's low-resolution mask, clipped to the pixels of the given box, which surrounds the object
+            in every slice, so that prompts cannot drift away. It lives on the prompts' own grid and depends neither on
+            other objects nor on the label's number. A mask wholly outside counts as empty.
+            `litemedsam`: the native mask filled with its label, resized by area and clipped to `size`, as LiteMedSAM's
+            script does it; depends on the label's number. Kept to reproduce the published baseline.
+        z_max_inclusive: whether z_max is a box's last slice, or the first one after it.
+        size: side of the network's square input in pixels.
+        box_batch: boxes decoded in one call.
+        encode_batch: slices encoded in one call.
+        embedding_bytes: of embeddings kept between the sweeps, at most.
+        progress: called with the slices visited and their number in both sweeps.
+
+    Raises:
+        ValueError: arrays that do not fit each other, boxes that `imaging.prompts` refuses, or options out of range.
     """
-    if propagation not in get_args(Propagation):
-        raise ValueError(f"propagation is {propagation!r}; it must be own or litemedsam")
-    for name, value in (("box_batch", box_batch), ("encode_batch", encode_batch)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    boxes_given = np.asarray(boxes)
-    slices, is_volume = _as_slices(np.asarray(image), boxes_given)
-    depth, height, width = slices.shape[:3]
-    canvas = Canvas(height, width, size)
-    segs = np.zeros((depth, height, width), np.uint16)
-    objects = _plan_objects(_as_boxes_3d(boxes_given), depth, canvas, z_max_inclusive or not is_volume)
 
-    up = _by_slice((z, item) for item in objects for z in range(item.z_mid, item.z_max + 1))
-    down = _by_slice((z, item) for item in objects for z in range(item.z_min, item.z_mid))
-    shared = up.keys() & down.keys()
-    encoder = _SliceEncoder(slices, backend, scheme, size, encode_batch, embedding_bytes, shared)
-    done, total = 0, len(up) + len(down)
+    def __init__(
+        self,
+        image: AnyArray | Image,
+        boxes: npt.ArrayLike,
+        backend: Backend,
+        scheme: Scheme,
+        *,
+        propagation: Propagation = "own",
+        z_max_inclusive: bool = True,
+        size: int = 256,
+        box_batch: int = BOX_BATCH,
+        encode_batch: int = 1,
+        embedding_bytes: int = EMBEDDING_BYTES,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if propagation not in get_args(Propagation):
+            raise ValueError(f"propagation is {propagation!r}; required: own or litemedsam")
+        for name, value in (("box_batch", box_batch), ("encode_batch", encode_batch)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; required: at least 1")
+        pixels, hint = (image.pixels, image.is_volume) if isinstance(image, Image) else (np.asarray(image), False)
+        given = np.asarray(boxes)
+        self.is_volume = is_volume(pixels.shape, given, hint=hint)
+        fitted, notes = fit_boxes(given, pixels.shape, volume=self.is_volume, z_max_inclusive=z_max_inclusive)
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+        slices = to_uint8(pixels) if self.is_volume else to_uint8(pixels)[None]
+        self.shape: tuple[int, int, int] = slices.shape[:3]
+        self.canvas = Canvas(*self.shape[1:], size)
+        self.propagation, self.box_batch, self.progress, self.backend = propagation, box_batch, progress, backend
+        self.objects = _plan_objects(fitted, self.canvas, z_max_inclusive)
+        self._up = _by_slice((z, item) for item in self.objects for z in range(item.z_mid, item.z_max + 1))
+        self._down = _by_slice((z, item) for item in self.objects for z in range(item.z_min, item.z_mid))
+        shared = self._up.keys() & self._down.keys()
+        self._encoder = _SliceEncoder(slices, backend, scheme, size, encode_batch, embedding_bytes, shared)
 
-    valid_size = canvas.resized_height, canvas.resized_width
-    for present, order in ((up, sorted(up)), (down, sorted(down, reverse=True))):
-        for z, embedding in encoder.embeddings(order):
-            prompts = np.stack([item.prompt(z) for item in present[z]])
-            all_logits = decode_all(backend, embedding, prompts, box_batch, valid_size)
-            for item, prompt, logits in zip(present[z], prompts, all_logits, strict=True):
-                if on_prompt is not None:
-                    on_prompt(item.label, z, prompt)
-                bounds = positive_bounds(logits, canvas)
-                _paint(segs[z], item.label, logits, canvas, bounds)
-                if item.z_min < item.z_max:
-                    own = propagation == "own"
-                    item.remember(z, item.own_box(bounds) if own else _litemedsam_box(item.label, logits, canvas))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-    return segs if is_volume else segs[0]
+    def labels(self) -> UInt16Array:
+        """Segment into one array of labels, see `segment`."""
+        labels = np.zeros(self.shape, np.uint16)
+        for visit in self.visits():
+            for rows, columns, mask in native_blocks(visit.logits, self.canvas, visit.bounds):
+                # The largest label is that of the last box, in whatever order the sweeps come by.
+                block = labels[visit.z, rows, columns]
+                np.maximum(block, mask * np.uint16(visit.label), out=block)
+        return labels if self.is_volume else labels[0]
+
+    def masks(self) -> list[PromptMask]:
+        """Segment into one mask a box, which may overlap."""
+        grid = self.canvas.resized_height, self.canvas.resized_width
+        found = []
+        for item in self.objects:
+            slices = range(item.z_min, item.z_max + 1)
+            logits, iou = np.empty((len(slices), *grid), np.float32), np.empty(len(slices), np.float32)
+            found.append(PromptMask(np.zeros(self.shape, np.bool_), logits, iou, slices))
+        for visit in self.visits():
+            prompt = found[visit.label - 1]
+            for rows, columns, mask in native_blocks(visit.logits, self.canvas, visit.bounds):
+                prompt.mask[visit.z, rows, columns] = mask
+            place = visit.z - prompt.slices.start
+            prompt.logits[place], prompt.iou[place] = visit.logits[: grid[0], : grid[1]], visit.iou
+        return found if self.is_volume else [PromptMask(m.mask[0], m.logits[0], m.iou[0], m.slices) for m in found]
+
+    def visits(self) -> Iterator[Visit]:
+        """Prompt every object on each of its slices: one sweep up, one down."""
+        done, total = 0, len(self._up) + len(self._down)
+        valid_size = self.canvas.resized_height, self.canvas.resized_width
+        for present, order in ((self._up, sorted(self._up)), (self._down, sorted(self._down, reverse=True))):
+            for z, embedding in self._encoder.embeddings(order):
+                prompts = np.stack([item.prompt(z) for item in present[z]])
+                decoded = decode_all(self.backend, embedding, prompts, self.box_batch, valid_size)
+                for item, prompt, (logits, iou) in zip(present[z], prompts, decoded, strict=True):
+                    bounds = positive_bounds(logits, self.canvas)
+                    yield Visit(item.label, z, prompt, logits, iou, bounds)
+                    if item.z_min < item.z_max:
+                        own = self.propagation == "own"
+                        item.remember(
+                            z, item.own_box(bounds) if own else _litemedsam_box(item.label, logits, self.canvas)
+                        )
+                done += 1
+                if self.progress is not None:
+                    self.progress(done, total)
 
 
 @dataclass
@@ -224,17 +322,6 @@ class _SliceEncoder:
                 yield z, fresh[z]
 
 
-def _paint(segs: UInt16Array, label: int, logits: Float32Array, canvas: Canvas, bounds: Bounds | None) -> None:
-    """Write an object's label into its slice of segs (H, W), wherever its mask is and no larger label stands.
-
-    Later boxes overwrite earlier ones, so a pixel's label is the largest one, in whatever order the sweeps come by: no
-    mask has to be kept.
-    """
-    for rows, columns, mask in native_blocks(logits, canvas, bounds):
-        labels = segs[rows, columns]
-        np.maximum(labels, mask * np.uint16(label), out=labels)
-
-
 def _litemedsam_box(label: int, logits: Float32Array, canvas: Canvas) -> Float32Array | None:
     """Return the box around the native mask, filled with its label and resized by area."""
     # The original's 8-bit map overflows past 255 objects; those get 16 bits.
@@ -250,53 +337,19 @@ def _by_slice(pairs: Iterator[tuple[int, _Object]]) -> dict[int, list[_Object]]:
     return present
 
 
-def _as_slices(image: AnyArray, boxes: AnyArray) -> tuple[UInt8Array, bool]:
-    """Return uint8 slices (D, H, W) or (1, H, W[, C]), and whether they are a volume, as the boxes say."""
-    columns = boxes.shape[-1] if boxes.ndim == 2 else 0
-    if (boxes.size and columns not in (4, 6)) or boxes.dtype.kind not in "iuf":
-        raise ValueError(f"got boxes {boxes.dtype} {boxes.shape}; numbers of shape (N, 4) or (N, 6) are required")
-    if not image.size:
-        raise ValueError(f"got an empty image of shape {image.shape}")
-    is_colour = image.ndim == 3 and image.shape[2] in (1, 3) and columns != 6
-    is_volume = image.ndim == 3 and not is_colour and (columns == 6 or not boxes.size)
-    if is_volume:
-        return to_uint8(image), True
-    if ((image.ndim == 2 or is_colour) and columns != 6) or (image.ndim == 2 and not boxes.size):
-        return to_uint8(image)[None], False
-    raise ValueError(
-        f"got an image of shape {image.shape} with boxes of shape {boxes.shape}; (H, W) or (H, W, 3) with "
-        "(N, 4), or (D, H, W) with (N, 6) is required"
-    )
-
-
-def _as_boxes_3d(boxes: AnyArray) -> Float64Array:
-    """Return float64 (N, 6); an image's boxes get the slice 0 alone."""
-    if not boxes.size:
-        return np.zeros((0, 6))
-    if len(boxes) > LARGEST_LABEL:
-        raise ValueError(f"got {len(boxes)} boxes; segs hold at most {LARGEST_LABEL} labels")
+def _plan_objects(boxes: AnyArray, canvas: Canvas, z_max_inclusive: bool) -> list[_Object]:
+    """Return what is to be segmented; boxes: (N, 4) or (N, 6), as `fit_boxes` returns them."""
     wide = boxes.astype(np.float64)
-    if not np.isfinite(wide).all():
-        raise ValueError("the boxes hold NaN or infinite coordinates; finite ones are required")
-    return wide if wide.shape[1] == 6 else np.insert(wide, [2, 4], 0.0, axis=1)
-
-
-def _plan_objects(boxes: Float64Array, depth: int, canvas: Canvas, z_max_inclusive: bool) -> list[_Object]:
-    grid_boxes = boxes_to_grid(boxes[:, [0, 1, 3, 4]], canvas.height, canvas.width, canvas.size)
-    ends = np.ceil((boxes[:, [3, 4]] + 1) * canvas.scale) - 1
+    if wide.shape[1] == 4:  # an image's boxes lie on slice 0
+        wide, z_max_inclusive = np.insert(wide, [2, 4], 0.0, axis=1), True
+    grid_boxes = boxes_to_grid(wide[:, [0, 1, 3, 4]], canvas.height, canvas.width, canvas.size)
+    ends = np.ceil((wide[:, [3, 4]] + 1) * canvas.scale) - 1
     ends = np.minimum(ends, [canvas.resized_width - 1, canvas.resized_height - 1])
     objects = []
-    for label, (box, grid_box, end) in enumerate(zip(boxes, grid_boxes, ends, strict=True), start=1):
-        z_min = max(int(box[2]), 0)
-        z_written = min(int(box[5]), depth - 1 if z_max_inclusive else depth)
-        z_max = z_written if z_max_inclusive else z_written - 1
-        if z_min > z_max:
-            raise ValueError(
-                f"box {label} goes from z={box[2]:g} to {box[5]:g} (z_max_inclusive={z_max_inclusive}); "
-                f"at least one slice of the volume's {depth} is required"
-            )
+    for label, (box, grid_box, end) in enumerate(zip(wide, grid_boxes, ends, strict=True), start=1):
+        z_min, z_written = int(box[2]), int(box[5])
         # The middle of the range as written, as both original scripts take it.
         z_mid = int((z_written - z_min) / 2 + z_min)
         box_bounds = int(grid_box[0]), int(grid_box[1]), int(end[0]), int(end[1])
-        objects.append(_Object(label, z_min, z_mid, z_max, grid_box, box_bounds))
+        objects.append(_Object(label, z_min, z_mid, z_written - (not z_max_inclusive), grid_box, box_bounds))
     return objects

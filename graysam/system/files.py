@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and knowing them by their hash."""
+"""Write files atomically, and hash them."""
 
 import hashlib
 import json
@@ -11,10 +11,9 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; the file written there takes the name `path` when the block ends well.
+    """Yield a temporary name beside `path`; the file written there is renamed to `path` when the block succeeds.
 
-    Whatever goes wrong inside the block, `path` stays as it was and nothing is left behind. Raises OSError as the file
-    system does.
+    When it fails, `path` stays as it was and the temporary file is removed. Raises OSError as the file system does.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -25,9 +24,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json_file(path: Path, document: Any) -> None:
-    """Write what JSON can hold, keys in their order, under a temporary name that is renamed.
+    """Write a JSON file atomically, keys in their order.
 
-    Raises ValueError for numbers that are not finite, OSError as the file system does.
+    Raises:
+        ValueError: numbers that are not finite.
+        OSError: as the file system does.
     """
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     with replacing(path) as temporary:

@@ -1,7 +1,6 @@
-"""Where files lie: the package's own, in a wheel and in a checkout alike, and what is kept for its user."""
+"""Folders: the package's own, in a wheel and in a checkout alike, and its user's cache."""
 
 import os
-import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -14,23 +13,23 @@ def conf_dir() -> Path:
 
 
 def weights_dir() -> Path:
-    """Return the folder of what is shipped to segment with; it may be absent."""
+    """Return the folder of the models that come with graysam; it may be absent."""
     return _PACKAGE / "weights"
 
 
 def user_cache_dir() -> Path:
     """Return the folder of what can be made again: GRAYSAM_CACHE, else `graysam` where the platform keeps caches.
 
-    Nothing is made. Raises ValueError where the user has no home folder.
+    Nothing is created.
+
+    Raises:
+        ValueError: the user has no home folder.
     """
     if chosen := os.environ.get("GRAYSAM_CACHE"):
         return Path(chosen)
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen) / "graysam"
-    if sys.platform == "win32" and (chosen := os.environ.get("LOCALAPPDATA")):
-        return Path(chosen) / "graysam" / "Cache"
+    import platformdirs  # only here: GRAYSAM_CACHE does without
+
     try:
-        home = Path.home()
+        return platformdirs.user_cache_path("graysam", appauthor=False)
     except RuntimeError:
         raise ValueError("there is no home folder to keep a cache in; set GRAYSAM_CACHE to a folder's name") from None
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "graysam"

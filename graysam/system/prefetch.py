@@ -1,7 +1,8 @@
-"""Reading the next case and writing the last one while a case is computed."""
+"""Read the next item and write the last one while one is computed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -9,18 +10,19 @@ Content = TypeVar("Content")
 
 
 class Prefetcher(Generic[Item, Content]):
-    """Goes through items in order: the next one is read and the last one written while one is computed.
+    """Process items in order: the next one is read and the last one written, each in a thread, while one is computed.
 
-    items: what to go through; none are fine. read(item): runs in a thread of its own, and from the moment the object
-    is made, e.g. while a model is loaded. At most three items are in memory at a time.
+    At most three items are in memory at a time. A context manager: leaving it waits for the threads.
 
-    A context manager: leaving it waits for the threads.
+    Args:
+        items: what to process; may be empty.
+        read: loads an item; starts with the first when the object is made, e.g. while a model is loaded.
     """
 
     def __init__(self, items: Sequence[Item], read: Callable[[Item], Content]) -> None:
         self._items, self._read = items, read
         self._reader, self._writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
-        self._next = self._reading(0)
+        self._next = [self._reader.submit(read, item) for item in items[:1]]
 
     def __enter__(self) -> "Prefetcher[Item, Content]":
         return self
@@ -30,42 +32,38 @@ class Prefetcher(Generic[Item, Content]):
         self._writer.shutdown()
 
     def run(self, compute: Callable[[Item, Content], Callable[[], object]]) -> Iterator[tuple[Item, Exception | None]]:
-        """Yield every item with what went wrong with it, None where all went well.
+        """Yield every item with the exception that it raised, or None.
 
-        compute(item, what was read): runs in the caller's thread and returns what is to be called for writing, in a
-        thread of its own. The item before is waited for first, so that results never pile up.
+        Args:
+            compute: takes an item and what was read, runs in the caller's thread and returns what writes the result.
+                The item before is waited for first, so that results do not accumulate.
         """
-        behind: tuple[Item, Future[object]] | None = None
+        writing: list[tuple[Item, Future[object]]] = []
         for index, item in enumerate(self._items):
+            reading = self._next.pop()
+            self._next += [
+                self._reader.submit(self._read, following) for following in self._items[index + 1 : index + 2]
+            ]
             try:
-                write = compute(item, self._take(index))
+                write = compute(item, reading.result())
             except Exception as error:  # the caller knows which ones it expects
-                write = _raising(error)
-            if behind is not None:
-                yield behind[0], _error(behind[1])
-            behind = item, self._writer.submit(write)
+                write = partial(_reraise, error)
+            del reading
+            yield from _finished(writing)
+            writing.append((item, self._writer.submit(write)))
             del write  # with it goes the result, once it is written
-        if behind is not None:
-            yield behind[0], _error(behind[1])
-
-    def _reading(self, index: int) -> Future[Content] | None:
-        return self._reader.submit(self._read, self._items[index]) if index < len(self._items) else None
-
-    def _take(self, index: int) -> Content:
-        reading, self._next = self._next, self._reading(index + 1)
-        assert reading is not None  # there is one for every index
-        return reading.result()
+        yield from _finished(writing)
 
 
-def _raising(error: Exception) -> Callable[[], object]:
-    def write() -> None:
-        raise error
-
-    return write
+def _reraise(error: Exception) -> None:
+    raise error
 
 
-def _error(writing: Future[object]) -> Exception | None:
-    error = writing.exception()
-    if error is not None and not isinstance(error, Exception):
-        raise error
-    return error
+def _finished(writing: list[tuple[Item, Future[object]]]) -> Iterator[tuple[Item, Exception | None]]:
+    """Wait for what is written, yield it with its error, and empty the list."""
+    while writing:
+        item, future = writing.pop()
+        error = future.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        yield item, error

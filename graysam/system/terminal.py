@@ -1,4 +1,4 @@
-"""How commands speak with people: progress as a bar or plain lines, errors in one line, lists as they are typed."""
+"""Command-line input and output: progress as a bar or plain lines, errors in one line, comma-separated lists."""
 
 import signal
 import sys
@@ -10,21 +10,21 @@ FAILED = 1  # exit code of a command that could not do all it was asked
 BAD_INPUT = 2  # exit code of every command for input that cannot be used
 
 Item = TypeVar("Item")
-MESSAGE_LENGTH = 2000  # longer ones fill the screen and bury what is said first
+MESSAGE_LENGTH = 2000  # longer messages fill the screen
 PLAIN_SECONDS = 10.0  # between two lines of plain text
 
 
 def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Yield the items and show on the standard error how many are done.
+    """Yield the items and report on the standard error how many are done.
 
     Args:
-        items: anything to go through; empty shows nothing.
-        title: what is being done, e.g. `packing`.
-        total: how many there are; None takes len(items).
+        items: what to process; empty reports nothing.
+        title: of the work, e.g. `packing`.
+        total: number of items; None takes len(items).
     """
     count = len(items) if total is None else total  # type: ignore[arg-type]
     if sys.stderr.isatty():
-        from tqdm import tqdm  # only here: what nobody sees should not cost a command's start
+        from tqdm import tqdm  # only here: it is not needed where no terminal is
 
         yield from tqdm(items, total=count, desc=title, unit="case")
         return
@@ -42,9 +42,9 @@ def parse_list(text: str) -> list[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message in one line; the error's kind where it has none.
+    """Return an error's message in one line, or its class where it has none.
 
-    A DataLoader's worker sends its error with the traceback in the message; what it says stands behind that.
+    A DataLoader worker sends its error with the traceback before the message, which is left out.
     """
     text = str(error)
     if "Original Traceback" in text:
@@ -52,12 +52,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())[:MESSAGE_LENGTH] or type(error).__name__
 
 
-def exit_reason(said: str, code: int) -> str:
-    """Return in one line why a process of ours ended.
+def exit_reason(error_output: str, code: int) -> str:
+    """Return in one line why a child process ended.
 
-    said: all of its standard error, or the end of it; code: its exit code, negative for the signal that killed it.
+    Args:
+        error_output: its standard error, or the end of it.
+        code: its exit code, negative for the signal that killed it.
     """
     if code < 0:
-        return f"the process was killed by {signal.Signals(-code).name}; is there memory for all that it holds?"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+        return f"the process was killed by {signal.Signals(-code).name}; check that there is enough memory"
+    lines = [line.strip() for line in error_output.splitlines() if line.strip()]
     return lines[-1] if lines else f"the process ended with exit code {code}"

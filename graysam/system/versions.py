@@ -1,7 +1,6 @@
-"""What a result depends on beside its code: the processor and the versions of packages. Imports nothing heavy."""
+"""What a result depends on besides its code: the processor and the versions of packages."""
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ NOT_INSTALLED = "not installed"
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the version of each package, by its name at the package index; NOT_INSTALLED where there is none."""
+    """Return the version of each package, by its name at the package index, or NOT_INSTALLED."""
     found = {}
     for name in packages:
         try:
@@ -30,5 +29,7 @@ def processor_name() -> str:
 
 
 def cores() -> int | None:
-    """Return how many cores this process may use, None where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Return how many logical cores this process may use, None where the system does not report it."""
+    import psutil
+
+    return len(psutil.Process().cpu_affinity() or ()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()

@@ -66,7 +66,7 @@ def score(prepared: Mapping[str, Prepared], item: Item, scores: Mapping[str, Sco
     image, boxes, masks = item.image.numpy()[None], item.boxes.numpy(), item.masks.numpy()
     for kind, network in prepared.items():
         embedding = network.backend.encode(image)[0]
-        for prompt, logits in enumerate(decode_all(network.backend, embedding, boxes)):
+        for prompt, (logits, _) in enumerate(decode_all(network.backend, embedding, boxes)):
             scores[kind].add(item.group, item.modality, masks[prompt], logits > 0, key=item.key, prompt=prompt)
 
 

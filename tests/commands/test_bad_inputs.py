@@ -429,7 +429,7 @@ def test_train_into_a_file(
         (
             "graysam.predict",
             {"torch", "timm"},
-            ["-i", "in", "-o", "out", "--model", "lite_medsam", "--runtime", "torch"],
+            ["-i", "in", "-o", "out", "--model", "lite_medsam", "--backend", "torch"],
         ),
     ],
 )

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.inference.stopwatch import Stopwatch, seconds_since_start
-from graysam.predict import PARTS
+from graysam.inference.stopwatch import PARTS, Stopwatch, seconds_since_start
 from tests.support.commands import write_case
 from tests.support.exported_models import write_tiny_exported
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 
 import graysam.predict
 from graysam.imaging.presets import load_scheme
-from graysam.predict import Model, main, parse
+from graysam.inference import batch
+from graysam.inference.volume import segment
+from graysam.predict import main
 from tests.support.commands import names, segs, write_case
 from tests.support.exported_models import write_tiny_exported
 
@@ -35,8 +39,11 @@ class FilledBoxes:
 @pytest.fixture
 def filling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let predict run `FilledBoxes` instead of a network."""
-    model = Model(FilledBoxes(), load_scheme("replicate"), 256)
-    monkeypatch.setattr(graysam.predict, "open_model", lambda *_: model)
+
+    def predict(image: Any, boxes: Any, **options: Any) -> np.ndarray:
+        return segment(image, boxes, FilledBoxes(), load_scheme("replicate"), **options)
+
+    monkeypatch.setattr(graysam.predict, "open_predictor", lambda *_: SimpleNamespace(predict=predict))
 
 
 def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> int:
@@ -59,7 +66,7 @@ def test_a_bundle_segments_images_and_volumes(
     write_bright_cases(tmp_path / "in")
     wanted = np.zeros((4, 128, 128), np.uint16)
     wanted[0, 40:80, 40:100] = wanted[1:3, 40:80, 40:120] = 1
-    for options in ((), ("--precision", "fp32", "--runtime", "openvino", "--threads", "1", "--device", "cpu")):
+    for options in ((), ("--precision", "fp32", "--backend", "openvino", "--threads", "1", "--device", "cpu")):
         assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny_exported) == 0
         captured = capsys.readouterr()
         assert f"tiny fp32 from {tiny_exported}\n2 of 2 cases in " in captured.out
@@ -89,28 +96,6 @@ def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
         bright.append(segs(tmp_path, "2DBox_US_1").mean())
     assert bright[0] < 0.01
     assert bright[1] > 0.2
-
-
-@pytest.mark.parametrize(
-    ("options", "runtime"),
-    [
-        (("--model", "BUNDLE"), "openvino"),
-        (("--model", "shipped_one"), "openvino"),
-        (("--model", "shipped_one", "--precision", "int8"), "openvino"),
-        (("--model", "shipped_one", "--precision", "bf16"), "torch"),
-        (("--model", "shipped_one", "--device", "cuda"), "torch"),
-        (("--model", "weights.pth"), "torch"),
-        (("--model", "weights.pth", "--precision", "int8"), "openvino"),
-        (("--model", "weights.pth", "--runtime", "openvino"), "openvino"),
-        (("--model", "BUNDLE", "--runtime", "torch"), "torch"),
-    ],
-)
-def test_the_runtime_that_is_taken(
-    tiny_exported: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], runtime: str
-) -> None:
-    monkeypatch.setattr(graysam.predict, "shipped_models", lambda: {"shipped_one": ["int8"]})
-    given = [option.replace("BUNDLE", str(tiny_exported)) for option in options]
-    assert parse(["-i", "in", "-o", "out", *given]).runtime == runtime
 
 
 # ------------------------------------------------------------------------------------------- what is written
@@ -190,7 +175,7 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
 ) -> None:
     for name in ("a", "b"):
         write_case(tmp_path / "in", name, imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
-    write, calls = graysam.predict.write_mask, []
+    write, calls = batch.write_mask, []
 
     def fail_once(path: Path, masks: np.ndarray) -> None:
         calls.append(path)
@@ -198,7 +183,7 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
             raise error
         write(path, masks)
 
-    monkeypatch.setattr(graysam.predict, "write_mask", fail_once)
+    monkeypatch.setattr(batch, "write_mask", fail_once)
     assert predict(tmp_path) == 1
     assert names(tmp_path / "out") == ["b.npz"]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -209,7 +194,7 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
 
 def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
-    monkeypatch.setattr(graysam.predict, "write_mask", lambda path: None)
+    monkeypatch.setattr(batch, "write_mask", lambda path: None)
     with pytest.raises(TypeError):
         predict(tmp_path)
 
@@ -217,18 +202,23 @@ def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("-i", "absent"), "absent is no folder"),
+        (("-i", "absent"), "absent is not a directory"),
         (("-i", "empty"), "empty holds no .npz file"),
-        (("-o", "in"), "-o in is the input folder, whose cases would be overwritten"),
+        (("-o", "in"), "-o in is the input directory, whose cases would be overwritten"),
         (("-o", "in/a.npz"), "-o in/a.npz is a file"),
         (("--overlay", "in/a.npz"), "--overlay in/a.npz is a file"),
-        (("--precision", "int8"), "TINY is a bundle of kind fp32, but int8 is asked for"),
-        (("--precision", "bf16", "--runtime", "openvino"), "TINY is a bundle of kind fp32, but bf16 is asked for"),
-        (("--runtime", "torch"), "TINY is a folder, and bundles need --runtime openvino"),
-        (("--runtime", "torch", "--precision", "int8"), "--precision int8 needs --runtime openvino"),
-        (("--runtime", "openvino", "--device", "cuda"), "--device cuda needs --runtime torch"),
-        (("--model", "absent.pth", "--runtime", "openvino"), "absent.pth does not exist; give a bundle's folder"),
-        (("--model", "in"), "in/bundle.json is missing, so its folder is no bundle; export the bundle again"),
+        (("--precision", "int8"), "TINY is exported as fp32, but int8 is asked for"),
+        (("--precision", "bf16", "--backend", "openvino"), "TINY is exported as fp32, but bf16 is asked for"),
+        (("--backend", "torch"), "TINY is a directory, and exported models need the backend openvino"),
+        (("--backend", "torch", "--precision", "int8"), "precision int8 needs the backend openvino"),
+        (("--backend", "openvino", "--device", "cuda"), "device cuda needs the backend torch"),
+        (("--backend", "onnxruntime"), "TINY has the format openvino; required: onnx"),
+        (("--threads", "0"), "threads is 0; required: at least 1"),
+        (
+            ("--model", "absent.pth", "--backend", "openvino"),
+            "absent.pth does not exist; give an exported model's folder",
+        ),
+        (("--model", "in"), "in/bundle.json is missing, so its folder is no exported model; export the model again"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
@@ -257,10 +247,10 @@ def test_unusable_input_is_one_line_and_exit_code_2(
     [
         ("--channels", "rgb"),
         ("--precision", "fp16"),
-        ("--runtime", "onnx"),
+        ("--backend", "onnx"),
+        ("--runtime", "torch"),
         ("--propagation", "theirs"),
         ("--z-max", "both"),
-        ("--threads", "0"),
         ("--threads", "two"),
     ],
 )
@@ -269,15 +259,15 @@ def test_unknown_choices_are_refused(capsys: pytest.CaptureFixture[str], option:
         main(["-i", "in", "-o", "out", "--model", "lite_medsam", option, value])
     assert stopped.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert f"{option} is {value}" in line or f"{option}: invalid" in line
+    assert f"{option} has been renamed" in line or f"{option}: invalid" in line
 
 
 def test_bad_arguments_are_reported_before_a_runtime_is_loaded(tmp_path: Path) -> None:
     write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
     code = (
         "import sys; from graysam.predict import main\n"
-        "for more in (['-i', 'absent'], ['-o', 'in'], ['--runtime', 'torch', '--precision', 'int8'],\n"
-        "             ['--runtime', 'torch', '--model', 'in']):\n"
+        "for more in (['-i', 'absent'], ['-o', 'in'], ['--backend', 'torch', '--precision', 'int8'],\n"
+        "             ['--backend', 'torch', '--model', 'in']):\n"
         "    assert main(['-i', 'in', '-o', 'out', '--model', 'lite_medsam', *more]) == 2\n"
         "print([name for name in ('torch', 'hydra', 'openvino') if name in sys.modules])"
     )

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import graysam.predict
-from graysam.imaging.channels import Paper, Scheme
+from graysam.imaging.channels import Paper
 from graysam.imaging.presets import load_scheme
-from graysam.inference.volume import segment
-from graysam.predict import CONVERTER, main, open_torch, parse
+from graysam.inference.openvino_core import CONVERTER
+from graysam.inference.predictor import Predictor
+from graysam.predict import main
 from tests.support.commands import BOXES_2D, image_2d, names, save_tiny_model, segs, write_case
 from tests.support.exported_models import write_tiny_exported
 from tests.support.fill import official_state
@@ -33,7 +33,7 @@ def folders(tmp_path: Path) -> list[str]:
 
 def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> int:
     """Run the command from tmp_path/in to tmp_path/out."""
-    return main([*folders(tmp_path), "--model", str(model), "--runtime", "torch", *more])
+    return main([*folders(tmp_path), "--model", str(model), "--backend", "torch", *more])
 
 
 # ------------------------------------------------------------------------------------------------ real weights
@@ -86,24 +86,17 @@ def test_our_files_carry_model_and_channels(tmp_path: Path, suffix: str) -> None
     model = save_tiny_model(tmp_path / f"m{suffix}", "paper")
     write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
     assert predict(tmp_path, model=model) == 0
-    opened = open_torch(parse(["-i", "x", "-o", "y", "--model", str(model)]))
-    assert isinstance(opened.scheme, Paper)
-    wanted = segment(image_2d(), BOXES_2D, opened.backend, opened.scheme, size=opened.size)
-    assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted)
+    predictor = Predictor(model)
+    assert isinstance(predictor.scheme, Paper)
+    assert (predictor.size, predictor.precision, predictor.exported) == (256, "fp32", None)
+    assert np.array_equal(segs(tmp_path, "2DBox_US_1"), predictor.predict(image_2d(), BOXES_2D))
+    masks = predictor.predict_masks(image_2d(), BOXES_2D)
+    assert np.array_equal(np.where(masks[1].mask, 2, masks[0].mask), segs(tmp_path, "2DBox_US_1"))
 
 
-def test_channels_on_the_command_line_win(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[Scheme] = []
-
-    def spy(image: Any, boxes: Any, backend: Any, scheme: Scheme, **options: Any) -> np.ndarray:
-        used.append(scheme)
-        return segment(image, boxes, backend, scheme, **options)
-
-    monkeypatch.setattr(graysam.predict, "segment", spy)
-    write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
-    assert predict(tmp_path, model=tiny) == 0
-    assert predict(tmp_path, "--channels", "replicate", model=tiny) == 0
-    assert used == [load_scheme("paper"), load_scheme("replicate")]
+def test_channels_asked_for_win(tiny: Path) -> None:
+    schemes = [Predictor(tiny, channels=channels).scheme for channels in (None, "replicate")]
+    assert schemes == [load_scheme("paper"), load_scheme("replicate")]
 
 
 @pytest.mark.parametrize(
@@ -166,19 +159,19 @@ def test_a_weight_file_is_exported_once(
     def export_model(model: str, folder: Path, **options: Any) -> None:
         assert sys.modules.get(CONVERTER, "to be imported") is not None
         calls.append((model, options))
-        write_tiny_exported(folder, kind=options["kind"])
+        write_tiny_exported(folder, kind=options["precision"])
 
     monkeypatch.setattr("graysam.exporting.pipeline.export_model", export_model)
     monkeypatch.setitem(sys.modules, CONVERTER, None)  # as in a process of predict's own
     write_case(tmp_path / "in", "2DBox_US_1", imgs=image_2d(), boxes=BOXES_2D)
-    for options in (("--precision", "int8"), ("--runtime", "openvino"), ("--runtime", "openvino", "--threads", "2")):
+    for options in (("--precision", "int8"), ("--backend", "openvino"), ("--backend", "openvino", "--threads", "2")):
         assert main([*folders(tmp_path), "--model", str(tiny), *options]) == 0
         captured = capsys.readouterr().out
         assert ("is exported as int8, once, into" in captured) == (options[0] == "--precision")
         assert "tiny int8 from " in captured
-    assert calls == [(str(tiny), {"kind": "int8", "channels": None, "threads": None})]
+    assert calls == [(str(tiny), {"precision": "int8", "channels": None, "threads": None})]
     copy = shutil.copy(tiny, tmp_path / "renamed.ckpt")
-    assert main([*folders(tmp_path), "--model", str(copy), "--precision", "fp32", "--runtime", "openvino"]) == 0
+    assert main([*folders(tmp_path), "--model", str(copy), "--precision", "fp32", "--backend", "openvino"]) == 0
     assert len(calls) == 2
 
 
@@ -205,10 +198,10 @@ def test_an_export_that_segments_worse_is_one_line(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--precision", "int8"), "--precision int8 needs --runtime openvino"),
+        (("--precision", "int8"), "precision int8 needs the backend openvino"),
         (("--model", "absent.pth"), "weight file absent.pth does not exist"),
-        (("--device", "tpu"), "--device tpu cannot be used"),
-        (("--device", "cuda:99"), "--device cuda:99 cannot be used"),
+        (("--device", "tpu"), "device tpu cannot be used"),
+        (("--device", "cuda:99"), "device cuda:99 cannot be used"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
@@ -222,7 +215,7 @@ def test_unusable_input_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_case(Path("in"), "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
-    assert main(["-i", "in", "-o", "out", "--model", str(tiny), "--runtime", "torch", *options]) == 2
+    assert main(["-i", "in", "-o", "out", "--model", str(tiny), "--backend", "torch", *options]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert captured.err.startswith(f"error: {reason}")

@@ -18,7 +18,6 @@ from graysam.imaging.channels import (
 )
 from graysam.imaging.presets import (
     load_scheme,
-    read_flat_yaml,
     scheme_from_dict,
     scheme_names,
     scheme_to_dict,
@@ -221,34 +220,11 @@ def test_presets_say_where_channels_are_built():
 
 
 @pytest.mark.parametrize("name", scheme_names())
-def test_flat_reader_agrees_with_omegaconf_and_hydra(name):
+def test_presets_are_what_hydra_composes(name):
     omegaconf = pytest.importorskip("omegaconf")
-    path = conf_dir() / "channels" / f"{name}.yaml"
-    loaded = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.load(path))
-    read = read_flat_yaml(path)
-    assert read == loaded and {k: type(v) for k, v in read.items()} == {k: type(v) for k, v in loaded.items()}
+    loaded = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.load(conf_dir() / "channels" / f"{name}.yaml"))
     hydra_utils = pytest.importorskip("hydra.utils")
     assert hydra_utils.instantiate(loaded) == load_scheme(name)
-
-
-def test_flat_reader_takes_scalars_and_nothing_else(tmp_path):
-    file = tmp_path / "x.yaml"
-    file.write_text("# c\na: 1\nb: 0.5  # d\nc: 1e-3\nd: x # y\ne: true\nf:\ng: null\nh: a.b.C\n\n")
-    assert read_flat_yaml(file) == {
-        "a": 1, "b": 0.5, "c": 0.001, "d": "x", "e": True, "f": None, "g": None, "h": "a.b.C",
-    }  # fmt: skip
-    for text in (
-        "a:\n  b: 1\n",
-        "a: [1, 2]\n",
-        "- a\n",
-        "a: 1\na: 2\n",
-        "a: {b: 1}\n",
-        "a: '1'\n",
-        "just text\n",
-    ):
-        file.write_text(text)
-        with pytest.raises(ValueError, match="line"):
-            read_flat_yaml(file)
 
 
 @pytest.mark.parametrize("name", scheme_names())

@@ -1,4 +1,4 @@
-"""Bundles: written whole, read back as written, and refused with the remedy when anything is wrong with them."""
+"""Exported models: written whole, read back as written, and refused with the remedy when anything is wrong."""
 
 import hashlib
 import json
@@ -38,22 +38,17 @@ def hidden(folder: Path) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------- whole ones
 def test_what_is_written_is_read(intact: Path) -> None:
-    bundle = read_exported(intact)
-    assert (bundle.path, bundle.name, bundle.kind, bundle.precision, bundle.size) == (
-        intact,
-        "tiny",
-        "fp32",
-        "f32",
-        SIZE,
-    )
-    assert bundle.scheme == load_scheme("replicate")
-    assert bundle.graphs == {stem: intact / f"{stem}.xml" for stem in STEMS}
-    assert bundle.description == description(intact)
+    exported = read_exported(intact)
+    assert (exported.path, exported.name, exported.size) == (intact, "tiny", SIZE)
+    assert (exported.format, exported.precision, exported.precision_hint) == ("openvino", "fp32", "f32")
+    assert exported.scheme == load_scheme("replicate")
+    assert exported.graphs == {stem: intact / f"{stem}.xml" for stem in STEMS}
+    assert exported.description == description(intact)
     for stem in STEMS:
         for suffix in ("xml", "bin"):
             content = (intact / f"{stem}.{suffix}").read_bytes()
             wanted = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            assert bundle.description["files"][f"{stem}.{suffix}"] == wanted
+            assert exported.description["files"][f"{stem}.{suffix}"] == wanted
 
 
 def test_a_digest_stands_for_graph_and_weights(intact: Path, tmp_path: Path) -> None:
@@ -63,22 +58,22 @@ def test_a_digest_stands_for_graph_and_weights(intact: Path, tmp_path: Path) -> 
         content = (folder / "encoder.bin").read_bytes()
         (folder / "encoder.bin").write_bytes(content[:-1] + b"\0" if content[-1] else content[:-1] + b"\1")
 
-    bundle = read_exported(intact)
-    facts = {**bundle.description, "name": "renamed"}
+    exported = read_exported(intact)
+    facts = {**exported.description, "name": "renamed"}
     other = write_exported(tmp_path / "other", description=facts, write_graphs=with_other_weights)
-    assert {stem for stem in STEMS if bundle.digest(stem) != other.digest(stem)} == {"encoder"}
-    assert len({bundle.digest(stem) for stem in STEMS}) == len(STEMS)
+    assert {stem for stem in STEMS if exported.digest(stem) != other.digest(stem)} == {"encoder"}
+    assert len({exported.digest(stem) for stem in STEMS}) == len(STEMS)
 
 
 @pytest.mark.parametrize("graphs", [{"plain": True}, {"precision": None}])
-def test_one_decoder_and_openvinos_own_precision_are_bundles_too(tmp_path: Path, graphs: dict[str, Any]) -> None:
-    bundle = write_tiny_exported(tmp_path / "tiny", **graphs)
-    assert set(bundle.graphs) == ({"encoder", "decoder"} if "plain" in graphs else set(STEMS))
-    assert bundle.precision == (None if "precision" in graphs else "f32")
+def test_one_decoder_and_openvinos_own_precision_are_accepted(tmp_path: Path, graphs: dict[str, Any]) -> None:
+    exported = write_tiny_exported(tmp_path / "tiny", **graphs)
+    assert set(exported.graphs) == ({"encoder", "decoder"} if "plain" in graphs else set(STEMS))
+    assert exported.precision_hint == (None if "precision" in graphs else "f32")
 
 
-def test_a_bundle_may_be_replaced_and_a_strangers_folder_may_not(tmp_path: Path) -> None:
-    path = tmp_path / "bundle"
+def test_an_exported_model_may_be_replaced_and_another_folder_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "exported"
     write_tiny_exported(path, name="first")
     (path / "note.txt").write_text("goes with it")
     assert write_tiny_exported(path, name="second").name == read_exported(path).name == "second"
@@ -87,14 +82,14 @@ def test_a_bundle_may_be_replaced_and_a_strangers_folder_may_not(tmp_path: Path)
         stranger.parent.mkdir(exist_ok=True)
         stranger.write_text("mine")
         taken = tmp_path / stranger.relative_to(tmp_path).parts[0]
-        with pytest.raises(ValueError, match=f"{taken} is there and is no bundle, so it is not overwritten"):
+        with pytest.raises(ValueError, match=f"{taken} exists and is no exported model, so it is not overwritten"):
             write_tiny_exported(taken)
         assert stranger.read_text() == "mine"
     assert hidden(tmp_path) == []
 
 
-def test_what_fails_while_writing_leaves_the_old_bundle(tmp_path: Path) -> None:
-    path = tmp_path / "bundle"
+def test_what_fails_while_writing_leaves_the_old_model(tmp_path: Path) -> None:
+    path = tmp_path / "exported"
     write_tiny_exported(path)
     before = description(path)
 
@@ -153,25 +148,25 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "truncated or altered",
     ),
     "emptied": (lambda path: (path / "encoder.bin").write_bytes(b""), "encoder.bin", "has 0 bytes instead of"),
-    "one bit": (altered, "encoder.xml", "has another content than bundle.json says"),
+    "one bit": (altered, "encoder.xml", "differs from the SHA-256 in bundle.json"),
     "no description": (lambda path: (path / DESCRIPTION).unlink(), DESCRIPTION, "is missing"),
     "truncated description": (
         lambda path: (path / DESCRIPTION).write_text((path / DESCRIPTION).read_text()[:99]),
         DESCRIPTION,
-        "it is no JSON",
+        "invalid JSON",
     ),
     "binary description": (
         lambda path: (path / DESCRIPTION).write_bytes(b"\xff\xfe\x00"),
         DESCRIPTION,
-        "it is no JSON",
+        "invalid JSON",
     ),
-    "deep description": (lambda path: (path / DESCRIPTION).write_text("[" * 99999), DESCRIPTION, "it is no JSON"),
+    "deep description": (lambda path: (path / DESCRIPTION).write_text("[" * 99999), DESCRIPTION, "invalid JSON"),
     "endless description": (
         lambda path: (path / DESCRIPTION).write_bytes(b" " * (5 << 20)),
         DESCRIPTION,
         "at most 4194304 are allowed",
     ),
-    "a list": (lambda path: (path / DESCRIPTION).write_text("[]"), DESCRIPTION, "it is no JSON object"),
+    "a list": (lambda path: (path / DESCRIPTION).write_text("[]"), DESCRIPTION, "not a JSON object"),
     "later format": (change(format=2), DESCRIPTION, "is of format 2, this version of graysam reads 1"),
     "no format": (change(format=...), DESCRIPTION, "is of format None"),
     "no name": (change(name=...), DESCRIPTION, "it has no name"),
@@ -196,7 +191,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("damage", "name", "reason"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_bundle_is_refused_with_the_remedy(
+def test_a_damaged_model_is_refused_with_the_remedy(
     damaged: Path, damage: Callable[[Path], Any], name: str, reason: str
 ) -> None:
     damage(damaged)
@@ -205,7 +200,7 @@ def test_a_damaged_bundle_is_refused_with_the_remedy(
     message = str(refused.value)
     assert message.startswith(f"{damaged / name} ")
     assert reason in message
-    assert "export the bundle again" in message
+    assert "export the model again" in message
     assert "\n" not in message
 
 
@@ -214,8 +209,8 @@ def test_files_that_are_not_listed_are_left_alone(damaged: Path) -> None:
     assert read_exported(damaged).name == "tiny"
 
 
-def test_no_folder_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="absent is no folder; give a bundle"):
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="absent is not a directory; give an exported model"):
         read_exported(tmp_path / "absent")
 
 
@@ -233,16 +228,16 @@ def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_shipped_is_found_by_name_as_int8(shelves: Path) -> None:
     assert shipped_models() == {"shipped_one": ["int8"]}
     assert exported_path("shipped_one") == shelves / "weights" / "shipped_one_int8"
-    assert open_exported("shipped_one", "int8").kind == "int8"
+    assert open_exported("shipped_one", "int8").precision == "int8"
     with pytest.raises(ValueError, match=r"shipped_one is not exported as bf16 yet.*, or shipped_one \(int8\)$"):
         open_exported("shipped_one", "bf16")
 
 
 def test_a_folder_is_taken_as_it_is_and_another_precision_refused(shelves: Path) -> None:
     path = write_tiny_exported(shelves / "mine", kind="bf16").path
-    assert open_exported(str(path)).kind == open_exported(str(path), "bf16").kind == "bf16"
+    assert open_exported(str(path)).precision == open_exported(str(path), "bf16").precision == "bf16"
     assert open_exported("mine").path == Path("mine")
-    with pytest.raises(ValueError, match="is a bundle of kind bf16, but int8 is asked for; leave the precision out"):
+    with pytest.raises(ValueError, match="is exported as bf16, but int8 is asked for; leave the precision out"):
         open_exported(str(path), "int8")
 
 
@@ -280,10 +275,13 @@ def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("absent.pth", r"absent\.pth does not exist; give a bundle's folder, a weight file or shipped_one \(int8\)"),
+        (
+            "absent.pth",
+            r"absent\.pth does not exist; give an exported model's folder, a weight file or shipped_one \(int8\)",
+        ),
         ("folder/absent", "folder/absent does not exist"),
         ("../weights/shipped_one", "does not exist"),
-        ("weights", r"weights/bundle\.json is missing, so its folder is no bundle"),
+        ("weights", r"weights/bundle\.json is missing, so its folder is no exported model"),
     ],
 )
 def test_a_model_that_is_not_there_is_refused(shelves: Path, model: str, reason: str) -> None:

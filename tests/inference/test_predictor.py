@@ -13,7 +13,8 @@ import pytest
 
 from graysam.imaging.presets import load_scheme
 from graysam.inference.locating import shipped_models
-from graysam.inference.predictor import Predictor
+from graysam.inference.predictor import Predictor, choose_backend
+from graysam.io.image import Image
 from tests.support.commands import BOXES_2D, image_2d
 from tests.support.exported_models import write_tiny_exported
 
@@ -47,6 +48,20 @@ def test_masks_are_what_the_boxes_hold(tiny_exported: Path) -> None:
     assert not shorter[2].any()
     assert shorter[:2].any(axis=(1, 2)).all()
     assert steps[-1] == (2, 2)
+
+
+def test_masks_are_one_a_prompt_and_may_overlap(tiny_exported: Path) -> None:
+    predictor = Predictor(tiny_exported)
+    boxes = [[20, 20, 99, 119], [60, 56, 127, 127]]
+    first, second = predictor.predict_masks(Image(IMAGE), boxes)
+    assert (first.mask & second.mask).any()
+    assert first.logits.shape == (64, 64)
+    assert first.iou == pytest.approx(float(first.logits.max()))  # as the tiny model computes it
+    painted = np.where(second.mask, 2, first.mask)
+    assert np.array_equal(painted, predictor.predict(Image(IMAGE), boxes))
+    (deep,) = predictor.predict_masks(np.stack([IMAGE] * 4), [[20, 20, 1, 127, 119, 2]])
+    assert (deep.slices, deep.logits.shape, deep.iou.shape) == (range(1, 3), (2, 64, 64), (2,))
+    assert np.array_equal(deep.mask, predictor.predict(np.stack([IMAGE] * 4), [[20, 20, 1, 127, 119, 2]]) == 1)
 
 
 def test_what_was_segmented_before_makes_no_difference(tiny_exported: Path) -> None:
@@ -110,15 +125,18 @@ def test_the_cache_is_the_users_and_may_be_left_alone(
     assert np.array_equal(Predictor(tiny_exported).predict(IMAGE, BOXES), WANTED)
     monkeypatch.delenv("GRAYSAM_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no home")))
     assert np.array_equal(Predictor(tiny_exported).predict(IMAGE, BOXES), WANTED)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"model": "absent.pth"}, r"absent\.pth does not exist"),
-        ({"precision": "int8"}, "is a bundle of kind fp32, but int8 is asked for"),
+        ({"model": "absent.pth", "backend": "openvino"}, r"absent\.pth does not exist"),
+        ({"backend": "torch"}, "is a directory, and exported models need the backend openvino"),
+        ({"backend": "onnxruntime"}, r"has the format openvino; required: onnx \(graysam export --format onnx\)"),
+        ({"device": "cuda", "backend": "openvino"}, "device cuda needs the backend torch"),
+        ({"precision": "int8"}, "is exported as fp32, but int8 is asked for"),
         ({"threads": 0}, "threads is 0; required: at least 1"),
         ({"channels": "rgb"}, "unknown channel scheme 'rgb'; choose one of"),
     ],
@@ -132,17 +150,17 @@ def test_what_cannot_be_opened_is_one_line(tiny_exported: Path, options: dict[st
 def test_damaged_and_foreign_bundles_are_refused(tmp_path: Path) -> None:
     onnx = write_tiny_exported(tmp_path / "tiny", plain=True).path
     (onnx / "encoder.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"encoder\.bin has 0 bytes instead of .* export the bundle again"):
+    with pytest.raises(ValueError, match=r"encoder\.bin has 0 bytes instead of .* export the model again"):
         Predictor(onnx)
 
 
 @pytest.mark.parametrize(
     ("image", "boxes", "reason"),
     [
-        (IMAGE, [[1, 2, 3]], r"boxes int64 \(1, 3\)"),
-        (IMAGE, [[1, 2, np.nan, 4]], "NaN or infinite"),
-        (IMAGE[:0], BOXES, "empty image"),
-        (IMAGE, [[1, 2, 0, 30, 40, 1]], r"image of shape \(128, 128\) with boxes of shape \(1, 6\)"),
+        (IMAGE, [[1, 2, 3]], r"boxes have dtype int64 and shape \(1, 3\)"),
+        (IMAGE, [[1, 2, np.nan, 4]], "finite numbers"),
+        (IMAGE[:0], BOXES, "at least one pixel"),
+        (IMAGE, [[1, 2, 0, 30, 40, 1]], r"image has shape \(128, 128\); required: \(D,H,W\)"),
     ],
 )
 def test_what_cannot_be_segmented_is_one_line(tiny_exported: Path, image: np.ndarray, boxes: Any, reason: str) -> None:
@@ -156,10 +174,10 @@ def test_a_program_of_ones_own_loads_nothing_heavy(tiny_exported: Path, tmp_path
     code = f"""
 import sys
 import numpy as np
-from graysam.inference.predictor import Predictor
-masks = Predictor({str(tiny_exported)!r}).predict(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
+import graysam
+masks = graysam.Predictor({str(tiny_exported)!r}).predict(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
 print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {{
-    "torch", "lightning", "hydra", "omegaconf", "scipy", "matplotlib", "tqdm", "timm", "nncf"}}))
+    "torch", "lightning", "hydra", "omegaconf", "pandas", "scipy", "matplotlib", "tqdm", "timm", "nncf", "yaml"}}))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", code]
@@ -181,5 +199,27 @@ def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(name: str, 
         assert 2 * (found & disc).sum() / (found.sum() + disc.sum()) > 0.9
 
 
-def test_a_session_without_a_name_is_our_own_model() -> None:
-    assert Predictor(threads=2).exported.name == "graysam_l0"
+def test_the_default_is_our_own_model() -> None:
+    predictor = Predictor(threads=2)
+    assert (predictor.name, predictor.precision, predictor.size) == ("graysam_l0", "int8", 256)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "wanted"),
+    [
+        ("FOLDER", {}, "openvino"),
+        ("shipped_one", {}, "openvino"),
+        ("shipped_one", {"precision": "int8"}, "openvino"),
+        ("shipped_one", {"precision": "bf16"}, "torch"),
+        ("shipped_one", {"device": "cuda"}, "torch"),
+        ("weights.pth", {}, "torch"),
+        ("weights.pth", {"precision": "int8"}, "openvino"),
+        ("weights.pth", {"backend": "openvino"}, "openvino"),
+        ("shipped_one", {"backend": "torch"}, "torch"),
+    ],
+)
+def test_the_backend_that_is_chosen(
+    tiny_exported: Path, monkeypatch: pytest.MonkeyPatch, model: str, options: dict[str, Any], wanted: str
+) -> None:
+    monkeypatch.setattr("graysam.inference.predictor.shipped_models", lambda: {"shipped_one": ["int8"]})
+    assert choose_backend(model.replace("FOLDER", str(tiny_exported)), **options) == wanted

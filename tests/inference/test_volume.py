@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from graysam.imaging.canvas import Canvas, boxes_to_grid
+from graysam.imaging.masks import mask_to_native
 from graysam.imaging.presets import load_scheme
-from graysam.inference.volume import BOX_BATCH, decode_all, segment
+from graysam.inference.volume import BOX_BATCH, Walk, decode_all, segment
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "e2e"
 E2E_FILES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
@@ -50,8 +51,16 @@ class EmptyBackend(StubBackend):
 
 def trace(image, boxes, backend, scheme=REPLICATE, **options):
     """Return segs and the prompts (label, z, box) in the original order: by object, upwards, downwards."""
-    prompts = []
-    segs = segment(image, boxes, backend, scheme, on_prompt=lambda *prompt: prompts.append(prompt), **options)
+    walk = Walk(image, boxes, backend, scheme, **options)
+    prompts, visits = [], walk.visits
+
+    def recorded():
+        for visit in visits():
+            prompts.append((visit.label, visit.z, visit.prompt))
+            yield visit
+
+    walk.visits = recorded
+    segs = walk.labels()
 
     def order(prompt):
         label, z, _ = prompt
@@ -233,7 +242,7 @@ def test_decoding_all_boxes_gives_each_its_own_logits():
     backend = StubBackend()
     embedding = np.ones((3, 256, 256), np.float32)
     boxes = np.array([[x, 5, x + 9, 30] for x in range(0, 210, 5)], np.float32)
-    for logits, box in zip(decode_all(backend, embedding, boxes), boxes, strict=True):
+    for (logits, _), box in zip(decode_all(backend, embedding, boxes), boxes, strict=True):
         np.testing.assert_array_equal(logits, backend.decode(embedding, box[None])[0][0])
     full, rest = divmod(len(boxes), BOX_BATCH)
     assert full > 1 and rest > 1
@@ -301,7 +310,8 @@ def test_end_slices_are_visited_and_z_max_may_be_exclusive():
 
 def test_z_is_clipped_to_the_volume_and_floats_are_truncated():
     volume = bright_volume(depth=5)
-    _, prompts = trace(volume, [[5.5, 15.2, -3.0, 70.9, 45.0, 9.7]], StubBackend())
+    with pytest.warns(UserWarning, match="clipped"):
+        _, prompts = trace(volume, [[5.5, 15.2, -3.0, 70.9, 45.0, 9.7]], StubBackend())
     assert sorted(z for _, z, _ in prompts) == [0, 1, 2, 3, 4]
     middle_box = next(box for _, z, box in prompts if z == 2)
     np.testing.assert_array_equal(middle_box, boxes_to_grid([[5.5, 15.2, 70.9, 45.0]], 64, 80, 256)[0])
@@ -375,15 +385,17 @@ def test_progress_counts_slices_of_both_sweeps():
 @pytest.mark.parametrize(
     "image_shape, boxes, message",
     [
-        ((5, 20, 30), [[1, 1, 9, 9]], "with"),
-        ((20, 30), [[1, 1, 0, 9, 9, 1]], "with"),
-        ((2, 5, 20, 3), [[1, 1, 0, 9, 9, 1]], "with"),
-        ((20, 30), [[1, 1, 9]], r"\(N, 4\)"),
-        ((20, 30), [1, 1, 9, 9], r"\(N, 4\)"),
-        ((20, 30), [["a", "b", "c", "d"]], r"\(N, 4\)"),
-        ((20, 30), [[1, 1, np.nan, 9]], "NaN"),
-        ((0, 30), [[1, 1, 9, 9]], "empty"),
-        ((5, 20, 30), [[1, 1, 5, 9, 9, 7]], "box 1 goes from z=5 to 7"),
+        ((5, 20, 30), [[1, 1, 9, 9]], "2D boxes"),
+        ((20, 30), [[1, 1, 0, 9, 9, 1]], "3D boxes"),
+        ((2, 5, 20, 3), [[1, 1, 0, 9, 9, 1]], "3D boxes"),
+        ((20, 30), [[1, 1, 9]], r"\(N,4\)"),
+        ((20, 30), [1, 1, 9, 9], r"\(N,4\)"),
+        ((20, 30), [["a", "b", "c", "d"]], r"\(N,4\)"),
+        ((20, 30), [[1, 1, np.nan, 9]], "finite"),
+        ((20, 30), [[9, 1, 1, 9]], "box 1, .* is inverted"),
+        ((20, 30), [[1, 1, 9, 9], [1, 20, 9, 25]], "box 2, .* is wholly outside"),
+        ((0, 30), [[1, 1, 9, 9]], "at least one pixel"),
+        ((5, 20, 30), [[1, 1, 5, 9, 9, 7]], "box 1, .* is wholly outside"),
         ((5, 20, 30), [[1, 1, 0, 9, 9, 1], [1, 1, 3, 9, 9, 2]], "box 2"),
         ((20, 30), np.zeros((65536, 4)), "65535"),
     ],
@@ -393,7 +405,47 @@ def test_what_does_not_fit_is_refused(image_shape, boxes, message):
         segment(np.ones(image_shape, np.uint8), boxes, StubBackend(), REPLICATE)
 
 
+def test_boxes_partly_outside_are_clipped_with_a_warning():
+    volume = bright_volume(depth=5)
+    for image, given, clipped in (
+        (volume, [[-20, 15, -3, 70, 99, 9]], [[0, 15, 0, 70, 63, 4]]),
+        (volume[0], [[5, -15, 99, 45]], [[5, 0, 79, 45]]),
+    ):
+        with pytest.warns(UserWarning, match="box 1 clipped to the image"):
+            segs = segment(image, given, StubBackend(), REPLICATE)
+        assert segs.any()
+        np.testing.assert_array_equal(segs, segment(image, clipped, StubBackend(), REPLICATE))
+
+
 @pytest.mark.parametrize("option", [{"propagation": "other"}, {"box_batch": 0}, {"encode_batch": 0}])
 def test_options_are_checked(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         segment(np.ones((9, 9), np.uint8), [[1, 1, 5, 5]], StubBackend(), REPLICATE, **option)
+
+
+@pytest.mark.parametrize("propagation", ["own", "litemedsam"])
+@pytest.mark.parametrize("name", ["2DBox_stub_small", "3DBox_stub_wide"])
+def test_painting_the_masks_in_order_gives_the_labels(name, propagation):
+    with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as stored:
+        image, boxes = stored["in_imgs"], stored["in_boxes"]
+    options = {"backend": StubBackend(), "scheme": REPLICATE, "propagation": propagation}
+    labels, masks = segment(image, boxes, **options), Walk(image, boxes, **options).masks()
+    painted = np.zeros_like(labels)
+    for label, prompt in enumerate(masks, start=1):
+        painted[prompt.mask] = label
+    np.testing.assert_array_equal(painted, labels)
+    assert len(masks) == len(boxes) and labels.any()
+    canvas = Canvas(*(image.shape[1:] if boxes.shape[1] == 6 else image.shape[:2]), 256)
+    for prompt, box in zip(masks, boxes, strict=True):
+        assert prompt.slices == (range(box[2], box[5] + 1) if len(box) == 6 else range(1))
+        for place, z in enumerate(prompt.slices if len(box) == 6 else [...]):
+            logits, iou = (prompt.logits[place], prompt.iou[place]) if len(box) == 6 else (prompt.logits, prompt.iou)
+            assert logits.shape == (canvas.resized_height, canvas.resized_width) and iou == 0
+            np.testing.assert_array_equal(mask_to_native(logits, canvas), prompt.mask[z])
+
+
+def test_masks_of_overlapping_objects_keep_their_own_pixels():
+    image = np.full((64, 64), 9, np.uint8)
+    whole, part = Walk(image, [[0, 0, 60, 60], [10, 10, 30, 30]], FullBoxBackend(), REPLICATE).masks()
+    assert (whole.mask & part.mask).sum() == part.mask.sum() > 0
+    assert Walk(image, [], FullBoxBackend(), REPLICATE).masks() == []
