@@ -54,6 +54,9 @@ class OpenVinoBackend:
             names = sorted(exported.graphs, key=lambda name: name != "encoder")
             self._requests: dict[str, openvino.InferRequest] = dict(pool.map(load, names))
         self._size = exported.size
+        if decoder := self._requests.get("box_decoder"):
+            inputs = {port.get_any_name() for port in decoder.get_compiled_model().inputs}
+            (self._size_input,) = inputs - {"tokens", "embedding"}  # valid_size, in older exports `covered`
 
     def encode(self, images: Float32) -> Floating:
         """Embed images: float32 (B, 3, S, S) in [0, 1] -> (B, ...), float16 or float32, a new array each call."""
@@ -81,7 +84,7 @@ class OpenVinoBackend:
         rows, columns = valid_size or (self._size, self._size)
         tokens_covered = np.array([-(-rows // TOKEN_PIXELS), -(-columns // TOKEN_PIXELS)], np.int64)
         decoder.infer(
-            {"embedding": np.ascontiguousarray(embedding[None]), "valid_size": tokens_covered}, share_inputs=True
+            {"embedding": np.ascontiguousarray(embedding[None]), self._size_input: tokens_covered}, share_inputs=True
         )
         return decoder.get_tensor("logits").data, decoder.get_tensor("iou").data
 

@@ -147,7 +147,7 @@ def test_only_the_config_module_knows_hydra(path: Path) -> None:
 
 
 def test_init_files_hold_a_docstring_only() -> None:
-    for path in PACKAGE.rglob("__init__.py"):
+    for path in PACKAGE.glob("*/**/__init__.py"):  # the package's own exports its public names lazily
         body = ast.parse(path.read_text()).body
         assert len(body) <= 1, path
         assert all(isinstance(node, ast.Expr) for node in body), path
