@@ -1,10 +1,18 @@
 """The torch backend of the volume engine: a Sam behind `encode` and `decode`, NumPy at the border."""
 
+import copy
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graysam.imaging.channels import Scheme
+from graysam.imaging.presets import load_scheme, scheme_names
+from graysam.models.pretrained import Pretrained, open_pretrained
 from graysam.models.sam import Sam
+from graysam.system.terminal import one_line
 
 Float32 = NDArray[np.float32]
 
@@ -23,7 +31,7 @@ class TorchBackend:
 
     def __init__(self, model: Sam, *, device: str, precision: str) -> None:
         if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision {precision!r} is not one of the torch backend's: fp32, bf16")
+            raise ValueError(f"precision is {precision!r}; the torch backend has fp32 and bf16")
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
         self.autocast = precision == "bf16"
@@ -49,3 +57,77 @@ class TorchBackend:
                 torch.from_numpy(boxes_256)[None].to(self.device),
             )
         return logits[0].float().cpu().numpy(), iou[0].float().cpu().numpy()
+
+
+class OpenedModel(NamedTuple):
+    """A model file behind the torch backend.
+
+    Attributes:
+        backend: its `encode` and `decode`.
+        scheme: the channels it takes.
+        size: side of its square input in pixels.
+        name: the file's, without suffix.
+        description: one line on where the weights come from.
+    """
+
+    backend: TorchBackend
+    scheme: Scheme
+    size: int
+    name: str
+    description: str
+
+
+def open_torch_backend(
+    model: str,
+    *,
+    channels: str | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> OpenedModel:
+    """Load a model file for the torch backend.
+
+    Args:
+        model: `graysam_l0`, `lite_medsam`, a checkpoint, or a `.safetensors`, `.pth` or `.pt` file.
+        channels: name of a channel scheme; None takes the one that the file names.
+        precision: `fp32`, the default, or `bf16`.
+        device: e.g. `cuda`; the CPU by default.
+        threads: of the CPU, for the whole process; None leaves torch's number.
+
+    Raises:
+        ValueError: a model that cannot be loaded, a file that names no channel scheme without `channels`, a device that
+            is not available, or another precision.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found, scheme = open_with_scheme(model, channels)
+    try:
+        backend = TorchBackend(found.model, device=device or "cpu", precision=precision or "fp32")
+    except (RuntimeError, AssertionError) as error:  # torch's, for a device that is not available
+        raise ValueError(f"device {device} cannot be used: {one_line(error)[:200]}") from None
+    return OpenedModel(backend, scheme, found.size, Path(model).stem, found.source.describe())
+
+
+def open_with_scheme(model: str, channels: str | None) -> tuple[Pretrained, Scheme]:
+    """Load a model file and return it with its channel scheme, or with the scheme named `channels`.
+
+    Raises:
+        ValueError: a model that cannot be loaded, or a file that names no channel scheme without `channels`.
+    """
+    found = open_pretrained(model)
+    scheme = found.scheme if channels is None else load_scheme(channels)
+    if scheme is None:
+        names = "|".join(scheme_names())
+        raise ValueError(f"{model} does not say which channels it was trained on; give --channels {names}")
+    return found, scheme
+
+
+def inference_copy(model: Sam) -> Sam:
+    """Copy a model to the CPU, in evaluation mode and without gradients.
+
+    TinyViT caches its attention biases in the first evaluation. The copy starts without caches: they may be older than
+    the weights, and one that carries a gradient cannot be copied.
+    """
+    caches = [getattr(module, "attention_bias_cache", None) for module in model.modules()]
+    fresh: dict[int, Any] = {id(cache): {} for cache in caches if cache is not None}
+    return copy.deepcopy(model, fresh).cpu().eval().requires_grad_(False)

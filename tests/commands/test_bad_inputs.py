@@ -100,7 +100,7 @@ BOXES = {
     "inverted": ([[29, 10, 10, 19]], "is inverted or empty"),
     "outside": ([[60, 10, 70, 19]], "is wholly outside the image"),
     "NaN": ([[10, np.nan, 29, 19]], "required: finite numbers"),
-    "columns": ([[10, 10, 29]], "required: (N,4) in 2D or (N,6) in 3D"),
+    "columns": ([[10, 10, 29]], "shape (N,4) in 2D or (N,6) in 3D"),
     "2D boxes on a volume": ([[10, 10, 0, 29, 19, 3]], "required: (D,H,W)"),
 }
 INPUT_DAMAGES: dict[str, tuple[Damage, str]] = DAMAGES | {
