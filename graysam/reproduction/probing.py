@@ -78,7 +78,7 @@ def probe_image(image: Image, gts: NDArray[np.integer], predictor: Predictor) ->
         places.setdefault(z, []).append(label)
     for z, labels in places.items():
         plane, truth = (pixels, gts) if z is None else (pixels[z], gts[z])
-        embedding = predictor.backend.encode(prepare_image(plane, predictor.scheme, predictor.exported.size)[None])[
+        embedding = predictor.backend.encode(prepare_image(plane, predictor.scheme, predictor.size)[None])[
             0
         ].copy()
         for label in labels:
@@ -89,9 +89,9 @@ def _probe_object(
     image: Image, label: int, truth: NDArray[np.bool_], embedding: NDArray[np.float32], predictor: Predictor
 ) -> ObjectProbe:
     height, width = truth.shape
-    canvas = Canvas(height, width, predictor.exported.size)
+    canvas = Canvas(height, width, predictor.size)
     boxes = changed_boxes(np.array(mask_bounds(truth), np.float64), height, width)
-    grid_boxes = boxes_to_grid(boxes, height, width, predictor.exported.size)
+    grid_boxes = boxes_to_grid(boxes, height, width, predictor.size)
     scores: list[float] = []
     for start in range(0, len(boxes), BOX_BATCH):
         logits, ious = predictor.backend.decode(embedding, grid_boxes[start : start + BOX_BATCH])
