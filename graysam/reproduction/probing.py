@@ -78,9 +78,7 @@ def probe_image(image: Image, gts: NDArray[np.integer], predictor: Predictor) ->
         places.setdefault(z, []).append(label)
     for z, labels in places.items():
         plane, truth = (pixels, gts) if z is None else (pixels[z], gts[z])
-        embedding = predictor.backend.encode(prepare_image(plane, predictor.scheme, predictor.size)[None])[
-            0
-        ].copy()
+        embedding = predictor.backend.encode(prepare_image(plane, predictor.scheme, predictor.size)[None])[0].copy()
         for label in labels:
             yield _probe_object(image, label, truth == label, embedding, predictor)
 
