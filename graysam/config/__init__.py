@@ -1,1 +1,1 @@
-"""The one part below the entry points that knows Hydra: everything else receives plain values."""
+"""Compose, validate and sweep configs with Hydra; no other room imports Hydra or OmegaConf."""

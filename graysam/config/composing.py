@@ -1,38 +1,85 @@
-"""Composing Hydra configs into plain containers, without running anything."""
+"""Compose Hydra configs into plain containers, with one clear line for what cannot be composed."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
-from graysam.config.faults import mended
-from graysam.config.messages import first_line, suggestion
-from graysam.config.resolving import Values
-from graysam.config.sources import COMPOSE_ERRORS, loader_of
+from graysam.config.messages import first_line, format_value, suggestion
 from graysam.system.folders import conf_dir
+
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
+_QUOTED = re.compile(r"'(.+?)'")
+
+
+class ConfigError(ValueError):
+    """A config cannot be composed or resolved; the message is one line."""
+
+
+@contextmanager
+def open_configs(conf: Path) -> Iterator[None]:
+    """Open a folder of configs for `compose`, also within a command that Hydra runs."""
+    hydra = GlobalHydra.instance()
+    outer, hydra.hydra = hydra.hydra, None  # Hydra allows one folder at a time
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            yield
+    finally:
+        hydra.hydra = outer
+
+
+def compose_config(config_name: str, overrides: Sequence[str], conf: Path) -> DictConfig:
+    """Compose a config with its subtree `hydra`; interpolations stay as they are.
+
+    Raises:
+        ConfigError: it cannot be composed.
+    """
+    try:
+        with open_configs(conf):
+            return compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    except COMPOSE_ERRORS as error:
+        raise ConfigError(explain(error, overrides, conf)) from error
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """Return a config as plain dictionaries, lists and scalars, all interpolations resolved.
+    """Return a config without its subtree `hydra` as plain containers, interpolations resolved.
 
     Raises:
-        ValueError: a value is missing (`???`) or an interpolation does not resolve.
+        ConfigError: a mandatory value (`???`) is missing or an interpolation does not resolve; the message begins with
+            the key path.
     """
+    config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        values = Values(config)
-        values.resolve(OmegaConf.to_container(config, resolve=False), "")
-        problems = [f"{path} {text}" for path, text in values.problems]
-        raise ValueError(f"config: {' | '.join(problems) or first_line(error)}") from error
-    return plain  # type: ignore[return-value]
+        raw, key = dict(_leaves(OmegaConf.to_container(config))), "".join(_QUOTED.findall(str(error))[:1])
+        wrong = (path for path, value in raw.items() if value == "???" or f"${{{key}}}" in str(value))
+        path = next(wrong, str(error.full_key))
+        reason = f"{str(error).splitlines()[0]}{suggestion(key, raw)}"
+        raise ConfigError(f"{path} is {format_value(raw.get(path))}: {reason}") from error
+    return plain
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the key path and value of everything below a node that is not a mapping."""
+    if not isinstance(node, dict):
+        yield path, node
+        return
+    for key, value in node.items():
+        yield from _leaves(value, f"{path}.{key}".lstrip("."))
 
 
 def compose_plain(config_name: str, overrides: Sequence[str] = (), conf: Path | None = None) -> dict[str, Any]:
-    """Compose a top-level config with overrides into plain containers, without running anything.
+    """Compose a config into plain containers, without building or running anything.
 
     Args:
         config_name: a file of the folder of configs, without suffix.
@@ -40,28 +87,28 @@ def compose_plain(config_name: str, overrides: Sequence[str] = (), conf: Path | 
         conf: folder of configs; None for the project's own.
 
     Raises:
-        ValueError: unknown keys, groups or choices, all of them in one line.
+        ConfigError: it cannot be composed.
     """
-    conf = conf_dir() if conf is None else conf
-    try:
-        with loader_of(conf):
-            config = compose(config_name, overrides=list(overrides))
-    except COMPOSE_ERRORS as error:
-        with mended(conf, config_name, overrides, error) as mending:
-            raise ValueError(f"config: {' | '.join(mending.problems)}") from error
-    return to_plain(config)
+    return to_plain(compose_config(config_name, overrides, conf or conf_dir()))
 
 
-def load_group(group: str, name: str) -> dict[str, Any]:
-    """Return one choice of a config group as plain containers, without its `_target_`.
-
-    Raises:
-        ValueError: there is no such choice; with the nearest valid one.
-    """
-    valid = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-    if name not in valid:
-        raise ValueError(f"{group} {name!r} is unknown{suggestion(name, valid)}")
-    with loader_of(conf_dir()):
-        chosen = to_plain(compose(overrides=[f"+{group}={name}"]))[group]
-    chosen.pop("_target_", None)
-    return chosen
+def explain(error: Exception, overrides: Sequence[str], conf: Path) -> str:
+    """Return in one line what Hydra refused, with the override or file at fault and the nearest valid name."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    text, cause = str(error), error.__cause__
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        file = os.path.relpath(error.problem_mark.name, conf.parent)
+        return f"{file}: line {error.problem_mark.line + 1}: invalid YAML: {error.problem}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        place = next((o for o in overrides if o.lstrip("+").startswith(f"{group}=")), text.partition(":")[0])
+        return f"{place}: {group or conf.name} has no choice {name!r}{suggestion(name, error.options or [])}"
+    quoted = error.override if isinstance(error, OverrideParseException) else "".join(_QUOTED.findall(text)[:1])
+    place = next((o for o in overrides if quoted and quoted in o), quoted)
+    reason = first_line(error)
+    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+        key, path = str(cause.key), str(cause.full_key)
+        near = suggestion(key, cause.parent_node, path)
+        reason = f"{path.rpartition('.')[0] or 'the config'} has no key {key!r}{near or f'; +{place} adds it'}"
+    return f"{place}: {reason}" if place else reason

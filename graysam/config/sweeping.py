@@ -1,173 +1,101 @@
-"""Sweeps: a grid of overrides becomes one run after another, each in a run directory of its own.
+"""Run a job, or a sweep of jobs that Hydra launches: one that fails does not end the others."""
 
-Hydra expands the grid and launches the jobs, here or on a cluster. What is added: every job's `name` is followed by its
-own choices, so that its run directory is its own; the whole grid is checked before anything runs; a job that fails
-does not take the others with it; and the end is one line a run and the report's table.
-"""
-
+import gc
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from hydra import compose
-
-# The sweeper expands a grid by this very function, so that what is checked is what runs.
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from graysam.config.jobs import STOPPED, Function, Outcome, Stopped, carry_out
-from graysam.config.labels import give_name, swept_keys
-from graysam.config.messages import first_line
-from graysam.config.sources import COMPOSE_ERRORS
-from graysam.reporting.runs import MACRO, TRAINED, read_run
-from graysam.reporting.tables import report
-from graysam.system.terminal import FAILED, one_line
+from graysam.config.composing import to_plain
+from graysam.config.planning import Run
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
-BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+Function = Callable[[dict[str, Any]], int]  # of a command: plain containers to an exit code
+STOPPED = (130, 143)  # exit codes of a run that Ctrl-C or SIGTERM ended
+
+
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM ended a job; not an Exception, which Hydra would treat as the job's failure."""
 
 
 def in_sweep() -> bool:
-    """Return whether this process is carrying out a job of a sweep."""
+    """Return whether this process runs a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def quoted(text: str) -> str:
-    """Return text as a quoted value of an override."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def run_job(function: Function, config: dict[str, Any]) -> tuple[int, str]:
+    """Call a command's function and return its exit code and, for input that it refuses, the reason, also printed."""
+    try:
+        return function(config), ""
+    except (ValueError, OSError) as error:
+        code, reason = BAD_INPUT, one_line(error)
+    except FloatingPointError as error:  # training diverged
+        code, reason = FAILED, one_line(error)
+    print(f"error: {reason}", file=sys.stderr)
+    return code, reason
 
 
-@dataclass(frozen=True)
-class Job:
-    """One point of a grid: its overrides, and the run that they make."""
-
-    overrides: str
-    name: str
-    seed: Any
-    run_dir: str
-
-
-class Sweep:
-    """What a command line runs: one point or a grid of them; made, planned and run inside Hydra's context.
-
-    in_config: whether the config itself asks for a sweep (`hydra.mode`). several: the keys with several values.
+def run_sweep(config_name: str, overrides: Sequence[str], runs: list[Run], function: Function) -> int:
+    """Let Hydra launch the jobs of a sweep; Hydra's folder of configs must be open.
 
     Args:
         config_name: of the top-level config.
-        overrides: the command line's.
+        overrides: of the command line, with the grid.
+        runs: as planned; those that end are replaced in place.
+        function: of the command.
+
+    Returns:
+        The exit code: 0 when all jobs ended well, that of the signal when the sweep was stopped, 1 otherwise.
+    """
+    task = partial(_run_swept, function=function, parent=os.getpid(), runs=runs)
+    folder = os.path.relpath(os.path.commonpath([os.path.dirname(os.path.abspath(run.run_dir)) for run in runs]))
+    quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
+    logging.getLogger("hydra").setLevel(logging.WARNING)  # each job prints one line itself
+    settings = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir='{quoted}'"]
+    try:
+        hydra: Any = GlobalHydra.instance().hydra
+        runs[:] = [
+            done.return_value for batch in hydra.multirun(config_name, task, [*settings, *overrides]) for done in batch
+        ]
+    except (Stopped, KeyboardInterrupt) as stop:
+        print("the sweep was stopped; the same command resumes it", file=sys.stderr)
+        return stop.args[0] if isinstance(stop, Stopped) else STOPPED[0]
+    except Exception as error:  # the launcher's: a job's process was killed, or the queue refused it
+        reason = one_line(error)[:400]
+        print(f"error: {reason}; other jobs may still run: python -m graysam.report {folder}", file=sys.stderr)
+        return FAILED
+    return FAILED if any(run.code for run in runs) else 0
+
+
+def _run_swept(config: DictConfig, *, function: Function, parent: int, runs: list[Run]) -> Run:
+    """Run one job inside Hydra's launcher, in the sweep's process `parent` or in one of its own.
 
     Raises:
-        ValueError: overrides that make no grid.
+        Stopped: the job was stopped, and it runs in the sweep's process.
     """
-
-    def __init__(self, config_name: str, overrides: Sequence[str]) -> None:
-        self.config_name, self.overrides = config_name, list(overrides)
-        try:
-            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-            given = parser.parse_overrides(self.overrides)
-            self.base = self._compose([str(o.input_line) for o in given if not o.is_sweep_override()])
-            self.params: dict[str, Any] = dict(self.base.hydra.sweeper.get("params") or {})
-            self.of_hydra = [str(o.input_line) for o in given if o.is_hydra_override()]
-            own = [str(o.input_line) for o in given if not o.is_hydra_override()]
-            # An experiment's own grid goes first, so that the command line has the last word.
-            parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *own])
-            self.points: list[list[str]] = BasicSweeper.split_arguments(parsed, None)[0]
-        except COMPOSE_ERRORS as error:
-            raise ValueError(f"config: {first_line(error)}") from error
-        self.in_config = self.base.hydra.mode == RunMode.MULTIRUN
-        self.several = list(dict.fromkeys([*self.params, *(o.key_or_group for o in parsed if o.is_sweep_override())]))
-        self.keys = swept_keys(parsed, self.params)
-
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        return compose(self.config_name, overrides=list(overrides), return_hydra_config=True)
-
-    def plan(self) -> list[Job]:
-        """Compose every point into the run that it makes, in the order in which they run.
-
-        Raises:
-            ValueError: this command has no sweeps, the points are no one experiment's grid, or two runs would share a
-                directory.
-        """
-        if not {"name", "seed", "run_dir"} <= set(self.base):
-            raise ValueError(f"graysam.{self.config_name} runs one job at a time; leave out -m")
-        if self.base.hydra.sweeper.get("_target_") != BASIC_SWEEPER:
-            raise ValueError("sweeps are grids here; leave out hydra/sweeper=...")
-        jobs: dict[str, Job] = {}
-        for point in self.points:
-            words = " ".join(point)
-            try:
-                config = self._compose([*self.of_hydra, *point])
-                give_name(config, point, self.keys)
-                job = Job(words, str(config.name), config.seed, os.path.normpath(config.run_dir))
-            except COMPOSE_ERRORS as error:
-                raise ValueError(f"config: {words}: {first_line(error)}") from error
-            if dict(config.hydra.sweeper.params or {}) != self.params:
-                raise ValueError(f"{words}: this experiment is a grid of its own; sweep over it alone")
-            other = jobs.setdefault(job.run_dir, job)
-            if other is not job:
-                raise ValueError(
-                    f"{other.overrides} | {words}: both runs would lie in {job.run_dir}; leave run_dir to the sweep, "
-                    "or let it hold ${name} and ${seed}"
-                )
-        return list(jobs.values())
-
-    def run(self, jobs: Sequence[Job], function: Function) -> tuple[int, dict[str, Outcome]]:
-        """Let Hydra launch the jobs.
-
-        Returns:
-            An exit code: 0 when all ended well, that of the signal when the sweep was stopped, 1 otherwise. And how
-            each job ended, by run directory; one that was not reached, or whose process was killed, is missing.
-        """
-        outcomes: dict[str, Outcome] = {}
-        task = partial(
-            carry_out, function=function, keys=self.keys, total=len(jobs), parent=os.getpid(), outcomes=outcomes
-        )
-        folder = os.path.relpath(os.path.commonpath([os.path.dirname(os.path.abspath(job.run_dir)) for job in jobs]))
-        settings = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(folder)}"]
-        launcher_log = logging.getLogger("hydra")
-        level = launcher_log.level
-        launcher_log.setLevel(logging.WARNING)  # every job says itself what it is, and shorter
-        try:
-            hydra: Any = GlobalHydra.instance().hydra
-            for batch in hydra.multirun(self.config_name, task, [*settings, *self.overrides]):
-                outcomes |= {done.return_value.run_dir: done.return_value for done in batch}
-        except (Stopped, KeyboardInterrupt) as stop:
-            print("the sweep was stopped; the same command goes on with it", file=sys.stderr)
-            return stop.code if isinstance(stop, Stopped) else STOPPED[0], outcomes
-        except Exception as error:  # the launcher's own: a job's process was killed, or the queue refused it
-            said = one_line(error)[:400]
-            print(f"error: {said}; the others may still run: python -m graysam.report {folder}", file=sys.stderr)
-            return FAILED, outcomes
-        finally:
-            launcher_log.setLevel(level)
-        return FAILED if any(outcome.code for outcome in outcomes.values()) else 0, outcomes
-
-
-def sweep_summary(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> str:
-    """Return one line a run - name, seed, state, macro DSC and NSD, where it lies - and the report's table."""
-    runs = [read_run(Path(job.run_dir)) for job in jobs]
-    rows = []
-    for job, run in zip(jobs, runs, strict=True):
-        outcome = outcomes.get(job.run_dir)
-        score = run.scores.get(TRAINED, {}).get(MACRO)
-        if outcome is None:
-            state = run.state if run.path.is_dir() else "not run"
-        else:
-            stopped = "stopped" if outcome.code in STOPPED else f"failed ({outcome.code})"
-            state = stopped if outcome.code else run.state
-        reason = outcome.reason if outcome is not None and outcome.reason else ""
-        scores = "-" if score is None else f"{100 * score.dsc:.2f} / {100 * score.nsd:.2f}"
-        rows.append((job.name, f"seed {job.seed}", state, scores, f"{job.run_dir}{f': {reason}' if reason else ''}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
-    begun = [run for run in runs if run.path.is_dir()]
-    table = ["", report(begun).markdown] if begun else [""]
-    return "\n".join(["", f"{len(jobs)} runs, macro DSC / NSD (%)", *lines, *table])
+    number = HydraConfig.get().job.num
+    run = runs[number]
+    config.name = run.name
+    print(f"\nrun {number + 1} of {len(runs)}: {run.name}, seed {run.seed}", flush=True)
+    try:
+        code, reason = run_job(function, to_plain(config))
+    except Exception as error:
+        traceback.print_exc()
+        code, reason = FAILED, f"{type(error).__name__}: {one_line(error)}"
+    except SystemExit as error:
+        code, reason = (error.code, "") if isinstance(error.code, int) else (FAILED, str(error.code or ""))
+    except KeyboardInterrupt:
+        code, reason = STOPPED[0], ""
+    runs[number] = run = run._replace(code=code, reason=reason)
+    gc.collect()  # a model and its trainer refer to each other, and the next job needs the memory
+    if code in STOPPED and os.getpid() == parent:
+        raise Stopped(code)
+    return run

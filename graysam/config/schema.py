@@ -1,0 +1,78 @@
+"""The keys at the top of `conf/train.yaml` and `conf/pack.yaml`, and the arguments that code supplies."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from graysam.config.targets import Target
+
+Group = dict[str, Target | None]  # several objects; null switches one off
+Optional = Target | dict[str, Target]  # one object, or the choice `none`: {}
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`conf/train.yaml`: one group per object, then the settings of the run itself."""
+
+    data: Target
+    jitter: Target
+    augment: Group
+    channels: Target
+    model: Target
+    loss: Target
+    distillation: Optional
+    optimizer: Target
+    scheduler: Optional
+    trainer: Target
+    callbacks: Group
+    logger: Group
+    quantize: dict[str, Any]  # typed by the callback that it is handed to
+    name: str
+    seed: int
+    run_dir: str
+    weights: str | None
+    heads: str | None
+    match_embedding_scale: bool
+    monitor: str
+    monitor_mode: Mode
+    scheduler_monitor: str
+    scheduler_mode: Mode
+    channels_last: bool
+    sync_batchnorm: bool
+    threads: int | None
+    compare: bool
+    require_improvement: bool
+    lr_factors: dict[str, float]
+    unused: list[str]
+    frozen: list[str]
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """`conf/pack.yaml`."""
+
+    source: Literal["npz", "images", "demo"]
+    input_dir: str | None
+    output_dir: str | None
+    overwrite: bool
+    demo: dict[str, int]
+    val_fraction: float
+    split_by: Literal["patient", "slice"]
+    seed: int
+    patient_pattern: str | None
+    spacing_order: Literal["zyx", "xyz"]
+    size: int
+    samples_per_shard: int
+    workers: int
+
+
+SCHEMAS: dict[str, type] = {"train": TrainConfig, "pack": PackConfig}
+
+# By key path: the arguments that code adds when it builds or calls the object there.
+SUPPLIED: dict[str, tuple[str, ...]] = {
+    "data": ("scheme", "teacher_scheme", "jitter", "augmentations"),
+    "data.prepare": ("output_dir",),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer",),
+    "trainer": ("callbacks", "logger", "default_root_dir", "plugins"),
+}
