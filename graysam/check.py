@@ -1,6 +1,6 @@
 """Check every file of the configs without running anything: `python -m graysam.check`.
 
-Prints every mistake in a line of its own and exits with 2, or one line and 0 where there is none.
+Prints each error in a line of its own and exits with 2, or one line and 0 where there is none.
 """
 
 import argparse
@@ -10,19 +10,20 @@ from graysam.system.extras import require
 
 require("train")
 
-from graysam.config.validation import check_all  # noqa: E402
+from graysam.config.planning import check_all  # noqa: E402
+from graysam.system.folders import conf_dir  # noqa: E402
 from graysam.system.terminal import BAD_INPUT  # noqa: E402
 
 
 def main() -> int:
     """Check the configs and return the exit code."""
-    argparse.ArgumentParser(prog="python -m graysam.check", description=(__doc__ or "").partition(":")[0]).parse_args()
-    report = check_all()
-    for problem in report.problems:
-        print(f"error: {problem}", file=sys.stderr)
-    if not report.problems:
-        print(f"{report.experiments} experiments, {report.files} files: no problems")
-    return BAD_INPUT if report.problems else 0
+    argparse.ArgumentParser(prog="graysam check", description=(__doc__ or "").partition(":")[0]).parse_args()
+    errors = check_all()
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    if not errors:
+        print(f"{len(list(conf_dir().rglob('*.yaml')))} config files: no errors")
+    return BAD_INPUT if errors else 0
 
 
 if __name__ == "__main__":

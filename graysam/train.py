@@ -16,9 +16,10 @@ require("train")
 from graysam.config.building import build  # noqa: E402
 from graysam.config.command import entry_point  # noqa: E402
 from graysam.config.sweeping import in_sweep  # noqa: E402
+from graysam.reporting.sweep_summary import sweep_summary  # noqa: E402
 
 
-@entry_point("train")
+@entry_point("train", summarize=sweep_summary)
 def main(config: dict[str, Any]) -> int:
     """Run the composed config; a cluster's job calls it in its own process."""
     from graysam.training.run import run_training  # after the config was checked: torch takes seconds to import

@@ -11,7 +11,7 @@ from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser  # Hydra's own, so that each of its options is known here
 from omegaconf import DictConfig
 
-from graysam.config.composing import to_plain
+from graysam.config.composing import compose_config, to_plain
 from graysam.config.planning import Run, plan_runs
 from graysam.config.sweeping import Function, run_job, run_sweep
 from graysam.system.folders import conf_dir
@@ -71,5 +71,7 @@ def _run(config_name: str, function: Function, summarize: Summarize | None) -> i
             if os.environ.get("RANK", "0") == "0":  # one of the processes that run the same sweep reports
                 print(summarize(plan.runs), end="", flush=True)
             return code
+    if options.cfg:
+        compose_config(config_name, overrides, Path(conf))  # its errors are clearer than Hydra's
     hydra.main(version_base="1.3", config_path=conf, config_name=config_name)(task)()
     return max(codes, default=0)

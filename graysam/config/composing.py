@@ -103,12 +103,20 @@ def explain(error: Exception, overrides: Sequence[str], conf: Path) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         place = next((o for o in overrides if o.lstrip("+").startswith(f"{group}=")), text.partition(":")[0])
-        return f"{place}: {group or conf.name} has no choice {name!r}{suggestion(name, error.options or [])}"
-    quoted = error.override if isinstance(error, OverrideParseException) else "".join(_QUOTED.findall(text)[:1])
-    place = next((o for o in overrides if quoted and quoted in o), quoted)
+        hint = suggestion(name, error.options or []) or f"; choices are {', '.join(error.options or [])}"
+        return f"{place}: {group or conf.name} has no choice {name!r}{hint}"
+    if "Config group override must be" in text:
+        place = next(o for o in overrides if o.endswith("=null") and (conf / o.partition("=")[0]).is_dir())
+        return f"{place}: a group cannot be null; choose none"
+    quoted = _QUOTED.findall(text)
+    place = next((o for o in overrides if quoted and quoted[0] in o), "")
+    if isinstance(error, OverrideParseException):
+        place = error.override
     reason = first_line(error)
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         key, path = str(cause.key), str(cause.full_key)
         near = suggestion(key, cause.parent_node, path)
         reason = f"{path.rpartition('.')[0] or 'the config'} has no key {key!r}{near or f'; +{place} adds it'}"
+    elif "defaults list" in text:
+        reason += suggestion(quoted[-1], [group.name for group in conf.iterdir()])
     return f"{place}: {reason}" if place else reason

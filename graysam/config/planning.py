@@ -1,7 +1,6 @@
 """Plan what a command line runs: expand its grid, name each job after its choices, and check every config."""
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -25,12 +24,12 @@ MAX_LABEL_LENGTH = 120  # file systems allow 255 bytes, dashboards fewer
 
 
 class Run(NamedTuple):
-    """The run of one job: its exit code, None until it ended, and the reason of a failure in one line."""
+    """The run of one job: after its end a state if it did not end well, and the reason of a failure in one line."""
 
     name: str
     seed: int
     run_dir: str
-    code: int | None = None
+    state: str = ""
     reason: str = ""
 
 
@@ -73,29 +72,31 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
     swept = list(dict.fromkeys([*grid, *(o.key_or_group for o in parsed if o.is_sweep_override())]))
     named = any(o.key_or_group == "name" for o in parsed)  # then the experiments' own names do not count
     label_keys = set(swept) - (UNLABELLED - {"experiment"} if named else UNLABELLED)
-    runs: dict[str, Run] = {}
+    runs: list[Run] = []
     errors: list[str] = []
     for point in points if swept else [task]:
         try:
-            config = compose_config(config_name, [*hydra, *point], conf)
+            config = compose_config(config_name, [*hydra, *point], conf) if swept else base
             if choices := label(point, label_keys):
                 config.name = f"{config.name}/{choices}"
-            errors += check_config(config, config_name, [*hydra, *point], conf)
+            if found := list(check_config(config, config_name, [*hydra, *point], conf)):
+                errors += found
+                continue
             run = Run(*(config.get(key) for key in ("name", "seed", "run_dir")))
         except COMPOSE_ERRORS as error:
             errors.append(explain(error, point, conf))
             continue
         if dict(config.hydra.sweeper.get("params") or {}) != grid:
             errors.append(f"{' '.join(point)}: this experiment is a grid of its own; sweep over it alone")
-        elif run.run_dir in runs:
+        elif run.run_dir in {other.run_dir for other in runs} - {None}:
             errors.append(
                 f"{' '.join(point)}: another run of the sweep would lie in {run.run_dir} too; leave run_dir to the "
                 "sweep, or let it hold ${name} and ${seed}"
             )
-        runs[run.run_dir] = run
+        runs.append(run)
     if errors:
         raise ValueError("\n".join(dict.fromkeys(errors)))
-    return Plan(list(runs.values()), swept, base.hydra.mode == RunMode.MULTIRUN)
+    return Plan(runs, swept, base.hydra.mode == RunMode.MULTIRUN)
 
 
 def check_config(config: DictConfig, config_name: str, overrides: Sequence[str], conf: Path) -> Iterator[str]:
@@ -109,7 +110,12 @@ def check_config(config: DictConfig, config_name: str, overrides: Sequence[str],
         top = f"{conf.name}/{config_name}.yaml"
         errors = list(check_call(SCHEMAS[config_name], top, plain, "")) if config_name in SCHEMAS else []
         errors = errors or list(check_targets(plain, "", SUPPLIED))
-    for path, text in errors:
+    first: dict[str, str] = {}
+    for path, text in errors:  # a value that other keys refer to is one mistake
+        first.setdefault(text, path)
+    for text, path in first.items():
+        if path == "experiment":
+            text += "; is `# @package _global_` missing in its file?"
         yield f"{_source(path, config, config_name, overrides, conf)}: {path} {text}"
 
 

@@ -72,7 +72,7 @@ def run_sweep(config_name: str, overrides: Sequence[str], runs: list[Run], funct
         reason = one_line(error)[:400]
         print(f"error: {reason}; other jobs may still run: python -m graysam.report {folder}", file=sys.stderr)
         return FAILED
-    return FAILED if any(run.code for run in runs) else 0
+    return FAILED if any(run.state for run in runs) else 0
 
 
 def _run_swept(config: DictConfig, *, function: Function, parent: int, runs: list[Run]) -> Run:
@@ -94,7 +94,8 @@ def _run_swept(config: DictConfig, *, function: Function, parent: int, runs: lis
         code, reason = (error.code, "") if isinstance(error.code, int) else (FAILED, str(error.code or ""))
     except KeyboardInterrupt:
         code, reason = STOPPED[0], ""
-    runs[number] = run = run._replace(code=code, reason=reason)
+    state = "stopped" if code in STOPPED else f"failed ({code})" if code else ""
+    runs[number] = run = run._replace(state=state, reason=reason)
     gc.collect()  # a model and its trainer refer to each other, and the next job needs the memory
     if code in STOPPED and os.getpid() == parent:
         raise Stopped(code)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from graysam.config.command import entry_point
-from graysam.config.labels import LONGEST, label
+from graysam.config.planning import MAX_LABEL_LENGTH, label
 from graysam.config.sweeping import in_sweep
+from graysam.reporting.sweep_summary import sweep_summary
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import OVERRIDES
 
@@ -61,7 +62,7 @@ class Jobs:
 
         self.seen.clear()
         self.monkeypatch.setattr(sys, "argv", ["toy", "--config-path", str(self.conf), *arguments])
-        return entry_point("toy")(job)()
+        return entry_point("toy", summarize=sweep_summary)(job)()
 
     @property
     def places(self) -> list[str]:
@@ -128,7 +129,7 @@ def test_a_label_depends_on_the_choices_alone() -> None:
     assert label(["b=1", "a=2", "c=3"], {"a", "b"}) == "a=2,b=1" == label(["a=2", "b=1"], {"a", "b"})
     assert label(["a=1"], set()) == ""
     long = [label([f"a={'x' * 300}{end}"], {"a"}) for end in "01"]
-    assert [len(text) for text in long] == [LONGEST, LONGEST]
+    assert [len(text) for text in long] == [MAX_LABEL_LENGTH, MAX_LABEL_LENGTH]
     assert long[0] != long[1]
 
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graysam.benchmarking.method_timing import time_methods
 from graysam.config.building import build
-from graysam.config.composing import compose_plain, load_group
+from graysam.config.composing import compose_plain
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.shards import ShardIndex, ShardReader
 from graysam.exporting.accounting import account_for
@@ -323,7 +323,7 @@ def test_a_run_ends_with_its_best_checkpoint_in_every_kind(
     monkeypatch.setitem(KINDS, "torchao_int8", NOT_HERE)
     run_dir = tmp_path / "run"
     config = compose_plain("train", overrides(toy_shards, run_dir))
-    data, numbers = build_data(config), load_group("quantize", "default")
+    data, numbers = build_data(config), compose_plain("train")["quantize"]
     module, trainer = build_module(config, data=data), build_trainer(config)
     target = {"_target_": "graysam.training.quantization_callback.QuantizeBenchmark", "run_dir": str(run_dir)}
     kinds = ["none", "dynamic_qint8", "torchao_int8"]
@@ -369,7 +369,7 @@ def test_a_run_ends_with_its_best_checkpoint_in_every_kind(
 
 
 def test_no_kinds_means_nothing(tmp_path: Path) -> None:
-    callback = QuantizeBenchmark(run_dir=tmp_path, **load_group("quantize", "none"))
+    callback = QuantizeBenchmark(run_dir=tmp_path, **compose_plain("train", ["quantize=none"])["quantize"])
     callback.on_fit_end(lightning.Trainer(accelerator="cpu", logger=False), lightning.LightningModule())
     assert not list(tmp_path.iterdir())
 
