@@ -168,11 +168,10 @@ IN_FILES: dict[str, tuple[str, str, str, list[str], str]] = {
     ),
     "misspelt _target_": (
         "loss/three_term.yaml",
-        f"_target_: {LOSS}",
+        f"_target_: {LOSS}\nbce_weight: 1.0\ndice_weight: 1.0",
         "_taget_: x",
         [],
-        'conf/loss/three_term.yaml: loss is {"_taget_": "x", "bce_weight": 1.0, "dice_weight": 1.0, "iou_weight": 1.0}; '
-        "required: mapping with _target_",
+        'conf/loss/three_term.yaml: loss is {"_taget_": "x", "iou_weight": 1.0}; required: mapping with _target_',
     ),
     "missing argument": (
         "loss/three_term.yaml",
