@@ -62,15 +62,7 @@ def synchronise(model: nn.Module, *, gpu: bool) -> None:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, _over_ranks(child, gpu))
-
-
-def _over_ranks(norm: nn.BatchNorm2d, gpu: bool) -> nn.Module:
-    if gpu:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
-    twin = CrossRankBatchNorm2d(norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
-    for name, parameter in norm.named_parameters():
-        setattr(twin, name, parameter)
-    for name, buffer in norm.named_buffers():
-        setattr(twin, name, buffer)
-    return twin.train(norm.training)
+                if gpu:
+                    setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+                else:
+                    child.__class__ = CrossRankBatchNorm2d  # has no state of its own

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from graysam.system.files import replacing
 
@@ -32,12 +32,10 @@ def damage(path: Path) -> str | None:
     return None if member is None else f"the checksum of {member} is wrong"
 
 
-class WholeFileIO(CheckpointIO):
+class WholeFileIO(TorchCheckpointIO):
     """Writes a checkpoint under a temporary name, flushes it to the disk and renames it."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], *_: Any, **__: Any) -> None:
         """Write a checkpoint whole or not at all; raises CheckpointNotWritten, e.g. on a full disk."""
         path = Path(path)
         buffer = io.BytesIO()  # torch's own writer hides the system's error behind its own
@@ -54,27 +52,16 @@ class WholeFileIO(CheckpointIO):
                 "the checkpoints before it are kept: make room and give the same command again"
             ) from error
 
-    def load_checkpoint(
-        self, path: str | os.PathLike[str], map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Load tensors and plain containers; nothing else is ever unpickled."""
-        return torch.load(path, map_location=map_location, weights_only=True)
-
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Delete a checkpoint; one that is not there is no error."""
-        Path(path).unlink(missing_ok=True)
-
 
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's best checkpoint, whose score stays known when the run directory was moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         before, now = str(state_dict.get("dirpath")), str(self.dirpath)
-        if before != now:
-            moved: dict[str, Any] = {"dirpath": now}
-            for key, value in state_dict.items():
-                if isinstance(value, str) and value.startswith(before):
-                    moved[key] = now + value[len(before) :]
-            best = {now + path[len(before) :]: score for path, score in state_dict.get("best_k_models", {}).items()}
-            state_dict = {**state_dict, **moved, "best_k_models": best}
+
+        def moved(value: Any) -> Any:
+            return now + value[len(before) :] if isinstance(value, str) and value.startswith(before) else value
+
+        best = {moved(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        state_dict = {**{key: moved(value) for key, value in state_dict.items()}, "best_k_models": best}
         super().load_state_dict(state_dict)

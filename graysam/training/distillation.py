@@ -1,6 +1,7 @@
 """Distillation: teachers, their embeddings on disk, and the error of a student's embeddings."""
 
 import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,7 @@ class Teacher(Protocol):
         """Embed images (B,3,S,S) float32 in [0,1], on the CPU -> (B,256,64,64) float16, on the CPU."""
 
 
+@dataclass(kw_only=True)
 class Distillation:
     """The teacher, the cache of its embeddings, and the weights of the losses.
 
@@ -44,34 +46,28 @@ class Distillation:
         mask_weight: additional weight of embedding tokens inside a mask; 0 weights all tokens equally.
         cache_dir: parent folder of the caches, one subfolder per teacher and way of preparing images.
         cache_gb: maximum size of that subfolder in gigabytes; 0 stores nothing.
+
+    Raises:
+        ValueError: a negative number.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Teacher,
-        weight: float,
-        segmentation_weight: float,
-        mask_weight: float,
-        cache_dir: str,
-        cache_gb: float,
-    ) -> None:
-        self.teacher, self.weight, self.segmentation_weight = teacher, weight, segmentation_weight
-        self.mask_weight, self.cache_dir, self.cache_gb = mask_weight, Path(cache_dir), cache_gb
-        self.cache: EmbeddingCache | None = None
+    teacher: Teacher
+    weight: float
+    segmentation_weight: float
+    mask_weight: float
+    cache_dir: str
+    cache_gb: float
+    cache: "EmbeddingCache | None" = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
         for name in ("weight", "segmentation_weight", "mask_weight", "cache_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"distillation.{name} is {getattr(self, name)}; required: 0 or more")
 
-    @property
-    def scheme(self) -> Scheme:
-        """The channels of the teacher's input."""
-        return self.teacher.scheme
-
     def open_cache(self, preparation: str) -> None:
         """Open the cache of one way of preparing images, which the string `preparation` identifies."""
         digest = hashlib.sha256(f"{self.teacher.identity}\n{preparation}".encode()).hexdigest()[:16]
-        self.cache = EmbeddingCache(self.cache_dir / digest, int(self.cache_gb * 1e9))
+        self.cache = EmbeddingCache(Path(self.cache_dir) / digest, int(self.cache_gb * 1e9))
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the teacher's embeddings of a batch, float32 (B,256,64,64), on the batch's device."""
@@ -80,14 +76,16 @@ class Distillation:
         return torch.stack([target.float() for target in found]).to(batch.images.device)  # autocast stacks no float16
 
     def _target(self, image: Tensor, view: str | None) -> Tensor:
-        cache = self.cache if view is not None else None
-        stored = cache.read(view) if cache is not None and view is not None else None
-        if stored is not None:
-            return stored
-        embedding = self.teacher.embed(image[None].contiguous().cpu().float())[0]
-        if cache is not None and view is not None:
-            cache.write(view, embedding)
-        return embedding
+        if self.cache is None or view is None:
+            return self._embed(image)
+        stored = self.cache.read(view)
+        if stored is None:
+            stored = self._embed(image)
+            self.cache.write(view, stored)
+        return stored
+
+    def _embed(self, image: Tensor) -> Tensor:
+        return self.teacher.embed(image[None].contiguous().cpu().float())[0]
 
 
 class EmbeddingCache:

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from graysam.system.files import replacing
+from graysam.system.terminal import one_line
 
 if TYPE_CHECKING:
     from wandb import Run, Settings
@@ -35,7 +35,6 @@ STEP = "step"
 STAGING = "WANDB_DATA_DIR"  # where wandb keeps the files of tables until they are uploaded
 FLUSH_SECONDS = 1.0  # of an offline file, the most that a killed run loses; wandb's default is 15
 HEADER_BYTES = 7  # size of an offline file without content
-ABANDONED_SECONDS = 60.0  # a younger file may belong to a process that has not written yet
 log = logging.getLogger(__name__)
 
 
@@ -47,12 +46,7 @@ def log_table(
 
     W&B gets a Table, TensorBoard text in Markdown. The CSV file begins with a column `step` and keeps the rows of
     other steps, so that a table that is logged repeatedly is one file.
-
-    Raises:
-        ValueError: a row is not as long as the columns, or a column is named `step`.
     """
-    if STEP in columns or any(len(row) != len(columns) for row in rows):
-        raise ValueError(f"table {name}: every row needs {len(columns)} cells, and no column may be named {STEP}")
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_table(f"tables/{name}", columns=list(columns), data=[list(row) for row in rows], step=step)
@@ -71,21 +65,15 @@ def log_images(
 
     W&B keeps the captions. TensorBoard and the PNG files, which hold the last step's pictures, do not; several pictures
     are numbered there from 0.
-
-    Raises:
-        ValueError: the captions are not as many as the pictures, or a picture has another shape or type.
     """
-    if len(images) != len(captions) or any(x.dtype != np.uint8 or x.shape[2:] != (3,) for x in images):
-        raise ValueError(f"pictures {name}: required are uint8 (H,W,3) arrays and one caption for each")
     names = [f"images/{name}"] if len(images) == 1 else [f"images/{name}_{i}" for i in range(len(images))]
     for logger in loggers if len(images) else ():
         if isinstance(logger, WandbLogger):
             logger.log_image(f"images/{name}", list(images), step=step, caption=list(captions))
-        elif isinstance(logger, TensorBoardLogger):
-            for tag, image in zip(names, images, strict=True):
+        for tag, image in zip(names, images, strict=True):
+            if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(tag, image, step, dataformats="HWC")
-        elif isinstance(logger, CSVLogger):
-            for tag, image in zip(names, images, strict=True):
+            elif isinstance(logger, CSVLogger):
                 _write_png(Path(logger.save_dir) / f"{tag}.png", image)
 
 
@@ -159,24 +147,26 @@ class RunWandbLogger(WandbLogger):
             origin, config = (json.loads((self.run_dir / name).read_text()) for name in ("run.json", "config.json"))
         except OSError as error:
             raise ValueError(f"W&B logger: {error.filename}: {error.strerror}; begin the run first") from None
-        _remove_empty_parts(self.folder)
+        for file in self.folder.glob("offline-run-*/*.wandb"):
+            if file.stat().st_size <= HEADER_BYTES:  # of a killed process; `wandb sync` would stop at it
+                shutil.rmtree(file.parent)
         os.environ.setdefault(STAGING, str(self.folder))  # not the user's home; `finish` takes it back
         settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
         settings.x_transaction_log_flush_interval = FLUSH_SECONDS
         settings.finish_timeout, settings.finish_timeout_raises = self.finish_timeout, True
         experiment, _, swept = origin["name"].partition("/")
-        git = {key: value for key, value in (origin.get("git") or {}).items() if key in ("commit", "dirty")}
         facts = {key: origin[key] for key in ("versions", "machine", "weights", "shards") if key in origin}
+        facts["git"] = {key: value for key, value in (origin.get("git") or {}).items() if key in ("commit", "dirty")}
         try:
             mode = _mode(settings)
-            run = wandb.init(
+            return wandb.init(
                 mode=mode,  # type: ignore[arg-type]  # one of its own settings
                 project=self._wandb_init["project"],
                 entity=self._wandb_init["entity"],
                 dir=str(self.run_dir),
                 id=origin["id"],
                 resume="allow" if mode == "online" else None,
-                config={**config, "run": {"git": git, **facts}},
+                config={**config, "run": facts},
                 allow_val_change=True,  # a resumed run may use other threads
                 reinit="create_new",
                 group=experiment,
@@ -185,11 +175,9 @@ class RunWandbLogger(WandbLogger):
                 settings=settings,
             )
         except wandb.Error as error:
-            text = " ".join(str(error).split())
-            raise ValueError(f"W&B: {text[:300]}; WANDB_MODE=offline keeps the run on this machine") from error
-        if run.url:
-            log.info("W&B: %s", run.url)
-        return run
+            raise ValueError(
+                f"W&B: {one_line(error)[:300]}; WANDB_MODE=offline keeps the run on this machine"
+            ) from error
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -207,8 +195,8 @@ class RunWandbLogger(WandbLogger):
             log.warning("W&B: not everything was uploaded; `wandb sync --include-online %s`", self.folder)
         if os.environ.get(STAGING) == str(self.folder):
             del os.environ[STAGING]
-        if self._experiment.offline:
-            log.info("W&B, offline: upload with `wandb sync %s`", self.folder)
+        if self._experiment.offline or self._experiment.url:
+            log.info("W&B: %s", self._experiment.url or f"upload with `wandb sync {self.folder}`")
 
 
 def _mode(given: "Settings") -> str:
@@ -221,11 +209,3 @@ def _mode(given: "Settings") -> str:
         return settings.mode
     known = settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url)
     return "online" if known else "offline"
-
-
-def _remove_empty_parts(folder: Path) -> None:
-    """Remove the empty offline files of earlier starts that were killed at once: `wandb sync` stops at such a file."""
-    for file in folder.glob("offline-run-*/*.wandb"):
-        known = file.stat()
-        if known.st_size <= HEADER_BYTES and time.time() - known.st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(file.parent)

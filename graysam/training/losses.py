@@ -3,8 +3,6 @@
 All functions return one value per object, so that a sample with a bad value can be named; the caller averages them.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.distributed
 import torch.nn.functional as F
@@ -43,43 +41,31 @@ def iou_per_object(logits: Tensor, masks: Tensor) -> Tensor:
     return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
 
 
-@dataclass(frozen=True)
-class LossTerms:
-    """Each object's terms, (B,N) each, and their weighted sum."""
-
-    bce: Tensor
-    dice: Tensor
-    iou: Tensor
-    total: Tensor
-
-
 class SegmentationLoss(nn.Module):
     """Weighted sum of BCE, squared Dice and the squared error of the predicted IoU.
 
     Args:
         bce_weight, dice_weight, iou_weight: weights of the terms.
 
-    Shape: logits (B,N,H,W), predicted IoU (B,N), masks (B,N,H,W) bool or {0,1} -> LossTerms of (B,N), in float32.
+    Shape: logits (B,N,H,W), predicted IoU (B,N), masks (B,N,H,W) bool or {0,1} -> TERMS, float32 (B,N) each, where
+    `total` is the weighted sum.
     """
 
     def __init__(self, *, bce_weight: float, dice_weight: float, iou_weight: float) -> None:
         super().__init__()
         self.bce_weight, self.dice_weight, self.iou_weight = bce_weight, dice_weight, iou_weight
 
-    def forward(self, logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> LossTerms:
+    def forward(self, logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, Tensor]:
         logits, predicted_iou, targets = logits.float(), predicted_iou.float(), masks.float()
         bce = bce_per_object(logits, targets)
         dice = squared_dice_per_object(logits, targets)
         iou = (predicted_iou - iou_per_object(logits, targets)).square()
         total = self.bce_weight * bce + self.dice_weight * dice + self.iou_weight * iou
-        return LossTerms(bce=bce, dice=dice, iou=iou, total=total)
+        return {"total": total, "bce": bce, "dice": dice, "iou": iou}
 
 
 class TermSums(dict[str, Tensor]):
-    """Sums of loss terms over objects, and of the embedding error over images, with their counts.
-
-    Keys are TERMS and `count`, and with a teacher EMBEDDING and `images`; on every rank the same ones.
-    """
+    """Sums over objects of each of TERMS with their `count`; with a teacher also of EMBEDDING over `images`."""
 
     def add(self, more: "TermSums") -> None:
         """Add the sums of another batch, detached from the graph."""

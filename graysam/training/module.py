@@ -1,6 +1,6 @@
 """The LightningModule: training and validation steps, optimizer, frozen parts, and a checkpoint's metadata."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
 from graysam.training.distillation import Distillation, embedding_error
-from graysam.training.losses import EMBEDDING, TERMS, LossTerms, SegmentationLoss, TermSums
+from graysam.training.losses import EMBEDDING, TERMS, SegmentationLoss, TermSums
 from graysam.training.scores import ObjectScore, Scores
 
 EPOCH_KEY = "graysam_epoch"
+LOGGED = {"total": "loss", "bce": "loss_bce", "dice": "loss_dice", "iou": "loss_iou", EMBEDDING: "embedding_error"}
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,6 @@ class ValidationOutput:
 
     predicted: Tensor
     scores: list[ObjectScore]
-
-
-def metric_name(stage: str, term: str) -> str:
-    """Return the name under which a loss term is logged."""
-    if term == EMBEDDING:
-        return f"{stage}/embedding_error"
-    return f"{stage}/loss" if term == "total" else f"{stage}/loss_{term}"
 
 
 class SamModule(lightning.LightningModule):
@@ -81,9 +75,12 @@ class SamModule(lightning.LightningModule):
         self.channels_last, self.sync_batchnorm = channels_last, sync_batchnorm
         self.description = description
         self.distillation = distillation
+        self.segmentation_weight = 1.0 if distillation is None else distillation.segmentation_weight
         self.lr_factors, self.frozen = dict(lr_factors or {}), list(frozen)
         self.frozen_modules = self._freeze()
-        _refuse_unknown("lr_factors", self.lr_factors, dict(model.named_modules()))
+        modules = dict(model.named_modules())
+        if unknown := [name for name in self.lr_factors if name not in modules]:
+            raise ValueError(f"lr_factors: the model has no part named {', '.join(unknown)}; e.g. mask_decoder")
         self.scores = Scores()
         self.epoch_sums, self.val_sums = TermSums(), TermSums()
         self.validated: float | None = None  # the monitored value of the last validation since the schedule stepped
@@ -93,8 +90,9 @@ class SamModule(lightning.LightningModule):
     # ------------------------------------------------------------------ frozen parts
     def _freeze(self) -> list[nn.Module]:
         modules, parameters = dict(self.model.named_modules()), dict(self.model.named_parameters())
-        _refuse_unknown("frozen", self.frozen, {**modules, **parameters})
         for name in self.frozen:
+            if name not in modules and name not in parameters:
+                raise ValueError(f"frozen: the model has no part named {name}; e.g. image_encoder.backbone")
             (modules.get(name) or parameters[name]).requires_grad_(False)
         return [modules[name] for name in self.frozen if name in modules]
 
@@ -123,12 +121,12 @@ class SamModule(lightning.LightningModule):
     def _encode(self, images: Tensor) -> Tensor:
         return self.model.encode(images.contiguous(memory_format=torch.channels_last) if self.channels_last else images)
 
-    def _loss(self, batch: Batch, stage: str) -> tuple[TermSums, LossTerms | None, Tensor | None]:
+    def _loss(self, batch: Batch, stage: str) -> tuple[TermSums, Tensor | None, Tensor | None]:
         """Embed and segment a batch.
 
         Returns:
-            The sums of every term over the batch; the terms (B,N) and the logits (B,N,S,S), None where training does
-            not need them.
+            The sums of every term over the batch; the total loss of each object (B,N) and the logits (B,N,S,S), None
+            where training does not need them.
         """
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
         if empty.any():
@@ -136,19 +134,20 @@ class SamModule(lightning.LightningModule):
         embedding = self._encode(batch.images)
         zero = embedding.new_zeros((), dtype=torch.float32)
         sums = TermSums(dict.fromkeys((*TERMS, "count"), zero))
-        terms, logits = None, None
-        if stage == "val" or self._segmentation_weight:  # also without any label: DDP waits for every gradient
+        total, logits = None, None
+        if stage == "val" or self.segmentation_weight:  # also without any label: DDP waits for every gradient
             logits, iou = self.model.decode(embedding, batch.boxes)
             terms = self.loss(logits, iou, batch.masks)
-            self._refuse(batch, batch.valid & ~terms.total.isfinite(), stage)
-            sums |= {name: getattr(terms, name)[batch.valid].sum() for name in TERMS}
+            total = terms["total"]
+            self._refuse(batch, batch.valid & ~total.isfinite(), stage)
+            sums |= {name: term[batch.valid].sum() for name, term in terms.items()}
             sums["count"] = batch.valid.sum().to(sums["total"])
         if self.distillation is not None:
             target = self.distillation.targets(batch)
             error = embedding_error(embedding, target, batch.masks, self.distillation.mask_weight)
             self._refuse(batch, ~error.isfinite()[:, None], stage)
             sums |= {EMBEDDING: error.sum(), "images": zero + len(error)}
-        return sums, terms, logits
+        return sums, total, logits
 
     def _refuse(self, batch: Batch, bad: Tensor, stage: str) -> None:
         if bad.any():
@@ -156,10 +155,6 @@ class SamModule(lightning.LightningModule):
                 f"the loss is not finite in {stage}, step {self.global_step}: sample {_keys(batch, bad)}; "
                 "lower optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true"
             )
-
-    @property
-    def _segmentation_weight(self) -> float:
-        return 1.0 if self.distillation is None else self.distillation.segmentation_weight
 
     @property
     def _ranks(self) -> int:
@@ -180,9 +175,9 @@ class SamModule(lightning.LightningModule):
         self.epoch_sums.add(sums)
         total = sums.over_ranks(self._ranks)
         for name, mean in total.means().items():
-            self.log(metric_name("train", name), mean, on_epoch=False, prog_bar=name in ("total", EMBEDDING))
+            self.log(f"train/{LOGGED[name]}", mean, on_epoch=False, prog_bar=name in ("total", EMBEDDING))
         # DDP averages the ranks' gradients; their numbers of objects may differ.
-        loss = self._segmentation_weight * sums["total"] * self._ranks / total["count"].clamp(min=1)
+        loss = self.segmentation_weight * sums["total"] * self._ranks / total["count"].clamp(min=1)
         if self.distillation is not None:
             loss = loss + self.distillation.weight * sums[EMBEDDING] * self._ranks / total["images"]
         return loss
@@ -190,7 +185,7 @@ class SamModule(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses and step the schedule, before the epoch's checkpoint is stored."""
         epoch = self.epoch_sums.over_ranks(self._ranks).means()
-        means = {f"{metric_name('train', name)}_epoch": mean for name, mean in epoch.items()}
+        means = {f"train/{LOGGED[name]}_epoch": mean for name, mean in epoch.items()}
         self.log_dict(means)
         self._step_schedule(means)
 
@@ -202,23 +197,15 @@ class SamModule(lightning.LightningModule):
         self, batch: Batch, batch_idx: int
     ) -> ValidationOutput:
         """Sum the loss and score every object, slice-wise on the 256 grid."""
-        sums, terms, logits = self._loss(batch, "val")
+        sums, total, logits = self._loss(batch, "val")
         self.val_sums.add(sums)
-        assert terms is not None and logits is not None  # validation always segments
+        assert total is not None and logits is not None  # validation always segments
         predicted = logits > 0
         found, masks = predicted.cpu().numpy(), batch.masks.cpu().numpy()
-        scores = [
-            self.scores.add(
-                batch.groups[i],
-                batch.modalities[i],
-                masks[i, n],
-                found[i, n],
-                float(terms.total[i, n]),
-                key=batch.keys[i],
-                prompt=n,
-            )
-            for i, n in batch.valid.nonzero().tolist()
-        ]
+        scores = []
+        for i, n in batch.valid.nonzero().tolist():
+            group, modality, loss = batch.groups[i], batch.modalities[i], float(total[i, n])
+            scores.append(self.scores.add(group, modality, masks[i, n], found[i, n], loss, batch.keys[i], n))
         return ValidationOutput(predicted, scores)
 
     def on_validation_epoch_end(self) -> None:
@@ -228,7 +215,7 @@ class SamModule(lightning.LightningModule):
             torch.distributed.all_gather_object(gathered, self.scores.objects)
             self.scores = Scores([score for part in gathered for score in part])
         means = self.val_sums.over_ranks(self._ranks).means()
-        values = {metric_name("val", name): mean for name, mean in means.items()}
+        values = {f"val/{LOGGED[name]}": mean for name, mean in means.items()}
         rows = {f"{what}/{name}": mean for what in ("group", "modality") for name, mean in self.scores.by(what).items()}
         for row, scores in {**rows, "macro": self.scores.macro()}.items():
             for figure in ("loss", "dsc", "nsd"):
@@ -299,9 +286,3 @@ class SamModule(lightning.LightningModule):
 
 def _keys(batch: Batch, chosen: Tensor) -> str:
     return ", ".join(key for key, hit in zip(batch.keys, chosen.any(dim=1).tolist(), strict=True) if hit)
-
-
-def _refuse_unknown(setting: str, names: Iterable[str], parts: Mapping[str, Any]) -> None:
-    unknown = sorted(set(names) - parts.keys())
-    if unknown:
-        raise ValueError(f"{setting}: the model has no part named {', '.join(unknown)}; e.g. mask_decoder")

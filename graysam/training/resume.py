@@ -2,9 +2,7 @@
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,33 +27,6 @@ class Interrupted(Exception):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
-
-
-class StopSignals:
-    """Records the first SIGINT or SIGTERM instead of ending the process; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-
-    def install(self) -> None:
-        """Begin to record signals; does nothing outside the main thread, where Python allows no handlers."""
-        if threading.current_thread() is threading.main_thread() and not self._before:
-            self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
-
-    def restore(self) -> None:
-        """Reinstall the handlers of before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _record(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        name = signal.Signals(number).name
-        # Not print: the handler may have interrupted one.
-        os.write(2, f"\n{name}: storing the run's state, then stopping; a second signal stops at once\n".encode())
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class ResumePoints(Checkpoint):
@@ -83,7 +54,8 @@ class ResumePoints(Checkpoint):
                 raise ValueError(f"callbacks.resume.{name} is {value}; required: above 0, or null for no limit")
         self.directory = Path(dirpath)
         self.every_minutes, self.every_steps = every_minutes, every_steps
-        self.signals = StopSignals()
+        self._signal: int | None = None  # the first one received
+        self._handlers: dict[int, Any] = {}  # those of before
         self._within_validation = False
         self._stop_after: int | None = None
         self._saved_at, self._saved_step = time.monotonic(), 0
@@ -92,7 +64,7 @@ class ResumePoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Handle the signals; Lightning has set its own handlers before."""
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        self.signals.install()
+        self._handlers = {number: signal.signal(number, self._record) for number in SIGNALS}
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -103,7 +75,7 @@ class ResumePoints(Checkpoint):
         validation_follows = trainer.is_last_batch or (every is not None and (done + 1) % every == 0)
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         # one exchange between the ranks, whatever the reason
-        if not validation_follows and stepped and _any_rank(trainer, self._due(trainer) or self._signalled):
+        if not validation_follows and stepped and _any_rank(trainer, self._due(trainer) or self._signal is not None):
             self._save(trainer)
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
@@ -114,7 +86,7 @@ class ResumePoints(Checkpoint):
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Store a point and stop within validation after a signal."""
         # Ranks may have different numbers of batches, so several of them finish their validation first.
-        if _validates_within_training(trainer) and trainer.world_size == 1 and self._signalled:
+        if _validates_within_training(trainer) and trainer.world_size == 1 and self._signal is not None:
             self._save(trainer, within_validation=True)
             self._stop_if_signalled(trainer)
 
@@ -135,11 +107,22 @@ class ResumePoints(Checkpoint):
     def on_train_end(self, trainer: Trainer, *_: Any) -> None:
         """Stop after a signal, or restore the handlers; a resumed run computes anew what comes after training."""
         self._stop_if_signalled(trainer)
-        self.signals.restore()
+        self.on_exception()
 
     def on_exception(self, *_: Any) -> None:
         """Restore the signals' handlers."""
-        self.signals.restore()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        """Record the first signal; a second one ends the process at once."""
+        self._signal = number
+        name = signal.Signals(number).name
+        # Not print: the handler may have interrupted one.
+        os.write(2, f"\n{name}: storing the run's state, then stopping; a second signal stops at once\n".encode())
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     # ------------------------------------------------------------------ saving
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -150,10 +133,6 @@ class ResumePoints(Checkpoint):
             # Lightning's state of a validation whose first batch was never finished
             progress.update(current=nothing, total={**nothing, "ready": 1, "started": 1}, is_last_batch=False)
 
-    @property
-    def _signalled(self) -> bool:
-        return self.signals.received is not None
-
     def _due(self, trainer: Trainer) -> bool:
         minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self._saved_step
         old = self.every_minutes is not None and minutes >= self.every_minutes
@@ -162,7 +141,7 @@ class ResumePoints(Checkpoint):
     def _stop_if_signalled(self, trainer: Trainer) -> None:
         """Stop where a point was stored on all ranks because one of them received a signal."""
         if self._stop_after == trainer.global_step:
-            number = self.signals.received or signal.SIGTERM  # another rank may have received it
+            number = self._signal or signal.SIGTERM  # another rank may have received it
             raise Interrupted(
                 f"stopped by {signal.Signals(number).name}: step {trainer.global_step} is stored in "
                 f"{self.directory / LAST}; the same command resumes the run",
@@ -182,7 +161,7 @@ class ResumePoints(Checkpoint):
                 last.replace(self.directory / PREVIOUS)
             incoming.replace(last)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        if _any_rank(trainer, self._signalled):
+        if _any_rank(trainer, self._signal is not None):
             self._stop_after = trainer.global_step
 
 

@@ -28,8 +28,8 @@ from graysam.training.setup import (
     Config,
     build_all,
     build_data,
-    build_distillation,
     build_module,
+    build_or_none,
     build_trainer,
     check_inputs,
 )
@@ -69,7 +69,7 @@ def run_training(config: Config, build: Build, *, in_sweep: bool = False) -> int
             return _print_summary(summary, config)
         torch.set_num_threads(config["threads"] or DEFAULT_THREADS)  # an earlier run of this process may have set it
         lightning.seed_everything(config["seed"], workers=True, verbose=False)
-        distillation = build_distillation(config, build)
+        distillation = build_or_none(config["distillation"], build)
         data = build_data(config, build, distillation)
         module = build_module(config, build, data, distillation)
         trainer = build_trainer(config, build)
@@ -171,11 +171,10 @@ def _compare_missing_methods(config: Config, build: Build) -> None:
 def _refuse_own_ranks(trainer: lightning.Trainer) -> None:
     """Raise ValueError where Lightning would start further ranks, each of which would run the whole sweep."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    launched = environment is not None and environment.creates_processes_externally
-    if trainer.world_size > 1 and not launched:
+    if trainer.world_size > 1 and not (environment and environment.creates_processes_externally):
         raise ValueError(
-            f"a sweep's job cannot use {trainer.world_size} devices: Lightning would start the other ranks by giving "
-            "the whole sweep's command line once more; use trainer.devices=1, one run at a time, SLURM or torchrun"
+            f"a sweep's job cannot start {trainer.world_size} processes, each of which would run the whole sweep; "
+            "use trainer.devices=1, one run at a time, SLURM or torchrun"
         )
 
 

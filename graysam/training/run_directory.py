@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import re
 import secrets
 import shlex
 import subprocess
@@ -22,6 +23,7 @@ from graysam.system.versions import cores, processor_name, versions
 from graysam.training.checkpoints import LAST, PREVIOUS, damage
 
 LOCK = ".lock"
+REMNANT = re.compile(r"\.lock|.*\.tmp")  # a file of a run that was killed before it stored its config
 PACKAGES = ("graysam", "torch", "torchvision", "timm", "lightning", "hydra-core", "numpy", "opencv-python-headless")
 # Settings that do not change what a run computes; they may differ when it is resumed.
 FREE_KEYS = (
@@ -61,7 +63,7 @@ class RunDirectory:
                     f"{path} holds a run of another config ({'; '.join(differing)}); "
                     "give another name=..., or delete that directory"
                 )
-        elif path.exists() and (not path.is_dir() or any(not _is_remnant(entry) for entry in path.iterdir())):
+        elif path.exists() and not (path.is_dir() and all(REMNANT.fullmatch(entry.name) for entry in path.iterdir())):
             raise ValueError(f"{path} exists, but is no run of graysam; give another name=... or run_dir=...")
 
     def claim(self, origin: Mapping[str, Any]) -> None:
@@ -75,18 +77,14 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         known = _read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
-        before, now = (
-            ", ".join(shards["manifest_sha256"][:8] for shards in entry.get("shards", [])) for entry in (known, origin)
-        )
-        if before != now:
+        if known.get("shards") != origin.get("shards"):
             raise ValueError(
-                f"{self.path} was started with other shards (manifest {before}, now {now}); "
-                "give another name=..., or the original shards"
+                f"{self.path} was started with other shards (run.json lists them); give another name=..., or those shards"
             )
         if not self._config_file.is_file():  # first, because it marks the folder as a run's
             write_json_file(self._config_file, self.config)
-        now_utc = datetime.now(UTC).isoformat(timespec="seconds")
-        known["starts"].append({"command": shlex.join(sys.orig_argv), "time": now_utc})
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        known["starts"].append({"command": shlex.join(sys.orig_argv), "time": now})
         write_json_file(self._run_file, known)
 
     @contextmanager
@@ -106,23 +104,20 @@ class RunDirectory:
     def find_last_checkpoint(self) -> Path | None:
         """Return the newest intact checkpoint to resume from, or None for a fresh start.
 
-        A damaged one is renamed, so that it does not replace an intact one when the next is stored.
+        Damaged ones are renamed, so that they do not replace an intact one when the next is stored.
 
         Raises:
             ValueError: there are checkpoints, but all are damaged.
         """
         folder = self.path / "checkpoints"
-        candidates = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
-        damaged: list[Path] = []
-        for path in candidates:
-            problem = damage(path)
-            if problem is None:
-                for other in damaged:
-                    other.replace(other.with_name(f"damaged-{other.name}"))
+        for path in (folder / LAST, folder / PREVIOUS):
+            problem = damage(path) if path.exists() else None
+            if problem is not None:
+                log.warning("%s is damaged (%s); trying the checkpoint before it", path, problem)
+                path.replace(path.with_name(f"damaged-{path.name}"))
+            elif path.exists():
                 return path
-            log.warning("%s is damaged (%s); trying the checkpoint before it", path, problem)
-            damaged.append(path)
-        if candidates:
+        if any(folder.glob("damaged-*")):
             raise ValueError(f"no checkpoint in {folder} is intact; delete {self.path} to start again")
         return None
 
@@ -153,11 +148,6 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, content
 
 
-def _is_remnant(path: Path) -> bool:
-    """Return whether a file may come from a run that was killed before it stored its config."""
-    return path.name == LOCK or path.name.endswith(".tmp")
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
@@ -185,7 +175,7 @@ def provenance(*, ranks: int, weights: Sequence[dict[str, Any]], shards_dirs: Se
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return a checkout's commit, untracked files and uncommitted changes; None outside a checkout of graysam."""
+    """Return a checkout's commit and its uncommitted changes; None outside a checkout of graysam."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
@@ -193,12 +183,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
     try:
         git("ls-files", "--error-unmatch", str(Path(__file__)))  # fails for an installation inside another repository
-        commit = git("rev-parse", "HEAD").strip()
-        difference = git("diff", "HEAD")
-        untracked = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z").split("\0")[:-1]
+        status, difference = git("status", "--porcelain"), git("diff", "HEAD")
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(status), "status": status, "diff": difference}
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit, "dirty": bool(difference or untracked), "untracked": untracked, "diff": difference}
 
 
 def machine() -> dict[str, Any]:

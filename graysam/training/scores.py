@@ -102,18 +102,13 @@ def comparison_table(columns: Mapping[str, Mapping[str, Mapping[str, float]]]) -
     return tabulate(rows, headers, tablefmt="plain", colalign=("left", *["right"] * (len(columns) + 1)))
 
 
-def filled_box(box_xyxy: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
-    """Return the mask that fills a box (4,) of inclusive pixel indices on a (size,size) grid."""
-    mask = np.zeros((size, size), dtype=bool)
-    x0, y0, x1, y1 = (int(v) for v in box_xyxy)
-    mask[y0 : y1 + 1, x0 : x1 + 1] = True
-    return mask
-
-
 def score_filled_boxes(items: Iterable[Item], size: int) -> Scores:
     """Score the prediction "everything inside the box" for every prompt of the items, on a (size,size) grid."""
     scores = Scores()
     for item in items:
-        for box, mask in zip(item.boxes.numpy(), item.masks.numpy(), strict=True):
-            scores.add(item.group, item.modality, mask, filled_box(box, size))
+        for box_xyxy, mask in zip(item.boxes.numpy(), item.masks.numpy(), strict=True):
+            x0, y0, x1, y1 = (int(v) for v in box_xyxy)  # inclusive pixel indices
+            filled = np.zeros((size, size), dtype=bool)
+            filled[y0 : y1 + 1, x0 : x1 + 1] = True
+            scores.add(item.group, item.modality, mask, filled)
     return scores

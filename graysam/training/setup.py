@@ -24,7 +24,6 @@ from graysam.models.registry import model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import (
     FORMAT,
-    WeightSource,
     load_embedding_norm,
     load_heads,
     load_whole,
@@ -86,30 +85,12 @@ def check_inputs(config: Config) -> None:
 
 
 def check_monitor(key: str, metric: str, mode: str) -> list[str]:
-    """Return the errors of a setting that monitors a metric: one that is not logged, or the wrong mode.
-
-    Args:
-        key: name of the setting, `monitor` or `scheduler_monitor`.
-        metric: its value.
-        mode: the value of the setting beside it, `min` or `max`.
-    """
+    """Return the error of the setting `key` that monitors a metric: one that is not logged, or the wrong mode."""
     if not MONITORED.fullmatch(metric):
-        return [
-            f"{key} {metric} is not logged; logged are val/loss, train/loss_epoch, val/dsc_slice256/macro, "
-            "val/nsd_slice256/modality/<modality> and the like"
-        ]
+        logged = "val/loss, train/loss_epoch, val/dsc_slice256/macro, val/nsd_slice256/modality/<modality> and the like"
+        return [f"{key} {metric} is not logged; logged are {logged}"]
     better = "min" if "/loss" in metric or "error" in metric else "max"
     return [] if mode == better else [f"{key} {metric} needs {key.removesuffix('monitor')}mode={better}; it is {mode}"]
-
-
-def model_numbers(config: Config) -> dict[str, Any]:
-    """Return all numbers of the config's model, as `build_sam` takes them."""
-    return model_config(**{key: value for key, value in config["model"].items() if key != "_target_"})
-
-
-def build_distillation(config: Config, build: Build) -> Distillation | None:
-    """Build the teacher and its loss, where the config has one."""
-    return build(config["distillation"]) if config["distillation"] else None
 
 
 def build_data(config: Config, build: Build, distillation: Distillation | None = None) -> ShardDataModule:
@@ -119,11 +100,11 @@ def build_data(config: Config, build: Build, distillation: Distillation | None =
         ValueError: no shards, or images without masks and no teacher.
     """
     scheme = build(config["channels"])
-    other_channels = distillation is not None and distillation.scheme != scheme
+    teacher_scheme = None if distillation is None else distillation.teacher.scheme
     data: ShardDataModule = build(
         config["data"],
         scheme=scheme,
-        teacher_scheme=distillation.scheme if distillation is not None and other_channels else None,
+        teacher_scheme=teacher_scheme if teacher_scheme != scheme else None,
         jitter=build(config["jitter"]),
         augmentations=build_all(config["augment"], build),
     )
@@ -133,7 +114,7 @@ def build_data(config: Config, build: Build, distillation: Distillation | None =
         preparation = {
             "shards": [load_manifest(folder)["index"]["sha256"] for folder in (data.shards_dir, *data.further_shards)],
             "augment": config["augment"],
-            "channels": scheme_to_dict(distillation.scheme),
+            "channels": scheme_to_dict(distillation.teacher.scheme),
             "data": {key: config["data"][key] for key in ("seed", "size", "boxes_per_image")},
         }
         distillation.open_cache(json.dumps(preparation, sort_keys=True))
@@ -145,8 +126,10 @@ def build_data(config: Config, build: Build, distillation: Distillation | None =
     return data
 
 
-def build_model(config: Config, build: Build) -> tuple[Sam, list[WeightSource]]:
-    """Build the network, load the weights it starts from, and return it with their sources."""
+def build_module(
+    config: Config, build: Build, data: ShardDataModule, distillation: Distillation | None = None
+) -> SamModule:
+    """Build the LightningModule around model, loss, optimizer and scheduler, and load the weights to start from."""
     model: Sam = build(config["model"])
     sources = []
     if config["weights"] is not None:
@@ -160,14 +143,6 @@ def build_model(config: Config, build: Build) -> tuple[Sam, list[WeightSource]]:
         log.info("weights: %s", source.describe())
     if not any("image_encoder" in source.parts for source in sources):
         log.info("weights: the rest of the image encoder starts at random")
-    return model, sources
-
-
-def build_module(
-    config: Config, build: Build, data: ShardDataModule, distillation: Distillation | None = None
-) -> SamModule:
-    """Build the LightningModule around model, loss, optimizer and scheduler."""
-    model, sources = build_model(config, build)
     description = {
         "format": FORMAT,
         "model": model_numbers(config),
@@ -182,7 +157,7 @@ def build_module(
         model=model,
         loss=build(config["loss"]),
         optimizer=build(config["optimizer"]),
-        scheduler=build(config["scheduler"]) if config["scheduler"] else None,
+        scheduler=build_or_none(config["scheduler"], build),
         monitor=config["scheduler_monitor"],
         frozen=[*config["unused"], *config["frozen"]],
         channels_last=config["channels_last"],
@@ -209,6 +184,16 @@ def build_trainer(config: Config, build: Build) -> lightning.Trainer:
         )
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {one_line(error)}") from error
+
+
+def model_numbers(config: Config) -> dict[str, Any]:
+    """Return all numbers of the config's model, as `build_sam` takes them."""
+    return model_config(**{key: value for key, value in config["model"].items() if key != "_target_"})
+
+
+def build_or_none(part: Config, build: Build) -> Any:
+    """Build one object; None for the choice `none` of its group."""
+    return build(part) if part else None
 
 
 def build_all(group: Config, build: Build) -> list[Any]:

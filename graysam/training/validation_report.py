@@ -1,6 +1,6 @@
 """Log a table of every validation by modality, and pictures of its best and worst objects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +23,12 @@ COLUMNS = ("modality", "objects", "DSC", "NSD", "loss")
 
 @dataclass(frozen=True)
 class SeenObject:
-    """A validated object: its score, box_xyxy (4,) on the grid, and both masks as packed bits of (size,size)."""
+    """A validated object: its score, box_xyxy (4,) on the grid, and both masks, bool (size,size)."""
 
     score: ObjectScore
     box_xyxy: NDArray[np.float32]
-    mask: NDArray[np.uint8]
-    predicted: NDArray[np.uint8]
-    size: int
-
-    @property
-    def rank(self) -> tuple[float, float, str, int]:
-        """Sort key, worst first; names order ties, so that the number of processes has no effect."""
-        return self.score.dsc, self.score.nsd, self.score.key, self.score.prompt
+    mask: NDArray[np.bool_]
+    predicted: NDArray[np.bool_]
 
 
 class ValidationReport(Callback):
@@ -54,10 +48,8 @@ class ValidationReport(Callback):
 
     def __init__(self, *, best: int, worst: int, pictures_every_n_epochs: int) -> None:
         if min(best, worst) < 0 or pictures_every_n_epochs < 1:
-            raise ValueError(
-                f"best {best}, worst {worst}, pictures_every_n_epochs {pictures_every_n_epochs}; "
-                "required: counts from 0 on, and at least every epoch 1"
-            )
+            given = f"best {best}, worst {worst}, pictures_every_n_epochs {pictures_every_n_epochs}"
+            raise ValueError(f"{given}; required: at least 0, 0 and 1")
         self.best, self.worst, self.every = best, worst, pictures_every_n_epochs
         self.seen: dict[str, list[SeenObject]] = {}
         self.active = False
@@ -81,7 +73,10 @@ class ValidationReport(Callback):
             return
         title, step = _title(trainer), trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own metrics
         if self.active and trainer.world_size > 1:
-            self._gather(trainer)
+            parts: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
+            torch.distributed.gather_object(self.seen, parts, dst=0)
+            self.seen = {}
+            self._keep(seen for part in parts or () for group in part.values() for seen in group)
         if trainer.is_global_zero:
             rows = {**module.scores.by("modality"), MACRO: module.scores.macro()}
             table = [(name, m.n, m.dsc, m.nsd, m.loss) for name, m in rows.items()]
@@ -99,12 +94,6 @@ class ValidationReport(Callback):
             self.seen.setdefault(seen.score.modality, []).append(seen)
         self.seen = {modality: extremes(group, self.worst, self.best) for modality, group in self.seen.items()}
 
-    def _gather(self, trainer: Trainer) -> None:
-        parts: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
-        torch.distributed.gather_object(self.seen, parts, dst=0)
-        self.seen = {}
-        self._keep(seen for part in parts or () for group in part.values() for seen in group)
-
     def _draw(self, trainer: Trainer, title: str, step: int) -> None:
         for modality, found in sorted(self.seen.items()):
             ends = {"worst": found[: self.worst], "best": found[::-1][: self.best]}
@@ -115,8 +104,11 @@ class ValidationReport(Callback):
 
 
 def extremes(found: Iterable[SeenObject], worst: int, best: int) -> list[SeenObject]:
-    """Return the worst and the best objects, worst first, without duplicates; all of them where there are fewer."""
-    ordered = sorted(found, key=lambda seen: seen.rank)
+    """Return the worst and the best objects, worst first, without duplicates; all of them where there are fewer.
+
+    Names order ties, so that the number of processes has no effect.
+    """
+    ordered = sorted(found, key=lambda seen: (seen.score.dsc, seen.score.nsd, seen.score.key, seen.score.prompt))
     return [*ordered[:worst], *ordered[max(len(ordered) - best, worst) :]]
 
 
@@ -126,13 +118,10 @@ def _title(trainer: Trainer) -> str:
     return "trained" if trainer.global_step else "start"
 
 
-def _objects(outputs: ValidationOutput, batch: Batch) -> list[SeenObject]:
-    places = batch.valid.nonzero().tolist()
+def _objects(outputs: ValidationOutput, batch: Batch) -> Iterator[SeenObject]:
     boxes, masks, predicted = (x.cpu().numpy() for x in (batch.boxes, batch.masks, outputs.predicted))
-    return [
-        SeenObject(score, boxes[i, n], np.packbits(masks[i, n]), np.packbits(predicted[i, n]), masks.shape[-1])
-        for (i, n), score in zip(places, outputs.scores, strict=True)
-    ]
+    for (i, n), score in zip(batch.valid.nonzero().tolist(), outputs.scores, strict=True):
+        yield SeenObject(score, boxes[i, n], masks[i, n].copy(), predicted[i, n].copy())
 
 
 def caption(seen: SeenObject) -> str:
@@ -149,7 +138,6 @@ def draw_object(seen: SeenObject, reader: ShardReader) -> NDArray[np.uint8]:
     (row,) = np.flatnonzero(reader.index.keys == seen.score.key)
     image = reader.read(int(row)).image
     height, width = image.shape[:2]
-    shape = seen.size, seen.size
-    mask, predicted = (np.unpackbits(bits).reshape(shape)[:height, :width] for bits in (seen.mask, seen.predicted))
+    mask, predicted = (array[:height, :width].astype(np.uint8) for array in (seen.mask, seen.predicted))
     text = f"{caption(seen)}   (prediction: line, truth: dashes)"
     return draw_detail(image, predicted, seen.box_xyxy[None], mask, caption=text)
