@@ -39,15 +39,6 @@ def medseg_mini(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pilot(shared: Path) -> Path:
-    """Return the real L0 checkpoint in the released code's format; skips only where it is absent."""
-    path = shared / "pilot" / "efficientvit_sam_l0_pilot.pth"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent")
-    return path
-
-
-@pytest.fixture(scope="session")
 def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of small synthetic shards."""
     from tests.support.shards import make_shards
@@ -100,14 +91,12 @@ def logging_as_before() -> Iterator[None]:
         # OpenVINO's converter imports it; its handler keeps the standard error of that moment, which is pytest's own
         # capture, and closes it when Hydra sets logging up.
         absl.get_absl_handler().python_handler.stream = sys.__stderr__
-    loggers = [logging.getLogger(), logging.getLogger("lightning.pytorch.utilities.rank_zero")]
-    handlers, filters = list(loggers[0].handlers), [list(logger.filters) for logger in loggers]
+    root = logging.getLogger()
+    handlers = list(root.handlers)
     yield
-    for handler in loggers[0].handlers[:]:
+    for handler in root.handlers[:]:
         if type(handler) is logging.StreamHandler and handler not in handlers:
-            loggers[0].removeHandler(handler)
-    for logger, before in zip(loggers, filters, strict=True):
-        logger.filters = before
+            root.removeHandler(handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -79,7 +79,7 @@ class RunDirectory:
         known = _read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
         if known.get("shards") != origin.get("shards"):
             raise ValueError(
-                f"{self.path} was started with other shards (run.json lists them); give another name=..., or those shards"
+                f"{self.path} was started with other shards, see run.json; give another name=..., or those shards"
             )
         if not self._config_file.is_file():  # first, because it marks the folder as a run's
             write_json_file(self._config_file, self.config)

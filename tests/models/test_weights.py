@@ -22,6 +22,7 @@ from graysam.models.weights import (
     read_weights,
 )
 from graysam.system.files import sha256_of
+from graysam.system.folders import weights_dir
 from tests.support.fill import as_weight_file, official_state
 
 LAYOUTS = {"efficientvit_sam_l0": "efficientvit_sam", "lite_medsam": "lite_medsam"}
@@ -140,8 +141,8 @@ def test_loading_drops_stale_attention_biases(goldens: Path) -> None:
         assert torch.equal(late, fresh.eval().encode(image))
 
 
-def test_half_precision_files_load_as_float32(pilot: Path) -> None:
-    file = read_weights(str(pilot))
+def test_half_precision_files_load_as_float32() -> None:
+    file = read_weights(str(weights_dir() / "graysam_l0.safetensors"))
     assert {value.dtype for value in file.tensors.values() if value.is_floating_point()} == {torch.float32}
     load_whole(build_model(model_name(file)), file)
 

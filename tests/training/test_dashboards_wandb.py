@@ -1,13 +1,10 @@
 """The W&B logger by itself: one run under one id, parts that join, and when it goes online."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,20 +32,25 @@ def fresh_settings() -> Iterator[None]:
     wandb.teardown()
 
 
-def claim(run_dir: Path, **origin: Any) -> Path:
-    """Write what a logger reads of a run."""
-    run_dir.mkdir()
-    (run_dir / "run.json").write_text(json.dumps({"id": "0123abcd", "name": "toy", "seed": 0, **origin}))
-    (run_dir / "config.json").write_text(json.dumps({"optimizer": {"lr": 0.1}}))
-    return run_dir
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """Return a directory with what the logger reads of a run."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"id": "0123abcd", "name": "toy", "seed": 0}))
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"optimizer": {"lr": 0.1}}))
+    return tmp_path / "run"
 
 
 def logger(run_dir: Path) -> RunWandbLogger:
     return RunWandbLogger(run_dir=run_dir, project="graysam", entity=None, finish_timeout=60)
 
 
-def test_a_run_that_goes_on_has_the_same_id_and_joins(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run_dir = claim(tmp_path / "run")
+def test_a_resumed_run_has_the_same_id_and_one_command_uploads_its_parts(
+    run_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    empty = run_dir / "wandb" / "offline-run-20240101_000000-0123abcd" / "run-0123abcd.wandb"
+    empty.parent.mkdir(parents=True)
+    empty.write_bytes(b":W&B\xe1\xbe\x00")  # of a killed start; `wandb sync` would stop at it
     for steps, failed in ((range(0, 5), True), (range(3, 8), False)):
         part = logger(run_dir)
         for step in steps:
@@ -60,54 +62,23 @@ def test_a_run_that_goes_on_has_the_same_id_and_joins(tmp_path: Path, capfd: pyt
     assert first.rows[4]["train/loss"] == second.rows[4]["train/loss"] == 0.2
     assert set(first.rows) | set(second.rows) == set(range(8))
     assert "".join(capfd.readouterr()) == ""  # wandb keeps quiet
-
-
-def test_one_command_uploads_all_parts(tmp_path: Path) -> None:
-    run_dir = claim(tmp_path / "run")
-    for step in (0, 1):
-        part = logger(run_dir)
-        part.log_metrics({"x": 1.0}, step=step)
-        finish_loggers([part], failed=False)
-    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(run_dir / "wandb")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "Would sync 2 run(s)" in said.stdout + said.stderr
-
-
-def test_what_a_killed_start_left_empty_is_removed(tmp_path: Path) -> None:
-    """`wandb sync` stops at the first such file."""
-    run_dir = claim(tmp_path / "run")
-    empty = run_dir / "wandb" / "offline-run-20240101_000000-0123abcd" / "run-0123abcd.wandb"
-    empty.parent.mkdir(parents=True)
-    empty.write_bytes(b":W&B\xe1\xbe\x00")
-    young = Path(shutil.copytree(empty.parent, run_dir / "wandb" / "offline-run-20240101_000001-0123abcd"))
-    os.utime(empty, (0, 0))
-    part = logger(run_dir)
-    part.log_metrics({"x": 1.0}, step=0)
-    finish_loggers([part], failed=False)
     assert not empty.parent.exists()
-    assert young.is_dir()  # its writer may still be about to write
-    shutil.rmtree(young)
-    (only,) = read(run_dir)
-    assert only.rows[0]["x"] == 1
+    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(run_dir / "wandb")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Would sync 2 run(s)" in done.stdout + done.stderr
 
 
-def test_tables_and_pictures_of_any_name_arrive(tmp_path: Path) -> None:
-    run_dir = claim(tmp_path / "run")
-    part = logger(run_dir)
-    log_table([part], "benchmark", ["kind", "ms"], [["none", 1.5], ["dynamic_qint8", None]], step=9)
+def test_tables_and_pictures_of_any_name_arrive(run_dir: Path) -> None:
+    part, unused = logger(run_dir), logger(run_dir.parent / "unused")
+    log_table([part], "benchmark", ["method", "ms"], [["none", 1.5], ["dynamic_qint8", None]], step=9)
     log_images([part], "worst/CT", [np.zeros((8, 9, 3), np.uint8)], ["a caption"], step=9)
-    finish_loggers([part], failed=False)
+    finish_loggers([part, unused], failed=False)
+    assert not unused.folder.exists()
     (only,), (path,) = read(run_dir), wandb_files(run_dir)
     row = only.rows[9]
     table = json.loads((path.parent / "files" / row["tables/benchmark"]["path"]).read_text())
     assert table["data"] == [["none", 1.5], ["dynamic_qint8", None]]
     assert row["images/worst/CT"]["captions"] == ["a caption"]
-
-
-def test_a_logger_that_was_never_used_starts_no_run(tmp_path: Path) -> None:
-    run_dir = claim(tmp_path / "run")
-    finish_loggers([logger(run_dir)], failed=False)
-    assert not (run_dir / "wandb").exists()
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -126,7 +97,8 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
         ({"WANDB_MODE": "disabled"}, "", "disabled"),
     ],
 )
-def test_online_only_where_there_is_a_key_and_nobody_forbids_it(
+@pytest.mark.usefixtures("fresh_settings")
+def test_online_only_where_there_is_a_key_and_nothing_forbids_it(
     environment: dict[str, str],
     netrc: str,
     mode: str,
@@ -145,10 +117,8 @@ def test_online_only_where_there_is_a_key_and_nobody_forbids_it(
         path.unlink()
 
 
-def test_a_key_that_cannot_be_one_is_one_line(
-    tmp_path: Path, fresh_settings: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_key_is_one_line(run_dir: Path, fresh_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "short")
     with pytest.raises(ValueError, match="WANDB_MODE=offline keeps the run on this machine") as error:
-        logger(claim(tmp_path / "run")).log_metrics({"x": 1.0}, step=0)
+        logger(run_dir).log_metrics({"x": 1.0}, step=0)
     assert "\n" not in str(error.value)

@@ -30,7 +30,7 @@ def test_terms_match_the_original(golden: dict[str, np.ndarray]) -> None:
     assert dice == pytest.approx(float(golden["monai_dice_sigmoid_squared"]), abs=1e-5)
     np.testing.assert_allclose(iou_per_object(logits, gt), golden["iou_gt"], atol=1e-6)
     terms = SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)(logits, iou, gt)
-    assert terms.iou.mean().item() == pytest.approx(float(golden["mse_iou"]), abs=1e-5)
+    assert terms["iou"].mean().item() == pytest.approx(float(golden["mse_iou"]), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_weighted_sum_matches_the_original(
 ) -> None:
     logits, predicted, gt = tensors(golden)
     loss = SegmentationLoss(bce_weight=ce, dice_weight=seg, iou_weight=iou)(logits, predicted, gt)
-    assert loss.total.mean().item() == pytest.approx(float(golden[key]), abs=1e-5)
+    assert loss["total"].mean().item() == pytest.approx(float(golden[key]), abs=1e-5)
 
 
 def test_empty_mask_and_empty_prediction_agree(golden: dict[str, np.ndarray]) -> None:
@@ -50,7 +50,7 @@ def test_empty_mask_and_empty_prediction_agree(golden: dict[str, np.ndarray]) ->
     logits[0], gt[0] = -20.0, 0.0
     assert iou_per_object(logits, gt)[0].item() == 1.0
     np.testing.assert_allclose(iou_per_object(logits, gt)[1:], golden["empty_first__iou_gt"][1:], atol=1e-6)
-    assert SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)(logits, predicted, gt).total.isfinite().all()
+    assert SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)(logits, predicted, gt)["total"].isfinite().all()
 
 
 def test_dice_of_a_hand_computed_case() -> None:
@@ -70,7 +70,7 @@ def test_each_term_alone_reaches_its_head(term: str) -> None:
     logits, iou = model.decode(embedding, torch.tensor([[[20.0, 30.0, 120.0, 200.0]]]))
     masks = torch.zeros(1, 1, 256, 256, dtype=torch.bool)
     masks[..., 40:150, 30:100] = True
-    SegmentationLoss(**weights)(logits, iou, masks).total.mean().backward()
+    SegmentationLoss(**weights)(logits, iou, masks)["total"].mean().backward()
     head = model.mask_decoder.iou_prediction_head if term == "iou_weight" else model.mask_decoder.output_upscaling
     gradients = [p.grad for p in head.parameters()]
     assert all(g is not None and g.abs().sum() > 0 for g in gradients)

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,8 +30,18 @@ from tests.support.training import build_data, build_module, build_trainer, run
 pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS)
 
 
-def config(shards: Path, tmp_path: Path, *more: str) -> dict[str, Any]:
-    return compose_plain("train", overrides(shards, tmp_path / "run", *more))
+Config = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def config(toy_shards: Path, run_dir: Path) -> Config:
+    """Return a function that composes a tiny run with further overrides."""
+    return lambda *more: compose_plain("train", overrides(toy_shards, run_dir, *more))
 
 
 def module_and_batch(config: dict[str, Any]) -> tuple[SamModule, Batch]:
@@ -55,35 +67,20 @@ def snapshot(module: SamModule) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in module.model.state_dict().items()}
 
 
-def test_a_step_moves_encoder_and_heads_but_not_what_boxes_never_reach(toy_shards: Path, tmp_path: Path) -> None:
-    module, batch = module_and_batch(config(toy_shards, tmp_path))
+def test_a_step_moves_encoder_and_heads_but_not_what_boxes_never_reach(config: Config) -> None:
+    given = config()
+    module, batch = module_and_batch(given)
     before = snapshot(module)
     step(module, batch)
-    moved = changed(module, before)
-    everything = set(before)
-    still = {key for key in everything - moved if not key.endswith("gaussian_matrix")}
-    unused = (
-        "prompt_encoder.point_embeddings.0",
-        "prompt_encoder.point_embeddings.1",
-        "prompt_encoder.not_a_point",
-        "prompt_encoder.mask_downscaling",
-        "mask_decoder.output_hypernetworks_mlps.1",
-        "mask_decoder.output_hypernetworks_mlps.2",
-        "mask_decoder.output_hypernetworks_mlps.3",
-    )
+    still = {key for key in before.keys() - changed(module, before) if not key.endswith("gaussian_matrix")}
     assert still
-    assert all(key.startswith(unused) for key in still), sorted(still)
-
-
-def test_no_trainable_parameter_is_left_without_gradient(toy_shards: Path, tmp_path: Path) -> None:
-    """DDP would wait for it for ever."""
-    module, batch = module_and_batch(config(toy_shards, tmp_path))
-    module.training_step(batch, 0).backward()
+    assert all(key.startswith(tuple(given["unused"])) for key in still), sorted(still)
+    # DDP would wait for ever for a parameter without gradient
     assert [name for name, p in module.model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-def test_frozen_parts_keep_weights_and_batch_norm_statistics(toy_shards: Path, tmp_path: Path) -> None:
-    module, batch = module_and_batch(config(toy_shards, tmp_path, "frozen=[image_encoder.backbone]"))
+def test_frozen_parts_keep_weights_and_batch_norm_statistics(config: Config) -> None:
+    module, batch = module_and_batch(config("frozen=[image_encoder.backbone]"))
     before = snapshot(module)
     step(module, batch)
     moved = changed(module, before)
@@ -91,14 +88,21 @@ def test_frozen_parts_keep_weights_and_batch_norm_statistics(toy_shards: Path, t
     assert "image_encoder.neck.laterals.0.norm.running_mean" in moved
 
 
-def test_an_unknown_frozen_part_is_refused(toy_shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no part named image_encoder\.bakbone"):
-        module_and_batch(config(toy_shards, tmp_path, "frozen=[image_encoder.bakbone]"))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("frozen=[image_encoder.bakbone]", "frozen: the model has no part named image_encoder.bakbone"),
+        ("+lr_factors.mask_dekoder=0.2", "lr_factors: the model has no part named mask_dekoder"),
+    ],
+)
+def test_unknown_parts_are_refused(config: Config, change: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        module_and_batch(config(change))
 
 
-def test_fit_enters_training_mode_by_itself(toy_shards: Path, tmp_path: Path) -> None:
+def test_fit_enters_training_mode_by_itself(config: Config) -> None:
     """Lightning keeps the mode it finds; batch norm must gather statistics all the same."""
-    given = config(toy_shards, tmp_path)
+    given = config()
     data = build_data(given)
     module = build_module(given, data=data).eval()
     before = snapshot(module)
@@ -106,23 +110,19 @@ def test_fit_enters_training_mode_by_itself(toy_shards: Path, tmp_path: Path) ->
     assert "image_encoder.backbone.stem.in_conv.norm.running_mean" in changed(module, before)
 
 
-def test_an_empty_mask_names_the_sample(toy_shards: Path, tmp_path: Path) -> None:
-    module, batch = module_and_batch(config(toy_shards, tmp_path))
+def test_an_empty_mask_and_a_loss_that_is_not_finite_name_the_sample(config: Config) -> None:
+    module, batch = module_and_batch(config())
+    module.eval()  # in training, batch norm would spread the NaN over the batch
+    batch.images[1] = float("nan")
+    with pytest.raises(FloatingPointError, match=f"sample {batch.keys[1]}; "):
+        module.training_step(batch, 0)
     batch.masks[2] = False
     with pytest.raises(ValueError, match=f"empty mask in train: sample {batch.keys[2]};"):
         module.training_step(batch, 0)
 
 
-def test_a_loss_that_is_not_finite_names_the_sample(toy_shards: Path, tmp_path: Path) -> None:
-    module, batch = module_and_batch(config(toy_shards, tmp_path))
-    module.eval()  # in training, batch norm would spread the NaN over the batch
-    batch.images[1] = float("nan")
-    with pytest.raises(FloatingPointError, match=f"sample {batch.keys[1]}; "):
-        module.training_step(batch, 0)
-
-
-def test_padding_boxes_does_not_change_the_loss(toy_shards: Path, tmp_path: Path) -> None:
-    module, batch = module_and_batch(config(toy_shards, tmp_path, "data.boxes_per_image=2"))
+def test_padding_boxes_does_not_change_the_loss(config: Config) -> None:
+    module, batch = module_and_batch(config("data.boxes_per_image=2"))
     module.eval()
     assert not batch.valid.all()
     logged: dict[str, float] = {}
@@ -133,19 +133,18 @@ def test_padding_boxes_does_not_change_the_loss(toy_shards: Path, tmp_path: Path
             module.loss(
                 *module(batch.images[i : i + 1], batch.boxes[i : i + 1, : int(n)]),
                 batch.masks[i : i + 1, : int(n)],
-            ).total
+            )["total"]
             for i, n in enumerate(batch.valid.sum(dim=1))
         ]
     assert logged["train/loss"] == pytest.approx(torch.cat(terms, dim=1).mean().item(), abs=1e-5)
 
 
-def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_path: Path) -> None:
-    given = config(toy_shards, tmp_path, "compare=true", "trainer.max_epochs=2", "monitor=val/loss")
+def test_a_run_keeps_best_and_last_with_their_metadata(config: Config, run_dir: Path) -> None:
+    given = config("compare=true", "trainer.max_epochs=2", "monitor=val/loss")
     assert run(given) == 0
-    run_dir = tmp_path / "run"
     best, last = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     content = torch.load(best, weights_only=True)
-    assert content[METADATA_KEY]["model"]["name"] == "tiny"
+    assert content[METADATA_KEY]["model"]["heads"]["dim"] == 32
     assert content[METADATA_KEY]["channels"]["name"] == "replicate"
     assert content[METADATA_KEY]["weights"] == []
     assert torch.load(last, weights_only=True)["epoch"] == 1
@@ -165,38 +164,22 @@ def test_a_run_keeps_best_and_last_and_says_what_they_are(toy_shards: Path, tmp_
     assert set(summary["trained"]) == {"CT", "US", "macro"}
     assert summary["fill the box"]["US"]["dsc"] == pytest.approx(0.86, abs=0.01)  # discs in their boxes
     columns = (run_dir / "metrics" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
-    wanted = {
-        "val/loss",
-        "val/loss_bce",
-        "val/loss_dice",
-        "val/loss_iou",
-        "train/loss_epoch",
-        "train/loss_bce_epoch",
-        "train/loss_dice_epoch",
-        "train/loss_iou_epoch",
-        "val/dsc_slice256/group/CT_toy",
-        "val/nsd_slice256/group/CT_toy",
-        "val/dsc_slice256/modality/CT",
-        "val/dsc_slice256/macro",
-        "val/loss_slice256/group/CT_toy",
-        "val/loss_slice256/modality/CT",
-        "val/nsd_slice256/macro",
-    }
-    assert wanted <= set(columns)
+    terms = {f"val/loss{term}" for term in ("", "_bce", "_dice", "_iou")}
+    terms |= {f"{name.replace('val', 'train')}_epoch" for name in terms}
+    rows_of_scores = ("group/CT_toy", "modality/CT", "macro")
+    assert terms | {f"val/{s}_slice256/{row}" for s in ("loss", "dsc", "nsd") for row in rows_of_scores} <= set(columns)
 
     # the same config finds its finished run and leaves it alone; another one is refused
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
     assert run(given) == 0
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
-    other = config(toy_shards, tmp_path, "compare=true", "trainer.max_epochs=2", "optimizer.lr=2e-3")
+    other = config("compare=true", "trainer.max_epochs=2", "optimizer.lr=2e-3")
     with pytest.raises(ValueError, match=r"optimizer.lr: 0.001 -> 0.002"):
         run(other)
 
 
-def test_training_learns_the_toy_discs(toy_shards: Path, tmp_path: Path) -> None:
+def test_training_learns_the_toy_discs(config: Config, run_dir: Path) -> None:
     given = config(
-        toy_shards,
-        tmp_path,
         "compare=true",
         "require_improvement=true",
         "trainer.max_epochs=5",
@@ -206,53 +189,46 @@ def test_training_learns_the_toy_discs(toy_shards: Path, tmp_path: Path) -> None
         "seed=1",
     )
     assert run(given) == 0
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["trained"]["macro"]["dsc"] > summary["start"]["macro"]["dsc"] + 0.05
 
 
-def test_no_improvement_is_an_exit_code(toy_shards: Path, tmp_path: Path) -> None:
-    given = config(
-        toy_shards,
-        tmp_path,
-        "compare=true",
-        "require_improvement=true",
-        "optimizer.lr=0.0",
-        "frozen=[image_encoder]",
-    )
+def test_no_improvement_is_an_exit_code(config: Config) -> None:
+    given = config("compare=true", "require_improvement=true", "optimizer.lr=0.0", "frozen=[image_encoder]")
     assert run(given) == 1
 
 
-def test_a_box_prompted_validation_set_of_nothing_is_refused(toy_shards: Path, tmp_path: Path) -> None:
-    data = build_data(config(toy_shards, tmp_path))
+def test_fewer_validation_samples_than_ranks_are_refused(config: Config) -> None:
+    data = build_data(config())
     data.trainer = SimpleNamespace(global_rank=0, world_size=4)  # type: ignore[assignment]
     with pytest.raises(ValueError, match="3 validation samples for 4 ranks"):
         data.val_dataloader()
 
 
-def test_guard_lists_what_differs_and_ignores_how_a_run_is_carried_out(tmp_path: Path) -> None:
+def test_the_guard_lists_what_differs_and_ignores_what_does_not_change_results(run_dir: Path) -> None:
     first = {"a": {"b": 1}, "threads": 2, "data": {"num_workers": 0, "size": 256}}
-    directory = RunDirectory(tmp_path / "r", first)
-    assert not (tmp_path / "r").exists()
-    directory.claim({})
-    assert RunDirectory(tmp_path / "r", {**first, "threads": 4}).find_last_checkpoint() is None
-    assert differing_keys(first, {"a": {"b": 2}, "data": {"size": 256}, "new": []}) == [
-        "a.b: 1 -> 2",
-        "new: absent -> []",
-    ]
+    RunDirectory(run_dir, first).claim({})
+    assert RunDirectory(run_dir, {**first, "threads": 4}).find_last_checkpoint() is None
+    differing = differing_keys(first, {"a": {"b": 2}, "data": {"size": 256}, "new": []})
+    assert differing == ["a.b: 1 -> 2", "new: absent -> []"]
     with pytest.raises(ValueError, match=r"a\.b: 1 -> 2"):
-        RunDirectory(tmp_path / "r", {**first, "a": {"b": 2}})
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "file").touch()
-    with pytest.raises(ValueError, match="no run of graysam"):
-        RunDirectory(tmp_path / "foreign", first)
+        RunDirectory(run_dir, {**first, "a": {"b": 2}})
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "graysam.train", *arguments], capture_output=True, text=True, cwd=cwd)
+@pytest.mark.parametrize(("names", "foreign"), [((".lock", ".config.json.0123.tmp"), False), (("file",), True)])
+def test_only_what_a_killed_run_left_may_lie_in_a_new_runs_folder(
+    run_dir: Path, names: tuple[str, ...], foreign: bool
+) -> None:
+    run_dir.mkdir()
+    for name in names:
+        (run_dir / name).touch()
+    with pytest.raises(ValueError, match="no run of graysam") if foreign else nullcontext():
+        RunDirectory(run_dir, {})
 
 
 def test_proposed_on_a_fresh_clone_says_what_is_missing(tmp_path: Path) -> None:
-    done = command("experiment=proposed", cwd=tmp_path)
+    command = [sys.executable, "-m", "graysam.train", "experiment=proposed"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     for remedy in (
@@ -327,21 +303,22 @@ def test_every_top_level_key_is_read() -> None:
         (["trainer.precision=bf17"], "bf17"),
         (["weights=lite_medsam"], "do not fit the model"),
         (["match_embedding_scale=true"], "heads is null"),
+        (["data.further_shards=[nowhere]"], "no shards in nowhere: pack them"),
         (["data.samples_per_group=0"], "samples_per_group"),
         (["data.batch_size=0"], "batch_size"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_run_directory_is_made(
-    toy_shards: Path, tmp_path: Path, changes: list[str], said: str
+    config: Config, run_dir: Path, changes: list[str], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said) as error:
-        run(config(toy_shards, tmp_path, *changes))
+        run(config(*changes))
     assert "\n" not in str(error.value).strip()
-    assert not (tmp_path / "run").exists()
+    assert not run_dir.exists()
 
 
-def test_null_and_none_mean_none(toy_shards: Path, tmp_path: Path) -> None:
-    given = config(toy_shards, tmp_path, "logger=none", "callbacks.progress=null", "scheduler=none", "augment=none")
+def test_null_and_none_mean_none(config: Config) -> None:
+    given = config("logger=none", "callbacks.progress=null", "scheduler=none", "augment=none")
     trainer = build_trainer(given)
     assert trainer.loggers == []
     assert "TQDMProgressBar" not in {type(callback).__name__ for callback in trainer.callbacks}
