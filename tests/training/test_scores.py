@@ -22,7 +22,7 @@ def test_macro_is_the_mean_of_modalities_not_of_objects() -> None:
     whole, half = square(0, 20, 0, 20), square(0, 20, 0, 10)
     for modality, group, predicted, loss in (("CT", "a", whole, 0.1), ("CT", "b", whole, 0.3), ("US", "US", half, 0.5)):
         scores.add(group, modality, whole, predicted, loss)  # the last one's DSC is 2 * 200 / 600
-    assert [m.dsc for m in scores.by("group").values()] == pytest.approx([1, 1, 2 / 3])
+    assert [m.dsc for m in scores.by("group").values()] == pytest.approx([2 / 3, 1, 1])
     assert scores.by("modality")["CT"][2:] == pytest.approx((0.2, 2))
     assert (scores.macro().dsc, *scores.macro()[2:]) == pytest.approx((5 / 6, 0.35, 3))
     assert scores.summary()["macro"]["dsc"] == pytest.approx(5 / 6)
