@@ -15,10 +15,6 @@ from graysam.system.files import replacing
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
-class CheckpointNotWritten(OSError):
-    """A checkpoint could not be stored; the ones before it are as they were."""
-
-
 def damage(path: Path) -> str | None:
     """Return what is wrong with a checkpoint file, or None when every byte is as it was written.
 
@@ -36,7 +32,7 @@ class WholeFileIO(TorchCheckpointIO):
     """Writes a checkpoint under a temporary name, flushes it to the disk and renames it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], *_: Any, **__: Any) -> None:
-        """Write a checkpoint whole or not at all; raises CheckpointNotWritten, e.g. on a full disk."""
+        """Write a checkpoint whole or not at all; raises OSError, e.g. on a full disk."""
         path = Path(path)
         buffer = io.BytesIO()  # torch's own writer hides the system's error behind its own
         torch.save(checkpoint, buffer)
@@ -47,10 +43,9 @@ class WholeFileIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise CheckpointNotWritten(
-                f"{path} ({len(buffer.getbuffer()) / 1e6:.0f} MB) could not be written: {error.strerror or error}; "
-                "the checkpoints before it are kept: make room and give the same command again"
-            ) from error
+            megabytes = len(buffer.getbuffer()) / 1e6
+            problem = f"{path} ({megabytes:.0f} MB) could not be written: {error.strerror or error}; make room"
+            raise OSError(problem) from error
 
 
 class BestCheckpoint(ModelCheckpoint):

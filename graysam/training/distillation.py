@@ -17,7 +17,6 @@ from graysam.models.weights import read_tensors
 from graysam.system.files import replacing, sha256_of
 
 VIT_SIDE = 1024  # SAM's and MedSAM's square input in pixels
-NPY_HEADER_BYTES = 128
 
 
 class Teacher(Protocol):
@@ -114,12 +113,11 @@ class EmbeddingCache:
 
     def write(self, name: str, embedding: Tensor) -> None:
         """Store an embedding while the budget lasts."""
-        size = embedding.nbytes + NPY_HEADER_BYTES
-        if self.used_bytes + size > self.budget_bytes:
+        if self.used_bytes + embedding.nbytes > self.budget_bytes:
             return
         with replacing(self.folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, embedding.numpy(), allow_pickle=False)
-        self.used_bytes += size
+        self.used_bytes += embedding.nbytes
 
 
 def embedding_error(student: Tensor, teacher: Tensor, masks: Tensor | None = None, mask_weight: float = 0.0) -> Tensor:

@@ -15,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from graysam.data.datamodule import ShardDataModule
 from graysam.models.weights import METADATA_KEY
 from graysam.system.terminal import FAILED, one_line
-from graysam.training.checkpoints import BEST, CheckpointNotWritten, WholeFileIO
+from graysam.training.checkpoints import BEST, WholeFileIO
 from graysam.training.loggers import finish_loggers
 from graysam.training.module import SamModule
 from graysam.training.quantization_callback import QuantizeBenchmark
@@ -182,8 +182,6 @@ def _explain(error: OSError | RuntimeError) -> str:
     """Return one line for a failure of the machine; any other error is raised again."""
     after = "the stored checkpoints are kept, and the same command resumes from them"
     line = one_line(error)
-    if isinstance(error, CheckpointNotWritten):
-        return line
     if isinstance(error, torch.OutOfMemoryError):
         return f"the device is out of memory ({line[:200]}); lower data.batch_size under another name; {after}"
     if "DataLoader worker" in line:

@@ -259,7 +259,7 @@ def test_a_full_disk_ends_with_one_line_and_the_last_good_state(runs: Runs, caps
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     line = error_line(capsys)
     assert "could not be written: File too large" in line
-    assert "make room and give the same command again" in line
+    assert "make room; the stored checkpoints are kept, and the same command resumes from them" in line
     assert [path.name for path in runs.checkpoints.iterdir()] == ["last.ckpt"]
     assert damage(runs.checkpoints / "last.ckpt") is None
     assert run(given) == 0
