@@ -5,7 +5,8 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -132,22 +133,36 @@ def _rename_folder(source: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-# -------------------------------------------------------------------------------------------------- checks
 def _refuse(file: Path, problem: str) -> NoReturn:
     raise ValueError(
         f"{file} {problem}; export the model again (graysam export), or reinstall graysam if it came with it"
     )
 
 
-def _read_description(file: Path) -> bytes:
+@contextmanager
+def _reading(file: Path, if_missing: str) -> Iterator[int]:
+    """Yield a file's size in bytes; OSErrors become ValueErrors that name it."""
     try:
-        if file.stat().st_size > _LARGEST_DESCRIPTION:
-            _refuse(file, f"has {file.stat().st_size} bytes; at most {_LARGEST_DESCRIPTION} are allowed")
-        return file.read_bytes()
+        yield file.stat().st_size
     except FileNotFoundError:
-        _refuse(file, "is missing, so its folder is no exported model")
+        _refuse(file, if_missing)
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}); give a readable exported model") from None
+
+
+def _read_description(file: Path) -> bytes:
+    with _reading(file, "is missing, so its folder is no exported model") as size_bytes:
+        if size_bytes > _LARGEST_DESCRIPTION:
+            _refuse(file, f"has {size_bytes} bytes; at most {_LARGEST_DESCRIPTION} are allowed")
+        return file.read_bytes()
+
+
+def _check_file(file: Path, size_bytes: int, sha256: str) -> None:
+    with _reading(file, "is missing") as found:
+        if found != size_bytes:
+            _refuse(file, f"has {found} bytes instead of {size_bytes}: truncated or altered")
+        if sha256_of(file) != sha256:
+            _refuse(file, "differs from the SHA-256 in bundle.json: altered")
 
 
 def _described(path: Path, content: bytes) -> ExportedModel:
@@ -210,16 +225,3 @@ def _listed_graphs(file: Path, files: Any, suffix: str) -> dict[str, Path]:
             if f"{stem}.bin" not in files:
                 _refuse(file, f"is damaged: it lists {stem}.xml without {stem}.bin")
     return graphs
-
-
-def _check_file(file: Path, size_bytes: int, sha256: str) -> None:
-    try:
-        found = file.stat().st_size
-        if found != size_bytes:
-            _refuse(file, f"has {found} bytes instead of {size_bytes}: truncated or altered")
-        if sha256_of(file) != sha256:
-            _refuse(file, "differs from the SHA-256 in bundle.json: altered")
-    except FileNotFoundError:
-        _refuse(file, "is missing")
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read ({error.strerror}); give a readable exported model") from None

@@ -7,7 +7,7 @@ the faults that design.md lists.
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -100,26 +100,14 @@ class Visit:
 
 
 def decode_all(
-    backend: Backend,
-    embedding: FloatArray,
-    boxes_256: Float32Array,
-    box_batch: int = BOX_BATCH,
-    valid_size: tuple[int, int] | None = None,
+    backend: Backend, embedding: FloatArray, boxes_256: Float32Array, valid_size: tuple[int, int] | None = None
 ) -> Iterator[tuple[Float32Array, float]]:
-    """Yield each box's logits and predicted IoU in order, at most `box_batch` boxes in one call.
+    """Yield each box's logits, which hold until the next ones are asked for, and predicted IoU, in order.
 
-    Args:
-        backend: the network.
-        embedding: of one image.
-        boxes_256: (N, 4) on the grid; none yield nothing.
-        box_batch: boxes decoded in one call.
-        valid_size: see `Backend.decode`.
-
-    Yields:
-        Logits float32, which hold until the next ones are asked for, and IoU.
+    The arguments are those of `Backend.decode`, which gets at most BOX_BATCH boxes in one call, and none for no boxes.
     """
-    for start in range(0, len(boxes_256), box_batch):
-        logits, iou = backend.decode(embedding, boxes_256[start : start + box_batch], valid_size)
+    for start in range(0, len(boxes_256), BOX_BATCH):
+        logits, iou = backend.decode(embedding, boxes_256[start : start + BOX_BATCH], valid_size)
         yield from zip(logits, iou.tolist(), strict=True)
 
 
@@ -157,8 +145,6 @@ class Walk:
             script does it; depends on the label's number. Kept to reproduce the published baseline.
         z_max_inclusive: whether z_max is a box's last slice, or the first one after it.
         size: side of the network's square input in pixels.
-        box_batch: boxes decoded in one call.
-        encode_batch: slices encoded in one call.
         embedding_bytes: of embeddings kept between the sweeps, at most.
         progress: called with the slices visited and their number in both sweeps.
 
@@ -176,31 +162,23 @@ class Walk:
         propagation: Propagation = "own",
         z_max_inclusive: bool = True,
         size: int = 256,
-        box_batch: int = BOX_BATCH,
-        encode_batch: int = 1,
         embedding_bytes: int = EMBEDDING_BYTES,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         if propagation not in get_args(Propagation):
             raise ValueError(f"propagation is {propagation!r}; required: own or litemedsam")
-        for name, value in (("box_batch", box_batch), ("encode_batch", encode_batch)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; required: at least 1")
         pixels, hint = (image.pixels, image.is_volume) if isinstance(image, Image) else (np.asarray(image), False)
         given = np.asarray(boxes)
         self.is_volume = is_volume(pixels.shape, given, hint=hint)
         fitted, notes = fit_boxes(given, pixels.shape, volume=self.is_volume, z_max_inclusive=z_max_inclusive)
         for note in notes:
             warnings.warn(note, stacklevel=3)
-        slices = to_uint8(pixels) if self.is_volume else to_uint8(pixels)[None]
-        self.shape: tuple[int, int, int] = slices.shape[:3]
+        self._slices = to_uint8(pixels) if self.is_volume else to_uint8(pixels)[None]
+        self.shape: tuple[int, int, int] = self._slices.shape[:3]
         self.canvas = Canvas(*self.shape[1:], size)
-        self.propagation, self.box_batch, self.progress, self.backend = propagation, box_batch, progress, backend
+        self.backend, self.scheme, self.propagation, self.progress = backend, scheme, propagation, progress
+        self.embedding_bytes = embedding_bytes
         self.objects = _plan_objects(fitted, self.canvas, z_max_inclusive)
-        self._up = _by_slice((z, item) for item in self.objects for z in range(item.z_mid, item.z_max + 1))
-        self._down = _by_slice((z, item) for item in self.objects for z in range(item.z_min, item.z_mid))
-        shared = self._up.keys() & self._down.keys()
-        self._encoder = _SliceEncoder(slices, backend, scheme, size, encode_batch, embedding_bytes, shared)
 
     def labels(self) -> UInt16Array:
         """Segment into one array of labels, see `segment`."""
@@ -230,96 +208,67 @@ class Walk:
 
     def visits(self) -> Iterator[Visit]:
         """Prompt every object on each of its slices: one sweep up, one down."""
-        done, total = 0, len(self._up) + len(self._down)
+        up = _by_slice((z, item) for item in self.objects for z in range(item.z_mid, item.z_max + 1))
+        down = _by_slice((z, item) for item in self.objects for z in range(item.z_min, item.z_mid))
         valid_size = self.canvas.resized_height, self.canvas.resized_width
-        for present, order in ((self._up, sorted(self._up)), (self._down, sorted(self._down, reverse=True))):
-            for z, embedding in self._encoder.embeddings(order):
-                prompts = np.stack([item.prompt(z) for item in present[z]])
-                decoded = decode_all(self.backend, embedding, prompts, self.box_batch, valid_size)
-                for item, prompt, (logits, iou) in zip(present[z], prompts, decoded, strict=True):
-                    bounds = positive_bounds(logits, self.canvas)
-                    yield Visit(item.label, z, prompt, logits, iou, bounds)
-                    if item.z_min < item.z_max:
-                        own = self.propagation == "own"
-                        item.remember(
-                            z, item.own_box(bounds) if own else _litemedsam_box(item.label, logits, self.canvas)
-                        )
-                done += 1
-                if self.progress is not None:
-                    self.progress(done, total)
+        sweeps = self._embeddings(sorted(up), sorted(down, reverse=True))
+        for done, (z, embedding) in enumerate(sweeps):
+            present = up[z] if done < len(up) else down[z]
+            prompts = np.stack([item.prompt(z) for item in present])
+            decoded = decode_all(self.backend, embedding, prompts, valid_size)
+            for item, prompt, (logits, iou) in zip(present, prompts, decoded, strict=True):
+                bounds = positive_bounds(logits, self.canvas)
+                yield Visit(item.label, z, prompt, logits, iou, bounds)
+                if item.z_min < item.z_max:
+                    own = self.propagation == "own"
+                    item.boxes[z] = item.own_box(bounds) if own else _litemedsam_box(item.label, logits, self.canvas)
+            if self.progress is not None:
+                self.progress(done + 1, len(up) + len(down))
+
+    def _embeddings(self, up: list[int], down: list[int]) -> Iterator[tuple[int, FloatArray]]:
+        """Yield (z, embedding) of both sweeps in order, keeping what the second needs within the budget."""
+        kept: dict[int, FloatArray] = {}
+        shared, budget_bytes = set(up) & set(down), self.embedding_bytes
+        for z in (*up, *down):
+            if z in kept:
+                yield z, kept.pop(z)
+                continue
+            image = prepare_image(self._slices[z], self.scheme, self.canvas.size)
+            embedding = self.backend.encode(image[None])[0]
+            if z in shared and budget_bytes >= embedding.nbytes:
+                budget_bytes -= embedding.nbytes
+                kept[z] = embedding.copy()  # a backend may use its buffer again
+            yield z, embedding
 
 
 @dataclass
 class _Object:
-    """One box on its way through the slices; z in whole slices, both ends taken."""
+    """One box on its way through the slices z_min to z_max, both included.
+
+    given_box: float32 (4,) on the grid; box_bounds: grid pixels that its native pixels cover; boxes: by slice visited,
+    the box around the mask there, None for an empty one.
+    """
 
     label: int
     z_min: int
     z_mid: int
     z_max: int
-    given_box: Float32Array  # (4,) on the grid
-    box_bounds: Bounds  # grid pixels that the given box's native pixels cover
-    _last_box: Float32Array | None = None
-    _middle_box: Float32Array | None = None
+    given_box: Float32Array
+    box_bounds: Bounds
+    boxes: dict[int, Float32Array | None] = field(default_factory=dict)
 
     def prompt(self, z: int) -> Float32Array:
-        """Return the box for slice z, after the slices before it were remembered."""
-        if z == self.z_mid:
-            return self.given_box
-        box = self._middle_box if z == self.z_mid - 1 else self._last_box
+        """Return the box for slice z: that of the slice before, towards the middle, or the given one."""
+        box = None if z == self.z_mid else self.boxes[z - 1 if z > self.z_mid else z + 1]
         return self.given_box if box is None else box
 
     def own_box(self, bounds: Bounds | None) -> Float32Array | None:
-        """Return the box around the object's low-resolution mask, inside of the given one; None where there is none."""
+        """Return the box around the object's low-resolution mask, within the given one; None where there is none."""
         if bounds is None:
             return None
         x_first, y_first, x_limit, y_limit = self.box_bounds
         box = grow_bounds(bounds, BOX_MARGIN, x_limit, y_limit, x_first, y_first)
         return box if (box[:2] < box[2:]).all() else None
-
-    def remember(self, z: int, box: Float32Array | None) -> None:
-        """Take the box around slice z's mask, None for an empty mask."""
-        self._last_box = box
-        if z == self.z_mid:
-            self._middle_box = box
-
-
-class _SliceEncoder:
-    """Encodes slices in the order of a sweep and keeps what a later sweep needs, within a byte budget."""
-
-    def __init__(
-        self,
-        slices: UInt8Array,
-        backend: Backend,
-        scheme: Scheme,
-        size: int,
-        batch: int,
-        budget_bytes: int,
-        shared: set[int],
-    ) -> None:
-        self.slices, self.backend, self.scheme, self.size = slices, backend, scheme, size
-        self.batch, self.budget_bytes = batch, budget_bytes
-        self.shared = shared
-        self.kept: dict[int, FloatArray] = {}
-
-    def embeddings(self, order: list[int]) -> Iterator[tuple[int, FloatArray]]:
-        """Yield (z, embedding) in the given order."""
-        for start in range(0, len(order), self.batch):
-            group = order[start : start + self.batch]
-            missing = [z for z in group if z not in self.kept]
-            fresh: dict[int, FloatArray] = {}
-            if missing:
-                images = np.stack([prepare_image(self.slices[z], self.scheme, self.size) for z in missing])
-                fresh = dict(zip(missing, self.backend.encode(images), strict=True))
-            for z in group:
-                if z in self.kept:  # this is the second sweep, nobody needs it again
-                    yield z, self.kept.pop(z)
-                    continue
-                if z in self.shared and self.budget_bytes >= fresh[z].nbytes:
-                    self.shared.discard(z)
-                    self.budget_bytes -= fresh[z].nbytes
-                    self.kept[z] = fresh[z].copy()  # a backend may use its buffer again
-                yield z, fresh[z]
 
 
 def _litemedsam_box(label: int, logits: Float32Array, canvas: Canvas) -> Float32Array | None:

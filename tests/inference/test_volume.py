@@ -84,16 +84,14 @@ def bright_volume(depth=9, height=64, width=80):
     "golden, scheme",
     [("litemedsam", "replicate"), ("gray_litemedsam_loop", "released"), ("gray_official_code", "released")],
 )
-@pytest.mark.parametrize("box_batch, encode_batch", [(1, 1), (16, 3)])
-def test_stub_traces_of_the_original_loops(name, golden, scheme, box_batch, encode_batch):
+def test_stub_traces_of_the_original_loops(name, golden, scheme):
     if golden == "gray_official_code" and name.startswith("3D"):
         return  # its 3D loop is faulty (design.md section 5)
     with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as stored:
         case = dict(stored)
     segs, prompts = trace(
-        case["in_imgs"], case["in_boxes"], StubBackend(), load_scheme(scheme),
-        propagation="litemedsam", box_batch=box_batch, encode_batch=encode_batch,
-    )  # fmt: skip
+        case["in_imgs"], case["in_boxes"], StubBackend(), load_scheme(scheme), propagation="litemedsam"
+    )
     np.testing.assert_array_equal(np.stack([box for _, _, box in prompts]), case[f"stub_boxes_{golden}"])
     expected = case[f"stub_segs_{golden}"]
     assert segs.dtype == np.uint16 and segs.shape == expected.shape
@@ -183,25 +181,16 @@ def test_the_fallback_lasts_only_while_the_mask_is_empty():
 
 
 @pytest.mark.parametrize("embedding_bytes", [2 << 30, 0, 2 * 3 * 256 * 256 * 4])
-@pytest.mark.parametrize("encode_batch", [1, 4])
-def test_every_slice_is_encoded_once(embedding_bytes, encode_batch):
+def test_every_slice_is_encoded_once(embedding_bytes):
     volume = bright_volume(depth=12)
     boxes = [[5, 15, 1, 60, 45, 7], [10, 22, 2, 40, 38, 5], [30, 10, 5, 70, 50, 10], [30, 10, 6, 70, 50, 9]]
     backend = StubBackend()
-    segs = segment(
-        volume,
-        boxes,
-        backend,
-        REPLICATE,
-        encode_batch=encode_batch,
-        embedding_bytes=embedding_bytes,
-        box_batch=3,
-    )
+    segs = segment(volume, boxes, backend, REPLICATE, embedding_bytes=embedding_bytes)
     needed = 10  # slices 1 to 10; 0 and 11 belong to nobody
     needed_twice = 3  # the middles are 4, 3, 7, 7: upwards 3 to 10, downwards 1, 2, 3, 5, 6
     kept = min(needed_twice, embedding_bytes // (3 * 256 * 256 * 4))
     assert sum(backend.encode_batches) == needed + needed_twice - kept
-    assert max(backend.encode_batches) <= encode_batch and max(backend.decode_batches) <= 3
+    assert set(backend.encode_batches) == {1}
     assert sum(backend.decode_batches) == 7 + 4 + 6 + 4
     np.testing.assert_array_equal(segs, segment(volume, boxes, StubBackend(), REPLICATE))
 
@@ -283,8 +272,8 @@ def test_a_backend_may_reuse_its_buffer():
 def test_an_image_is_encoded_once_and_decoded_in_chunks():
     backend = StubBackend()
     image = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    segment(image, [[1, 2, 30, 30]] * 33, backend, REPLICATE, box_batch=16)
-    assert backend.encode_batches == [1] and backend.decode_batches == [16, 16, 1]
+    segment(image, [[1, 2, 30, 30]] * 17, backend, REPLICATE)
+    assert backend.encode_batches == [1] and backend.decode_batches == [8, 8, 1]
 
 
 @pytest.mark.parametrize("z", [0, 4, 8])
@@ -417,10 +406,9 @@ def test_boxes_partly_outside_are_clipped_with_a_warning():
         np.testing.assert_array_equal(segs, segment(image, clipped, StubBackend(), REPLICATE))
 
 
-@pytest.mark.parametrize("option", [{"propagation": "other"}, {"box_batch": 0}, {"encode_batch": 0}])
-def test_options_are_checked(option):
-    with pytest.raises(ValueError, match=next(iter(option))):
-        segment(np.ones((9, 9), np.uint8), [[1, 1, 5, 5]], StubBackend(), REPLICATE, **option)
+def test_an_unknown_propagation_is_refused():
+    with pytest.raises(ValueError, match="propagation is 'other'"):
+        segment(np.ones((9, 9), np.uint8), [[1, 1, 5, 5]], StubBackend(), REPLICATE, propagation="other")
 
 
 @pytest.mark.parametrize("propagation", ["own", "litemedsam"])

@@ -30,9 +30,7 @@ class FillsItsBox:
 
 
 def probes(image: Image, gts: np.ndarray) -> Iterator[ObjectProbe]:
-    predictor: Any = SimpleNamespace(
-        backend=FillsItsBox(), scheme=load_scheme("replicate"), exported=SimpleNamespace(size=256)
-    )
+    predictor: Any = SimpleNamespace(backend=FillsItsBox(), scheme=load_scheme("replicate"), size=256)
     return probe_image(image, gts, cast(Predictor, predictor))
 
 
