@@ -166,6 +166,8 @@ def choose_backend(
         raise ValueError(
             f"{model} is a directory, and exported models need the backend openvino; give torch a weight file"
         )
+    elif Path(model).suffix and not Path(model).is_file():
+        raise ValueError(f"weight file {model} does not exist; give one, an exported model's directory, or a name")
     return backend
 
 
