@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -78,17 +77,6 @@ class LiteMedSAM:
         return np.asarray(torch.sigmoid(full).squeeze(0, 1).numpy() > 0.5)
 
 
-def read(path: Path) -> tuple[Array, Array]:
-    """Read imgs and boxes of a case file."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["imgs"], arrays["boxes"]
-
-
-def write(path: Path, segs: Array) -> None:
-    """Write segs as the script does."""
-    np.savez_compressed(path, segs=segs)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment every case of a folder."""
     parser = argparse.ArgumentParser(prog="python -m graysam.benchmarking.litemedsam_script")
@@ -97,10 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(arguments.threads)
-    network: Any = LiteMedSAM(arguments.threads)
+    network = LiteMedSAM(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for path in sorted(arguments.input.glob("*.npz")):
-        write(arguments.output / path.name, segment(*read(path), network))
+        with np.load(path, allow_pickle=False) as arrays:
+            segs = segment(arrays["imgs"], arrays["boxes"], network)
+        np.savez_compressed(arguments.output / path.name, segs=segs)
     return 0
 
 

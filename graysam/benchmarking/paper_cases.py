@@ -112,17 +112,13 @@ def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
 
 def _ranges(case: PaperCase, first: int, last: int) -> list[tuple[int, int]]:
     """Return z_min and z_max of every object within the brain's slices first..last; they share slices."""
-    if case.objects == 1:
-        lengths, middles = [case.object_slices], [0.0]
-    else:
-        mean = case.object_slices / case.objects
-        lengths = [max(1, round(factor * mean)) for factor in _LENGTHS]
-        lengths[0] += case.object_slices - sum(lengths)
-        middles = [factor * mean for factor in _MIDDLES]
+    mean = case.object_slices / case.objects
+    lengths = [max(1, round(factor * mean)) for factor in _LENGTHS[: case.objects]]
+    lengths[0] += case.object_slices - sum(lengths)
     ranges = []
-    for length, middle in zip(lengths, middles, strict=True):
+    for length, middle in zip(lengths, _MIDDLES, strict=False):
         length = min(length, last - first + 1)
-        z_min = round((first + last) / 2 + middle - length / 2)
+        z_min = round((first + last) / 2 + middle * mean - length / 2)
         z_min = min(max(z_min, first), last - length + 1)
         ranges.append((z_min, z_min + length - 1))
     return ranges

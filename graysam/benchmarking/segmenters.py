@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from graysam.benchmarking.script_loop import Array, segment
 from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.channels import Scheme
-from graysam.inference.exported_model import ExportedModel
 from graysam.inference.volume import Backend
 from graysam.io.cases import read_input_case
 from graysam.io.image import write_mask
@@ -23,24 +22,10 @@ _PROC = Path("/proc/self")
 
 
 class Segmenter:
-    """Answers a worker's requests with one case in memory at a time.
+    """Answers a worker's requests with one case in memory at a time; `segment` turns image and boxes into masks."""
 
-    Args:
-        segment: image and boxes to masks.
-        exported: the exported model that it runs, if any.
-        read, write: from a case file to image and boxes, and masks to a file; default: graysam's own.
-    """
-
-    def __init__(
-        self,
-        segment: Callable[[Array, Array], Array],
-        exported: ExportedModel | None = None,
-        *,
-        read: Callable[[Path], tuple[Array, Array]] | None = None,
-        write: Callable[[Path, Array], None] = write_mask,
-    ) -> None:
-        self._segment, self._read, self._write = segment, read or _read_case, write
-        self.exported = exported
+    def __init__(self, segment: Callable[[Array, Array], Array]) -> None:
+        self._segment = segment
         self._case: tuple[Array, Array] | None = None
         self._masks: Any = None
 
@@ -49,7 +34,8 @@ class Segmenter:
         self._case = self._masks = None
         reset_peak()
         start = time.perf_counter()
-        self._case = self._read(Path(path))
+        case = read_input_case(path)
+        self._case = case.image.pixels, np.empty((0, 4)) if case.boxes is None else case.boxes
         return {"seconds": time.perf_counter() - start}
 
     def segment(self) -> dict[str, Any]:
@@ -63,13 +49,8 @@ class Segmenter:
     def write(self, path: str) -> dict[str, Any]:
         """Write the last masks."""
         start = time.perf_counter()
-        self._write(Path(path), self._masks)
+        write_mask(path, self._masks)
         return {"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes()}
-
-
-def _read_case(path: Path) -> tuple[Array, Array]:
-    case = read_input_case(path)
-    return case.image.pixels, np.empty((0, 4)) if case.boxes is None else case.boxes
 
 
 def reset_peak() -> bool:
@@ -96,15 +77,15 @@ def open_predictor(threads: int, exported: str) -> Segmenter:
     from graysam.inference.predictor import Predictor
 
     predictor = Predictor(exported, threads=threads, cache=False)
-    return Segmenter(predictor.predict, predictor.exported)
+    return Segmenter(predictor.predict)
 
 
 def open_script(threads: int) -> Segmenter:
     """Open LiteMedSAM's inference script."""
-    from graysam.benchmarking import litemedsam_script as script
+    from graysam.benchmarking.litemedsam_script import LiteMedSAM
 
-    network = script.LiteMedSAM(threads)
-    return Segmenter(lambda image, boxes: segment(image, boxes, network), read=script.read, write=script.write)
+    network = LiteMedSAM(threads)
+    return Segmenter(lambda image, boxes: segment(image, boxes, network))
 
 
 def open_reference(threads: int) -> Segmenter:
@@ -154,4 +135,4 @@ def open_one_box(threads: int, exported: str) -> Segmenter:
     opened = read_exported(exported)
     backend = OpenVinoBackend(opened, threads=threads, cache_dir=None)
     network = OneBoxNetwork(backend, opened.scheme, opened.size)
-    return Segmenter(lambda image, boxes: segment(image, boxes, network, keep_embeddings=True), opened)
+    return Segmenter(lambda image, boxes: segment(image, boxes, network, keep_embeddings=True))

@@ -19,12 +19,6 @@ import cv2
 from graysam.system.terminal import BAD_INPUT, one_line
 
 
-def _open(target: str, threads: int, **options: Any) -> Any:
-    cv2.setNumThreads(threads)
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)(threads=threads, **options)
-
-
 def _forward(source: TextIO, lines: "SimpleQueue[str]") -> None:
     for line in source:
         lines.put(line)
@@ -48,7 +42,10 @@ def main(argv: Sequence[str]) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints, from Python or C, is no answer
     start = time.perf_counter()
     try:
-        opened = _open(**json.loads(argv[0]))
+        spec = json.loads(argv[0])
+        cv2.setNumThreads(spec["threads"])
+        module, _, name = spec.pop("target").partition(":")
+        opened = getattr(importlib.import_module(module), name)(**spec)
     except ImportError as error:
         print(f"{error.name} is missing: pip install '.[train,benchmark]'", file=sys.stderr)
         return BAD_INPUT
