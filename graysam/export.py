@@ -93,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def store_weights(arguments: argparse.Namespace) -> int:
     """Store a checkpoint in float16 and return the exit code."""
     from graysam.models.half_precision import save_half
-    from graysam.models.interpolation import blend
+    from graysam.models.interpolation import interpolate
     from graysam.models.weights import read_weights
 
     try:
         file = read_weights(arguments.model)
         if arguments.blend_from is not None:
-            file = blend(read_weights(arguments.blend_from), file, arguments.blend_share)
+            file = interpolate(read_weights(arguments.blend_from), file, arguments.blend_share)
         save_half(file, arguments.output)
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

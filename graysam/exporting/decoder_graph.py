@@ -107,7 +107,7 @@ class _Block(nn.Module):
 
     def forward(self, tokens: Tensor, token_position: Tensor, cells: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
         block = self.block
-        tokens = block.attend_to_themselves(tokens, token_position)
+        tokens = block.self_attention(tokens, token_position)
         tokens = block.norm2(tokens + self.to_image(tokens + token_position, placed, cells))
         tokens = block.norm3(tokens + block.mlp(tokens))
         return tokens, block.norm4(self.to_tokens(placed, tokens + token_position, tokens, cells))

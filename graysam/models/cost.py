@@ -37,22 +37,22 @@ def count_parameters(module: nn.Module) -> int:
 def measure_cost(model: Sam, *, batch: int, boxes_per_image: int, size: int) -> Cost:
     """Count a model's parameters and the MACs of one forward pass.
 
-    Counting convention: one MAC is one multiplication with its addition, in convolutions, transposed convolutions and
-    matrix products (attention's included), as torch's FLOP counter sees them, its FLOPs halved; normalization,
-    activations, additions and resizing count nothing. Tools such as ptflops also count those, and end a little higher.
+    A MAC is one multiplication with its addition in convolutions, transposed convolutions and matrix products
+    (attention's included): half of the FLOPs of torch's counter. Normalization, activations, additions and resizing
+    are not counted; ptflops counts them and gives slightly more.
 
     Args:
-        model: any Sam; it is left as it is.
+        model: any Sam; it is not changed.
         batch: images.
         boxes_per_image: prompts on each.
         size: side of the square input in pixels.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)  # the counter's hooks stumble over leaves with gradient
+    model = copy.deepcopy(model).eval().requires_grad_(False)  # the counter's hooks fail on leaves with gradient
     device = next(model.parameters()).device
     images = torch.zeros(batch, 3, size, size, device=device)
     boxes = torch.tensor([0.0, 0.0, size / 2, size / 2], device=device).expand(batch, boxes_per_image, 4)
     macs = {}
-    # Fused attention is one operation that the counter does not know on a CPU; taken apart, it is two products.
+    # On a CPU the counter does not know fused attention; the math backend computes it as two products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as counter:
             embedding = model.encode(images)

@@ -1,7 +1,7 @@
 """Official weight files that a machine with internet can fetch by name."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -9,8 +9,7 @@ import torch
 from graysam.system.folders import user_cache_dir
 
 
-@dataclass(frozen=True)
-class Download:
+class Download(NamedTuple):
     """An official address, and the beginning of the file's SHA-256 where its publisher gives one."""
 
     url: str
@@ -27,25 +26,18 @@ DOWNLOADS = {
 }
 
 
-def cache_dir() -> Path:
-    """Return the folder of downloaded weights, in the user's cache folder."""
-    return user_cache_dir() / "weights"
-
-
 def fetch(name: str) -> Path:
-    """Return the local file of a name in DOWNLOADS, downloading it (with a progress bar) when it is not there yet.
-
-    The file gets its name only when it is complete, and its hash has been checked where one is known.
+    """Return the local file of a name in DOWNLOADS, in the user's cache folder; download it if it is missing.
 
     Raises:
-        ValueError: the address cannot be reached, or the file is another than its publisher's.
+        ValueError: the address cannot be reached, or the file's hash is not the published one.
     """
     download = DOWNLOADS[name]
-    path = cache_dir() / Path(download.url).name
+    path = user_cache_dir() / "weights" / Path(download.url).name
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    try:  # written under a temporary name, checked, and renamed
         torch.hub.download_url_to_file(download.url, str(path), hash_prefix=download.sha256_prefix)
     except (URLError, OSError, RuntimeError) as error:
         raise ValueError(

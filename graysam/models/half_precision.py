@@ -1,4 +1,4 @@
-"""Store a trained model in half the space: one `.safetensors` file that says what it holds."""
+"""Store a trained model as a float16 `.safetensors` file that describes its content."""
 
 import json
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from graysam.system.files import replacing
 def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with matrices and kernels in float16.
 
-    Vectors stay float32: they are a hundredth of the size, and batch norm's variances need more range than float16 has.
+    Vectors stay float32: they are a hundredth of the size, and batch norm's variances exceed float16's range.
 
     Raises:
-        ValueError: naming the tensors that hold values beyond float16's range, or no numbers.
+        ValueError: values that are not finite in float16, with the names of their tensors.
     """
     halves = {
         key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
@@ -34,23 +34,21 @@ def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_half(file: WeightFile, path: Path) -> None:
-    """Write what a checkpoint of graysam holds as float16 `.safetensors`, description and all.
+    """Write a checkpoint's weights and description as float16 `.safetensors`.
+
+    The description keeps the names of the files that training started from, without their folders.
 
     Args:
-        file: what `read_weights` gave of a checkpoint.
-        path: the file's name, ending in .safetensors; one that is there is replaced.
-
-    The description names the files that training started from without their folders, which are nobody else's business.
+        file: from `read_weights`.
+        path: ending in .safetensors; an existing file is replaced.
 
     Raises:
-        ValueError: the file does not describe its model, the name ends otherwise, or `half` refuses.
+        ValueError: another suffix, a file that does not describe its model, or values beyond float16's range.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"-o {path} holds weights, so its name must end in .safetensors")
-    if file.metadata is None:
-        raise ValueError(f"{file.source.path} does not describe its model; give a checkpoint of graysam")
-    starts = [{**source, "path": Path(source["path"]).name} for source in file.metadata.get("weights", [])]
-    description: dict[str, Any] = {**file.metadata, "weights": starts, "made_from": {"sha256": file.source.sha256}}
+    starts = [{**source, "path": Path(source["path"]).name} for source in file.description.get("weights", [])]
+    description: dict[str, Any] = {**file.description, "weights": starts, "made_from": {"sha256": file.source.sha256}}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(half(file.tensors), temporary, metadata={METADATA_KEY: json.dumps(description, sort_keys=True)})

@@ -1,57 +1,48 @@
-"""Blend a fine-tuned model with the one that its training started from."""
+"""Interpolate between the weights of a fine-tuned model and those of the model that its training started from."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
-
-from torch import Tensor
 
 from graysam.models.weights import WeightFile
 
-SAME = ("model", "channels", "size")  # what two descriptions must share for a value between them to mean something
+SAME = ("model", "channels", "size")  # what both descriptions must share
 
 
-def blend(start: WeightFile, tuned: WeightFile, share: float) -> WeightFile:
-    """Return the model between two of one lineage: (1 - share) x start + share x tuned, tensor by tensor.
+def interpolate(start: WeightFile, tuned: WeightFile, weight: float) -> WeightFile:
+    """Return (1 - weight) x start + weight x tuned, tensor by tensor; integer counters are the tuned model's.
 
-    Fine-tuning gains on what it is trained on and loses elsewhere; weights between start and end keep much of both
-    (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv:2109.01903). Counters are the tuned model's.
+    Fine-tuning gains accuracy on its training data and loses it elsewhere; interpolated weights keep much of both.
 
     Args:
-        start, tuned: what `read_weights` gave of two checkpoints of the same model, channels and size.
-        share: of the tuned model, from 0 (the start) to 1 (the tuned model).
+        start, tuned: from `read_weights`, two checkpoints of the same model, channels and size.
+        weight: of the tuned model, from 0 to 1.
 
-    The result has the tuned model's description, and says in it what it is `blended` of (sha256 and share).
+    Returns:
+        The tuned model's file with other tensors; its description lists both sources as `interpolated`.
 
     Raises:
-        ValueError: a share outside of 0 to 1, a file that does not describe its model, or models that differ.
+        ValueError: another weight, a file that does not describe its model, or models that differ.
+
+    Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv:2109.01903.
     """
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"the share of the tuned model is {share}; required: from 0 to 1")
-    first, second = _description(start), _description(tuned)
-    different = [key for key in SAME if first.get(key) != second.get(key)]
-    different += [] if _shapes(start.tensors) == _shapes(tuned.tensors) else ["tensors"]
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"the weight of the tuned model is {weight}; required: from 0 to 1")
+    shapes = [
+        {key: (value.shape, value.is_floating_point()) for key, value in file.tensors.items()}
+        for file in (start, tuned)
+    ]
+    different = [key for key in SAME if start.description.get(key) != tuned.description.get(key)]
+    different += [] if shapes[0] == shapes[1] else ["tensors"]
     if different:
         raise ValueError(
             f"{start.source.path} and {tuned.source.path} differ in {', '.join(different)}; "
             "required: a model and the one that its fine-tuning started from"
         )
     tensors = {
-        key: start.tensors[key].lerp(value, share) if value.is_floating_point() else value
+        key: start.tensors[key].lerp(value, weight) if value.is_floating_point() else value
         for key, value in tuned.tensors.items()
     }
-    blended = [
-        {"sha256": start.source.sha256, "share": round(1 - share, 6)},
-        {"sha256": tuned.source.sha256, "share": share},
+    sources = [
+        {"sha256": start.source.sha256, "weight": round(1 - weight, 6)},
+        {"sha256": tuned.source.sha256, "weight": weight},
     ]
-    return replace(tuned, tensors=tensors, metadata={**second, "blended": blended})
-
-
-def _description(file: WeightFile) -> Mapping[str, Any]:
-    if file.metadata is None:
-        raise ValueError(f"{file.source.path} does not describe its model; give a checkpoint of graysam")
-    return file.metadata
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], bool]]:
-    return {key: (tuple(value.shape), value.is_floating_point()) for key, value in tensors.items()}
+    return replace(tuned, tensors=tensors, metadata={**tuned.description, "interpolated": sources})

@@ -7,55 +7,47 @@ The tables were derived from the key lists of the original checkpoints (Efficien
 import re
 from collections.abc import Callable, Mapping
 
-Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 HEAD_PREFIXES = ("prompt_encoder.", "mask_decoder.")
 ENCODER_PREFIX = "image_encoder."
 
-_EFFICIENTVIT_SAM: tuple[Rule, ...] = (
-    (
-        re.compile(r"^image_encoder\.backbone\.stages\.0\.op_list\.0\."),
-        "image_encoder.backbone.stem.in_conv.",
-    ),
-    (
-        re.compile(r"^image_encoder\.backbone\.stages\.0\.op_list\.(\d+)\."),
-        lambda m: f"image_encoder.backbone.stem.res{int(m[1]) - 1}.",
-    ),
-    (
-        re.compile(r"^image_encoder\.backbone\.stages\.([1-9]\d*)\.op_list\.(\d+)\."),
-        lambda m: f"image_encoder.backbone.stages.{int(m[1]) - 1}.blocks.{m[2]}.",
-    ),
-    (
-        re.compile(r"^image_encoder\.neck\.input_ops\.(\d)\.op_list\.0\."),
-        r"image_encoder.neck.laterals.\1.",
-    ),
-    (re.compile(r"^image_encoder\.neck\.middle\.op_list\.(\d+)\."), r"image_encoder.neck.blocks.\1."),
-    (re.compile(r"^image_encoder\.neck\.output_ops\.0\.op_list\.0\.conv\."), "image_encoder.neck.head."),
-)
 
-_LITE_MEDSAM: tuple[Rule, ...] = (
-    (
-        re.compile(r"^image_encoder\.patch_embed\.seq\.([02])\.(c|bn)\."),
-        lambda m: f"image_encoder.backbone.patch_embed.conv{int(m[1]) // 2 + 1}.{_conv(m[2])}.",
-    ),
-    (
-        re.compile(r"^image_encoder\.layers\.(\d)\.downsample\.(conv\d)\.(c|bn)\."),
-        lambda m: f"image_encoder.backbone.stages.{int(m[1]) + 1}.downsample.{m[2]}.{_conv(m[3])}.",
-    ),
-    (
-        re.compile(r"^image_encoder\.layers\.(\d)\.blocks\.(\d+)\.(conv\d|local_conv)\.(c|bn)\."),
-        lambda m: f"image_encoder.backbone.stages.{m[1]}.blocks.{m[2]}.{m[3]}.{_conv(m[4])}.",
-    ),
-    (
-        re.compile(r"^image_encoder\.layers\.(\d)\.blocks\.(\d+)\."),
-        r"image_encoder.backbone.stages.\1.blocks.\2.",
-    ),
-)
+def _stage(match: re.Match[str]) -> str:
+    return f"image_encoder.backbone.stages.{int(match[1]) - 1}.blocks.{match[2]}."
 
 
 def _conv(name: str) -> str:
     return "conv" if name == "c" else name
 
+
+_EFFICIENTVIT_SAM: tuple[Rule, ...] = (
+    (r"^image_encoder\.backbone\.stages\.0\.op_list\.0\.", "image_encoder.backbone.stem.in_conv."),
+    (
+        r"^image_encoder\.backbone\.stages\.0\.op_list\.(\d+)\.",
+        lambda m: f"image_encoder.backbone.stem.res{int(m[1]) - 1}.",
+    ),
+    (r"^image_encoder\.backbone\.stages\.([1-9]\d*)\.op_list\.(\d+)\.", _stage),
+    (r"^image_encoder\.neck\.input_ops\.(\d)\.op_list\.0\.", r"image_encoder.neck.laterals.\1."),
+    (r"^image_encoder\.neck\.middle\.op_list\.(\d+)\.", r"image_encoder.neck.blocks.\1."),
+    (r"^image_encoder\.neck\.output_ops\.0\.op_list\.0\.conv\.", "image_encoder.neck.head."),
+)
+
+_LITE_MEDSAM: tuple[Rule, ...] = (
+    (
+        r"^image_encoder\.patch_embed\.seq\.([02])\.(c|bn)\.",
+        lambda m: f"image_encoder.backbone.patch_embed.conv{int(m[1]) // 2 + 1}.{_conv(m[2])}.",
+    ),
+    (
+        r"^image_encoder\.layers\.(\d)\.downsample\.(conv\d)\.(c|bn)\.",
+        lambda m: f"image_encoder.backbone.stages.{int(m[1]) + 1}.downsample.{m[2]}.{_conv(m[3])}.",
+    ),
+    (
+        r"^image_encoder\.layers\.(\d)\.blocks\.(\d+)\.(conv\d|local_conv)\.(c|bn)\.",
+        lambda m: f"image_encoder.backbone.stages.{m[1]}.blocks.{m[2]}.{m[3]}.{_conv(m[4])}.",
+    ),
+    (r"^image_encoder\.layers\.(\d)\.blocks\.(\d+)\.", r"image_encoder.backbone.stages.\1.blocks.\2."),
+)
 
 # Layout of a file -> its rules. `sam_vit` files give only their heads; `graysam` is our own naming.
 LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
@@ -74,11 +66,7 @@ _MARKS = {
 
 
 def recognise(keys: list[str]) -> str:
-    """Return the layout (a key of LAYOUTS) that a state dictionary's key names speak of.
-
-    Raises:
-        ValueError: keys of no known layout.
-    """
+    """Return the layout (a key of LAYOUTS) of a state dictionary's keys; ValueError for keys of no known model."""
     for layout, mark in _MARKS.items():
         if any(key.startswith(mark) for key in keys):
             return layout
@@ -93,7 +81,7 @@ def recognise(keys: list[str]) -> str:
 def rename(key: str, layout: str) -> str:
     """Return our name of a file's key; the first matching rule of the layout wins."""
     for pattern, replacement in LAYOUTS[layout]:
-        renamed, count = pattern.subn(replacement, key, count=1)
+        renamed, count = re.subn(pattern, replacement, key, count=1)
         if count:
             return renamed
     return key

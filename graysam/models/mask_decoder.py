@@ -64,7 +64,7 @@ class MaskDecoder(nn.Module):
 
         Args:
             embedding: (B,dim,S,S); N must be a multiple of B, and prompts of one image stand together.
-            position: (1,dim,S,S) position encoding of the cells.
+            position: (1,dim,S,S) position encoding of the embedding tokens.
             sparse: (N,T,dim) prompt tokens.
             dense: (1|N,dim,S,S) dense prompt.
             multimask: whether to return masks 1..3 instead of mask 0.
@@ -75,10 +75,10 @@ class MaskDecoder(nn.Module):
         fixed = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
         tokens = torch.cat([fixed, sparse], dim=1)
         repeats = len(tokens) // len(embedding)
-        cells = (embedding.repeat_interleave(repeats, dim=0) if repeats != 1 else embedding) + dense
-        size = cells.shape[-2:]
-        tokens, cells = self.transformer(cells.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), tokens)
-        upscaled = self.output_upscaling(cells.transpose(1, 2).unflatten(2, size))
+        maps = (embedding.repeat_interleave(repeats, dim=0) if repeats != 1 else embedding) + dense
+        size = maps.shape[-2:]
+        tokens, maps = self.transformer(maps.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), tokens)
+        upscaled = self.output_upscaling(maps.transpose(1, 2).unflatten(2, size))
         wanted = range(1, self.mask_tokens.num_embeddings) if multimask else range(1)
         weights = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in wanted], dim=1)
         logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])

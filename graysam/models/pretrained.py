@@ -12,12 +12,8 @@ from graysam.models.registry import INPUT_SIZE, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import WeightFile, WeightSource, load_parts, read_weights
 
-# Blocks of the last stage -> name in the registry. A file of EfficientViT-SAM does not say which size it is.
-_EFFICIENTVIT_SIZES: Mapping[int, str] = {
-    5: "efficientvit_sam_l0",
-    7: "efficientvit_sam_l1",
-    9: "efficientvit_sam_l2",
-}
+# Blocks of the last stage -> registered name; EfficientViT-SAM's files do not tell their size.
+_EFFICIENTVIT_SIZES = {5: "efficientvit_sam_l0", 7: "efficientvit_sam_l1", 9: "efficientvit_sam_l2"}
 _LAST_STAGE = re.compile(r"^image_encoder\.backbone\.stages\.3\.blocks\.(\d+)\.")
 
 
@@ -25,9 +21,12 @@ _LAST_STAGE = re.compile(r"^image_encoder\.backbone\.stages\.3\.blocks\.(\d+)\."
 class Pretrained:
     """A trained model and what its file says of it.
 
-    model: in evaluation mode, float32, on the CPU; numbers: what `build_sam` made it of; size: side of its square
-    input in pixels; scheme: the channels it was trained on, None where the file does not say; source: where its
-    weights came from.
+    Attributes:
+        model: in evaluation mode, float32, on the CPU.
+        numbers: the arguments of `build_sam`.
+        size: side of its square input in pixels.
+        scheme: the channels it was trained on, None where the file does not say.
+        source: of its weights.
     """
 
     model: Sam
@@ -41,12 +40,11 @@ def open_pretrained(name_or_path: str) -> Pretrained:
     """Build the model that a file holds, with its weights.
 
     Args:
-        name_or_path: whatever `read_weights` takes: `lite_medsam`, graysam's own checkpoints and `.safetensors`, which
-            describe their model, and official files, which are recognised by their keys.
+        name_or_path: as for `read_weights`; graysam's own files describe their model, official ones are recognised by
+            their keys.
 
     Raises:
-        ValueError: the file cannot be read, is no model that can be run, carries a damaged description, or holds other
-            weights than it says.
+        ValueError: a file that cannot be read, holds no complete model, or does not fit its own description.
     """
     file = read_weights(name_or_path)
     scheme: Scheme | None
@@ -70,11 +68,7 @@ def open_pretrained(name_or_path: str) -> Pretrained:
 
 
 def model_name(file: WeightFile) -> str:
-    """Return the registered name of the model that an official file holds.
-
-    Raises:
-        ValueError: heads without a supported image encoder, or an EfficientViT-SAM of unknown size.
-    """
+    """Return the registered name of the model in an official file; ValueError where it has no known encoder."""
     layout = file.source.layout
     if layout == "lite_medsam":
         return "lite_medsam"

@@ -60,7 +60,7 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, embedding_dim)
 
     def dense_position_encoding(self) -> Tensor:
-        """Return the position encoding of the embedding's cells, (1, embedding_dim, size, size)."""
+        """Return the position encoding of the embedding tokens, (1, embedding_dim, size, size)."""
         frequencies = self.pe_layer.positional_encoding_gaussian_matrix
         centres = torch.arange(self.embedding_size, device=frequencies.device, dtype=frequencies.dtype) + 0.5
         centres = centres / self.embedding_size

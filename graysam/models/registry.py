@@ -5,45 +5,13 @@ All take square images of INPUT_SIZE pixels and return masks of the same size.
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, TypedDict
+from typing import Any
 
-from graysam.models.build import build_sam
+from graysam.models.build import EncoderNumbers, HeadNumbers, build_sam
 from graysam.models.sam import Sam
 
 INPUT_SIZE = 256  # px
 UNCHANGED: Any = {}  # no number is replaced
-
-
-class EncoderNumbers(TypedDict, total=False):
-    """Numbers of an image encoder; `kind` decides which of them it has."""
-
-    kind: Literal["efficientvit_sam", "tiny_vit_sam"]
-    widths: list[int]
-    depths: list[int]
-    neck_depth: int
-    neck_expand_ratio: float
-    embedding_dim: int
-    embedding_size: int
-    embed_dims: list[int]
-    num_heads: list[int]
-    window_sizes: list[int]
-
-
-class HeadNumbers(TypedDict, total=False):
-    """Numbers of the prompt encoder and the mask decoder."""
-
-    dim: int
-    embedding_size: int
-    input_size: int
-    mask_channels: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    downsample_rate: int
-    num_multimask: int
-    head_depth: int
-    head_hidden: int
-
 
 # LiteMedSAM, MedSAM and SAM share these.
 SAM_HEADS = HeadNumbers(

@@ -1,4 +1,6 @@
-"""SAM's two-way transformer between prompt tokens and image cells."""
+"""SAM's two-way transformer between prompt tokens and embedding tokens."""
+
+from collections import OrderedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,18 +29,6 @@ class Attention(nn.Module):
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
 
 
-class TokenMlp(nn.Module):
-    """Two linear layers with ReLU between, width kept: (..., dim) -> (..., dim)."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.lin1 = nn.Linear(dim, hidden)
-        self.lin2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.lin2(F.relu(self.lin1(x)))
-
-
 class TwoWayBlock(nn.Module):
     """Self-attention of tokens, tokens to image, MLP, image to tokens, each with a residual and LayerNorm.
 
@@ -52,25 +42,27 @@ class TwoWayBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attn_token_to_image = Attention(dim, num_heads, downsample_rate)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = TokenMlp(dim, mlp_dim)
+        self.mlp = nn.Sequential(OrderedDict(lin1=nn.Linear(dim, mlp_dim), act=nn.ReLU(), lin2=nn.Linear(mlp_dim, dim)))
         self.norm3 = nn.LayerNorm(dim)
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample_rate)
 
-    def attend_to_themselves(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
-        """Let the tokens (B,T,C) attend to each other; token_pe has their shape, and the first block leaves it out."""
+    def self_attention(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
+        """Return the tokens (B,T,C) after self-attention; token_pe has their shape."""
         if self.first:
             return self.norm1(self.self_attn(tokens, tokens, tokens))
         q = tokens + token_pe
         return self.norm1(tokens + self.self_attn(q, q, tokens))
 
-    def forward(self, tokens: Tensor, cells: Tensor, token_pe: Tensor, cell_pe: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.attend_to_themselves(tokens, token_pe)
-        placed_cells = cells + cell_pe
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed_cells, cells))
+    def forward(
+        self, tokens: Tensor, embedding: Tensor, token_pe: Tensor, embedding_pe: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        tokens = self.self_attention(tokens, token_pe)
+        placed = embedding + embedding_pe
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed, embedding))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        cells = self.norm4(cells + self.cross_attn_image_to_token(placed_cells, tokens + token_pe, tokens))
-        return tokens, cells
+        embedding = self.norm4(embedding + self.cross_attn_image_to_token(placed, tokens + token_pe, tokens))
+        return tokens, embedding
 
 
 class TwoWayTransformer(nn.Module):
@@ -79,30 +71,22 @@ class TwoWayTransformer(nn.Module):
     Args:
         depth, dim, num_heads, mlp_dim: as the names say; downsample_rate: narrowing inside cross-attention.
 
-    Shape: cells (B,HW,dim), cell_pe (1,HW,dim), tokens (B,T,dim) -> tokens (B,T,dim), cells (B,HW,dim).
+    Shape: embedding (B,HW,dim), embedding_pe (1,HW,dim), tokens (B,T,dim) -> tokens (B,T,dim), embedding (B,HW,dim).
     Source: SAM (Kirillov et al. 2023) `modeling/transformer.py`.
     """
 
     def __init__(self, *, depth: int, dim: int, num_heads: int, mlp_dim: int, downsample_rate: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            [
-                TwoWayBlock(
-                    dim=dim,
-                    num_heads=num_heads,
-                    mlp_dim=mlp_dim,
-                    downsample_rate=downsample_rate,
-                    first=i == 0,
-                )
-                for i in range(depth)
-            ]
+            TwoWayBlock(dim=dim, num_heads=num_heads, mlp_dim=mlp_dim, downsample_rate=downsample_rate, first=i == 0)
+            for i in range(depth)
         )
         self.final_attn_token_to_image = Attention(dim, num_heads, downsample_rate)
         self.norm_final_attn = nn.LayerNorm(dim)
 
-    def forward(self, cells: Tensor, cell_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, embedding: Tensor, embedding_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         token_pe = tokens  # the prompts themselves place the tokens, in every layer
         for layer in self.layers:
-            tokens, cells = layer(tokens, cells, token_pe, cell_pe)
-        attended = self.final_attn_token_to_image(tokens + token_pe, cells + cell_pe, cells)
-        return self.norm_final_attn(tokens + attended), cells
+            tokens, embedding = layer(tokens, embedding, token_pe, embedding_pe)
+        attended = self.final_attn_token_to_image(tokens + token_pe, embedding + embedding_pe, embedding)
+        return self.norm_final_attn(tokens + attended), embedding

