@@ -17,23 +17,11 @@ def test_macs_of_the_papers_batch() -> None:
     assert model.training
 
 
-def test_macs_of_a_convolution_by_hand() -> None:
-    """The lateral of stride 32: a 1x1 convolution of 512 to 256 channels on 8x8 cells."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = build_model("efficientvit_sam_l0")
-    import torch
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.image_encoder.neck.laterals[0].conv(torch.zeros(1, 512, 8, 8))
-    assert counter.get_total_flops() // 2 == 512 * 256 * 8 * 8
-
-
 def test_attentions_products_are_counted() -> None:
-    """By hand, for one box: 7 tokens (IoU, 4 masks, 2 corners) and 64x64 cells, two products each.
+    """By hand, for one box: 7 tokens (IoU, 4 masks, 2 corners) and 64x64 embedding tokens, two products each.
 
-    Tokens among themselves in both blocks, 256 wide; tokens to cells and back in both, tokens to cells at the end, 128
-    wide. Beside that and the layers there is one product more: a mask's 32 weights with 256x256 cells.
+    Self-attention of the tokens in both blocks, 256 wide; cross-attention with the embedding in both directions in
+    both blocks, and once at the end, 128 wide. One further product: a mask's 32 weights with 256x256 pixels.
     """
     model = build_model("efficientvit_sam_l0")
     layers = account_for(model, 256).layers

@@ -25,13 +25,9 @@ CASES = {
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
-def new_model(name: str) -> Sam:
-    return build_model(name)
-
-
 @functools.cache
 def filled(name: str) -> Sam:
-    model = new_model(name)
+    model = build_model(name)
     load_parts(model, as_weight_file(official_state(GOLDENS, name), CASES[name][0]))
     return model.eval()
 
@@ -163,7 +159,7 @@ def test_lite_mla_epsilon_is_the_authors() -> None:
     for key, value in state.items():
         if key.endswith("context_module.main.qkv.conv.weight"):
             value[torch.arange(len(value)) % 96 < 64] *= 1e-4
-    model = new_model("efficientvit_sam_l0")
+    model = build_model("efficientvit_sam_l0")
     load_parts(model, as_weight_file(state, "efficientvit_sam"))
     with torch.inference_mode():
         emb = model.eval().encode(images("efficientvit_sam_l0")[:1])[0]
@@ -171,18 +167,18 @@ def test_lite_mla_epsilon_is_the_authors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"),
-    [("efficientvit_sam_l0", 34.792784), ("efficientvit_sam_l1", 47.65), ("efficientvit_sam_l2", 61.33)],
+    ("name", "count"),
+    [
+        ("efficientvit_sam_l0", 34_792_784),
+        ("efficientvit_sam_l1", 47.65e6),
+        ("efficientvit_sam_l2", 61.33e6),
+        ("lite_medsam", 9_791_300),
+    ],
 )
-def test_parameter_counts(name: str, millions: float) -> None:
-    count = sum(p.numel() for p in new_model(name).parameters())
-    assert round(count / 1e6, 2) == round(millions, 2)
-    if name.endswith("l0"):
-        assert count == 34_792_784
-
-
-def test_lite_medsam_parameter_count() -> None:
-    assert sum(p.numel() for p in new_model("lite_medsam").parameters()) == 9_791_300
+def test_parameter_counts(name: str, count: float) -> None:
+    """L1's and L2's are published in millions with two digits."""
+    found = sum(parameter.numel() for parameter in build_model(name).parameters())
+    assert found == count if isinstance(count, int) else abs(found - count) <= 5e3
 
 
 def test_positions_stay_exact_under_autocast() -> None:

@@ -20,7 +20,7 @@ def test_lite_medsam_has_its_own_channels() -> None:
     assert (found.size, found.scheme) == (256, load_scheme("replicate"))
     assert found.numbers == model_config("lite_medsam")
     assert sum(parameter.numel() for parameter in found.model.parameters()) == 9_791_300
-    assert found.source.known_as is not None
+    assert "verified as LiteMedSAM" in found.source.describe()
     assert found.source.parts == ("image_encoder", "prompt_encoder", "mask_decoder")
     assert not any(module.training for module in found.model.modules())
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import torch
 
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.inference.predictor import Predictor
@@ -22,9 +23,9 @@ def test_card_weights_and_bundle_are_of_the_same_file() -> None:
     description = json.loads((weights_dir() / "graysam_l0_int8" / "bundle.json").read_text())
     assert description["source"]["sha256"] == GRAYSAM_L0_SHA256
     assert description["parity"]["passed"]
-    source = read_weights("graysam_l0").source
-    assert source.known_as is not None
-    assert source.known_as.startswith("graysam_l0")
+    file = read_weights("graysam_l0")
+    assert (file.source.known_as or "").startswith("graysam_l0")
+    assert {value.dtype for value in file.tensors.values() if value.is_floating_point()} == {torch.float32}
 
 
 def test_the_bundle_segments_as_the_weights_do_in_torch() -> None:

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from graysam.models.build import build_sam
 from graysam.models.downloads import DOWNLOADS, Download, fetch
 from graysam.models.key_maps import rename
 from graysam.models.pretrained import model_name
-from graysam.models.registry import build_model, model_config
+from graysam.models.registry import build_model
 from graysam.models.weights import (
     lite_medsam_path,
     load_embedding_norm,
@@ -22,7 +20,6 @@ from graysam.models.weights import (
     read_weights,
 )
 from graysam.system.files import sha256_of
-from graysam.system.folders import weights_dir
 from tests.support.fill import as_weight_file, official_state
 
 LAYOUTS = {"efficientvit_sam_l0": "efficientvit_sam", "lite_medsam": "lite_medsam"}
@@ -34,13 +31,6 @@ def test_official_keys_map_onto_ours_one_to_one(goldens: Path, name: str) -> Non
     ours = {rename(key, LAYOUTS[name]) for key in keys}
     assert len(ours) == len(keys)
     assert ours == set(build_model(name).state_dict())
-
-
-def test_lite_medsam_is_known_by_its_hash() -> None:
-    source = read_weights("lite_medsam").source
-    assert source.sha256 == "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
-    assert source.known_as is not None
-    assert "verified as LiteMedSAM" in source.describe()
 
 
 def test_an_unknown_hash_is_reported_as_unverified(goldens: Path, tmp_path: Path) -> None:
@@ -85,10 +75,9 @@ def test_wrappings_of_training_scripts_are_taken_off(goldens: Path, tmp_path: Pa
     assert torch.equal(model.state_dict()[rename(key, "efficientvit_sam")], state[key])
 
 
-@pytest.mark.parametrize(("size", "blocks", "neck"), [("l1", (1, 1, 1, 6, 6), 8), ("l2", (1, 2, 2, 8, 8), 12)])
-def test_larger_sizes_are_told_apart(size: str, blocks: tuple[int, ...], neck: int) -> None:
-    state = build_model(f"efficientvit_sam_{size}").state_dict()
-    assert model_name(as_weight_file(state, "efficientvit_sam")) == f"efficientvit_sam_{size}"
+@pytest.mark.parametrize("name", ["efficientvit_sam_l1", "efficientvit_sam_l2"])
+def test_larger_sizes_are_told_apart(name: str) -> None:
+    assert model_name(as_weight_file(build_model(name).state_dict(), "efficientvit_sam")) == name
 
 
 def test_heads_of_a_vit_sam_load_by_prefix(goldens: Path, tmp_path: Path) -> None:
@@ -141,21 +130,6 @@ def test_loading_drops_stale_attention_biases(goldens: Path) -> None:
         assert torch.equal(late, fresh.eval().encode(image))
 
 
-def test_half_precision_files_load_as_float32() -> None:
-    file = read_weights(str(weights_dir() / "graysam_l0.safetensors"))
-    assert {value.dtype for value in file.tensors.values() if value.is_floating_point()} == {torch.float32}
-    load_whole(build_model(model_name(file)), file)
-
-
-def test_our_safetensors_carry_what_they_are(tmp_path: Path) -> None:
-    model = build_model("efficientvit_sam_l0")
-    metadata = {"format": 1, "model": model_config("efficientvit_sam_l0"), "size": 256}
-    save_file(model.state_dict(), tmp_path / "m.safetensors", metadata={"graysam": json.dumps(metadata)})
-    file = read_weights(str(tmp_path / "m.safetensors"))
-    assert file.metadata == metadata
-    load_whole(build_sam(**metadata["model"]), file)
-
-
 def test_downloads_are_named_when_complete_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     official = tmp_path / "official.pth"
     torch.save({"weight": torch.zeros(3)}, official)
@@ -186,23 +160,21 @@ class Evil:
     "kind", ["missing", "empty", "text", "truncated", "pickle", "safetensors", "strange keys", "list"]
 )
 def test_unusable_files_give_one_line(tmp_path: Path, kind: str) -> None:
-    path, trap = tmp_path / "w.pth", tmp_path / "trap"
-    if kind == "empty":
-        path.touch()
-    elif kind == "text":
-        path.write_text("no weights")
-    elif kind == "truncated":
-        torch.save({"a": torch.zeros(1000)}, path)
-        path.write_bytes(path.read_bytes()[:1500])
-    elif kind == "pickle":
-        path.write_bytes(pickle.dumps(Evil(str(trap))))
-    elif kind == "safetensors":
-        path = tmp_path / "w.safetensors"
-        path.write_bytes(b"\xff" * 64)
-    elif kind == "strange keys":
-        torch.save({"weight": torch.zeros(3)}, path)
+    path, trap = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pth"), tmp_path / "trap"
+    torch.save({"a": torch.zeros(1000)}, path)
+    contents = {
+        "empty": b"",
+        "text": b"no weights",
+        "truncated": path.read_bytes()[:1500],
+        "pickle": pickle.dumps(Evil(str(trap))),
+        "safetensors": b"\xff" * 64,
+    }
+    if kind == "missing":
+        path.unlink()
     elif kind == "list":
         torch.save([torch.zeros(3)], path)
+    elif kind in contents:
+        path.write_bytes(contents[kind])
     with pytest.raises(ValueError, match="weight file") as error:
         read_weights(str(path))
     assert "\n" not in str(error.value)

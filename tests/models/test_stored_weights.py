@@ -1,0 +1,146 @@
+"""Weights derived from checkpoints: float16 files, and interpolation with the model that fine-tuning started from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import graysam.export
+from graysam.models import weights
+from graysam.models.half_precision import half, save_half
+from graysam.models.interpolation import interpolate
+from graysam.models.weights import METADATA_KEY, WeightFile, WeightSource, read_weights
+from graysam.system.files import sha256_of
+from tests.support.commands import save_tiny_model
+
+DESCRIPTION = {"model": {"name": "a"}, "channels": {"name": "replicate"}, "size": 256}
+
+
+def file(name: str, **values: torch.Tensor) -> WeightFile:
+    source = WeightSource(path=f"{name}.ckpt", sha256=name, known_as=None, layout="graysam")
+    return WeightFile(tensors=values, source=source, metadata=DESCRIPTION)
+
+
+START = file("start", weight=torch.tensor([0.0, 4.0]), steps=torch.tensor(10))
+TUNED = file("tuned", weight=torch.tensor([2.0, 0.0]), steps=torch.tensor(30))
+
+
+def checkpoint(path: Path) -> Path:
+    """Store a tiny model as a Lightning checkpoint that started from files in somebody's folder."""
+    stored = read_weights(str(save_tiny_model(path.with_suffix(".safetensors"), channels="perona_malik")))
+    description = {**stored.description, "weights": [{"path": "/home/somebody/start.pth", "sha256": "ab"}]}
+    state = {f"model.{key}": value for key, value in stored.tensors.items()}
+    torch.save({"state_dict": state, METADATA_KEY: description}, path)
+    return path
+
+
+# --------------------------------------------------------------------------------------------------- float16
+def test_matrices_are_halved_and_vectors_are_not() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).state_dict()
+    halves = half(layers)
+    assert halves["0.weight"].dtype == torch.float16
+    assert halves["1.running_var"].dtype == halves["0.bias"].dtype == torch.float32
+    assert halves["1.num_batches_tracked"].dtype == torch.int64
+    assert torch.equal(halves["0.weight"], layers["0.weight"].half())
+
+
+@pytest.mark.parametrize("value", [70000.0, float("nan")])
+def test_what_float16_cannot_hold_is_refused_by_name(value: float) -> None:
+    with pytest.raises(ValueError, match=r"cannot be stored in float16: too\.large; keep the checkpoint"):
+        half({"fine": torch.ones(2, 2), "too.large": torch.full((2, 2), value)})
+
+
+def test_a_float16_file_holds_the_weights_and_their_description(tmp_path: Path) -> None:
+    path, target = checkpoint(tmp_path / "best.ckpt"), tmp_path / "out" / "own.safetensors"
+    before = read_weights(str(path))
+    save_half(before, target)
+    after = read_weights(str(target))
+    assert before.tensors.keys() == after.tensors.keys()
+    for key, value in before.tensors.items():
+        torch.testing.assert_close(after.tensors[key], value, rtol=1e-3, atol=1e-7)
+    assert target.stat().st_size < 0.6 * path.stat().st_size
+    assert after.description["weights"] == [{"path": "start.pth", "sha256": "ab"}], "without the folder"
+    assert after.description["made_from"] == {"sha256": sha256_of(path)}
+    assert all(after.description[key] == before.description[key] for key in ("model", "channels"))
+
+
+def test_weights_without_a_description_are_not_stored(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"start\.ckpt does not describe its model; give a checkpoint"):
+        save_half(replace(START, metadata=None), tmp_path / "a.safetensors")
+
+
+# --------------------------------------------------------------------------------------------- interpolation
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, [0.0, 4.0]), (0.25, [0.5, 3.0]), (1.0, [2.0, 0.0])])
+def test_interpolated_weights_lie_between_start_and_tuned(weight: float, expected: list[float]) -> None:
+    between = interpolate(START, TUNED, weight)
+    torch.testing.assert_close(between.tensors["weight"], torch.tensor(expected))
+    assert between.tensors["steps"] == 30
+    sources = [{"sha256": "start", "weight": 1 - weight}, {"sha256": "tuned", "weight": weight}]
+    assert between.metadata == {**DESCRIPTION, "interpolated": sources}
+    torch.testing.assert_close(START.tensors["weight"], torch.tensor([0.0, 4.0]))
+
+
+@pytest.mark.parametrize(
+    ("other", "weight", "reason"),
+    [
+        (START, 1.5, r"weight of the tuned model is 1\.5; required: from 0 to 1"),
+        (START, float("nan"), "weight of the tuned model is nan"),
+        (replace(START, metadata=None), 0.5, r"start\.ckpt does not describe its model"),
+        (replace(START, metadata={**DESCRIPTION, "size": 512}), 0.5, "differ in size; required"),
+        (replace(START, metadata={**DESCRIPTION, "channels": {"name": "paper"}}), 0.5, "differ in channels"),
+        (file("start", weight=torch.zeros(3), steps=torch.tensor(1)), 0.5, "differ in tensors"),
+        (file("start", weight=torch.zeros(2)), 0.5, "differ in tensors"),
+    ],
+)
+def test_different_models_are_not_interpolated(other: WeightFile, weight: float, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        interpolate(other, TUNED, weight)
+
+
+# ------------------------------------------------------------------------------------------------ the command
+def test_the_command_stores_interpolated_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = save_tiny_model(tmp_path / "start.safetensors", channels="perona_malik")
+    tuned = save_tiny_model(tmp_path / "tuned.safetensors", channels="perona_malik", filled=True)
+    first, second = read_weights(str(start)), read_weights(str(tuned))
+    target = tmp_path / "between.safetensors"
+    command = [str(tuned), "-o", str(target), "--kind", "weights", "--blend-from", str(start), "--blend-share", "0.25"]
+    assert graysam.export.main(command) == 0
+    assert capsys.readouterr().out.startswith(f"{target}: ")
+    for key, value in read_weights(str(target)).tensors.items():
+        if value.is_floating_point():
+            expected = 0.75 * first.tensors[key] + 0.25 * second.tensors[key]
+            torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["best.ckpt", "-o", "folder"], "-o folder holds weights, so its name must end in .safetensors"),
+        (["absent.ckpt", "-o", "a.safetensors"], "weight file absent.ckpt does not exist"),
+        (["best.ckpt", "-o", "a.safetensors", "--blend-from", "absent.ckpt"], "absent.ckpt does not exist"),
+        (["best.ckpt", "-o", "a.safetensors", "--blend-from", "best.ckpt", "--blend-share", "2"], "from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_stored_is_one_line(
+    arguments: list[str],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(Path("best.ckpt"))
+    before = sorted(tmp_path.iterdir())
+    assert graysam.export.main([*arguments, "--kind", "weights"]) == 2
+    assert reason in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_name_of_the_shipped_weights_stands_for_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "weights_dir", lambda: tmp_path)
+    with pytest.raises(ValueError, match=r"graysam_l0\.safetensors does not exist.*or one of graysam_l0, lite_medsam"):
+        read_weights("graysam_l0")
+    save_tiny_model(tmp_path / "graysam_l0.safetensors", channels="perona_malik")
+    assert Path(read_weights("graysam_l0").source.path) == tmp_path / "graysam_l0.safetensors"
