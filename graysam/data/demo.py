@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.data.encoding import encode_labelled_image
-from graysam.data.shard_writing import ShardWriter, building, check_output
+from graysam.data.shard_writing import ShardWriter, check_output
 from graysam.data.shards import MANIFEST_NAME, load_manifest
+from graysam.system.files import replacing_folder
 
 DEMO_VERSION = 2  # a higher number rebuilds what an older graysam built
 LABELS = {1: "grey matter", 2: "white matter", 3: "whole brain"}  # 3 holds 1 and 2
@@ -60,7 +61,7 @@ def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, over
     check_output(output_dir, overwrite or present is not None)
     paths = template_paths()
     try:
-        with building(output_dir, replace_existing=overwrite or present is not None) as folder:
+        with replacing_folder(output_dir, replace_existing=overwrite or present is not None) as folder:
             return _write(folder, paths, settings)
     except FileExistsError:
         present = _built(output_dir)

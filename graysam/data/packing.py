@@ -14,8 +14,9 @@ from typing import Any, ClassVar, TypeVar
 import cv2
 
 from graysam.data.encoding import EncodedSample
-from graysam.data.shard_writing import ShardWriter, building, check_output
+from graysam.data.shard_writing import ShardWriter, check_output
 from graysam.data.split import SampleOrigin, Split, Subject
+from graysam.system.files import replacing_folder
 from graysam.system.terminal import one_line, progress
 
 Item = TypeVar("Item")
@@ -144,7 +145,7 @@ def pack(
     left_out: Counter[str] = Counter()
     written: list[SampleOrigin] = []
     with (
-        building(output_dir, replace_existing=overwrite) as folder,
+        replacing_folder(output_dir, replace_existing=overwrite) as folder,
         ShardWriter(folder, samples_per_shard) as writer,
     ):
         for case in progress(in_order(source.encode_or_report, files, workers), "packing", len(files)):

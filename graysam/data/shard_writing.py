@@ -2,13 +2,10 @@
 
 import csv
 import json
-import os
 import re
-import shutil
-import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -144,32 +141,3 @@ def check_output(output_dir: Path, overwrite: bool) -> None:
         )
     if names and not overwrite:
         raise ValueError(f"output_dir {output_dir} holds shards already; add overwrite=true or choose another folder")
-
-
-@contextmanager
-def building(output_dir: Path, *, replace_existing: bool) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to output_dir at the end of the block, or removed on an error.
-
-    Raises:
-        FileExistsError: output_dir exists, is not empty and is not to be replaced; another process made it meanwhile.
-    """
-    output_dir = output_dir.resolve()
-    mark = uuid.uuid4().hex[:12]
-    temporary, old = (output_dir.parent / f".{output_dir.name}.{mark}.{what}" for what in ("tmp", "old"))
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if replace_existing:
-            with suppress(FileNotFoundError):
-                os.rename(output_dir, old)
-        try:
-            os.rename(temporary, output_dir)
-        except OSError:
-            if old.exists() and not output_dir.exists():
-                os.rename(old, output_dir)
-            elif output_dir.exists():
-                raise FileExistsError(f"{output_dir} was made by another process meanwhile") from None
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from typing import Any, NoReturn
 
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_from_dict
-from graysam.system.files import sha256_of, write_json_file
+from graysam.system.files import replacing_folder, sha256_of, write_json_file
 
 FORMAT = 1  # of bundle.json
 EXPORT_VERSION = 3  # raised when exporting the same weights gives other graphs, so that cached ones are replaced
@@ -101,36 +99,14 @@ def write_exported(
     path = Path(path)
     if path.exists() and not is_exported(path) and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists and is no exported model, so it is not overwritten; give another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.mkdir()
+    with replacing_folder(path) as temporary:
         write_graphs(temporary)
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(temporary.iterdir())
         }
-        # Last, so that a folder with a description is complete.
         write_json_file(temporary / DESCRIPTION, {**description, "format": FORMAT, "files": files})
         read_exported(temporary)
-        _rename_folder(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return read_exported(path)
-
-
-def _rename_folder(source: Path, target: Path) -> None:
-    """Rename a folder; one that has the name already is moved aside first, and back if that fails."""
-    if not target.exists():
-        source.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
-    target.rename(old)
-    try:
-        source.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:
