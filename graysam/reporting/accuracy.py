@@ -1,19 +1,30 @@
-"""Accuracy over cases: metrics files of `graysam.evaluate`, bootstrap intervals, paired differences."""
+"""Accuracy over cases: the metrics files of `graysam evaluate`, and the paper's Table 4."""
 
-import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
-from graysam.reporting.tables import EMPTY
+from graysam.metrics.aggregation import MACRO, Estimate, estimates
+from graysam.reporting.evaluation import COLUMNS, read_metrics
+from graysam.reporting.tables import EMPTY, Table
 
-METRICS = ("dsc", "nsd", "nsd_contour")
-RESAMPLES = 10_000
+METRICS = {"dsc": "DSC", "nsd": "official NSD", "nsd_contour": "contour NSD"}  # column -> title
+# Arm of Table 4 -> name of the metrics file that fills it.
+ARMS: Mapping[str, str] = {
+    "baseline": "lite_medsam_fp32",
+    "quantized baseline": "lite_medsam_int8",
+    "proposed": "graysam_l0_fp32",
+    "quantized proposed": "graysam_l0_int8",
+}
+BASELINE = next(iter(ARMS))
+PAPER = Path(__file__).with_name("paper_table4.csv")  # Table 4 of the paper in per cent; it has no contour NSD
+WORST = 10  # cases listed
 _ORDER = ("CT", "MR", "PET", "US", "XRay", "X-Ray", "Dermoscopy", "Endoscopy", "Fundus", "Microscopy")  # the paper's
+_NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)
+Estimates = Mapping[str, Estimate]  # modality or `macro`
 
 
 def in_papers_order(modalities: Iterable[str]) -> list[str]:
@@ -21,116 +32,112 @@ def in_papers_order(modalities: Iterable[str]) -> list[str]:
     return sorted(modalities, key=lambda m: (_ORDER.index(m) if m in _ORDER else len(_ORDER), m))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaseScores:
-    """What `graysam.evaluate` wrote of one set of masks: metric -> modality -> case -> score in [0,1].
+    """Scores of one set of masks as `graysam evaluate` wrote them.
 
-    Scores that are not a number are left out.
+    Attributes:
+        name: stem of the file.
+        frame: one row a case with the columns `case`, `modality` and METRICS, scores in [0, 1]; NaN for none.
     """
 
     name: str
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    frame: pd.DataFrame
 
-    @property
-    def modalities(self) -> list[str]:
-        """Return the modalities, see `in_papers_order`."""
-        found = {modality for by_modality in self.scores.values() for modality in by_modality}
-        return in_papers_order(found)
+    @cached_property
+    def dsc(self) -> dict[str, float]:
+        """Return the DSC of every case that has one."""
+        return dict(self.frame.dropna(subset="dsc").set_index("case")["dsc"])
 
-    @property
-    def dsc_by_case(self) -> dict[str, float]:
-        """Return the DSC of every case that has one, whatever its modality."""
-        return {case: dsc for group in self.scores["dsc"].values() for case, dsc in group.items()}
+    def estimates(self, metric: str) -> Estimates:
+        """Return a metric's estimate of each modality, in the paper's order, and of their macro average."""
+        groups = {m: self.frame[self.frame["modality"] == m] for m in in_papers_order(set(self.frame["modality"]))}
+        return estimates({m: group[metric].dropna().tolist() for m, group in groups.items()})
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean in [0,1] over n cases, and the interval that holds it in 95 % of resamplings; NaN where there is none."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def percent(self, sign: bool = False) -> str:
-        """Return `mean (low to high)` in per cent, the mean alone without an interval, `-` without cases."""
-        if self.n == 0:
-            return EMPTY
-        form = "{:+.2f}" if sign else "{:.2f}"
-        text = form.format(100 * self.mean)
-        if math.isnan(self.low):
-            return text
-        return f"{text} ({form.format(100 * self.low)} to {form.format(100 * self.high)})"
+    def minus(self, other: "CaseScores") -> "CaseScores":
+        """Subtract the other's scores case by case; cases of the other without a partner have NaN."""
+        both = other.frame.merge(self.frame, on=["case", "modality"], how="left", suffixes=("_other", ""))
+        differences = {metric: both[metric] - both[f"{metric}_other"] for metric in METRICS}
+        return CaseScores(self.name, both[["case", "modality"]].assign(**differences))
 
 
 def read_case_scores(path: Path) -> CaseScores:
-    """Read a file that `graysam.evaluate -o` wrote; its stem names it.
-
-    Raises:
-        ValueError: no such table, a case twice, or a score that is no number.
-    """
-    scores: dict[str, dict[str, dict[str, float]]] = {metric: {} for metric in METRICS}
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            if list(reader.fieldnames or ()) != ["case", "modality", *METRICS]:
-                raise ValueError(f"its columns are {reader.fieldnames}; required: what graysam.evaluate -o writes")
-            for row in reader:
-                for metric in METRICS:
-                    cases = scores[metric].setdefault(row["modality"], {})
-                    if row["case"] in cases:
-                        raise ValueError(f"case {row['case']} stands in it twice")
-                    cases[row["case"]] = float(row[metric])
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise ValueError(f"{path}: {error}") from None
-    known = {
-        metric: {
-            modality: {case: value for case, value in cases.items() if not math.isnan(value)}
-            for modality, cases in by_modality.items()
-        }
-        for metric, by_modality in scores.items()
-    }
-    return CaseScores(path.stem, known)
+    """Read a file that `graysam evaluate -o` wrote; its stem names it. Raises ValueError for another or damaged one."""
+    rows = [(one.case, one.modality, *(one.metrics or ())) for one in read_metrics(path)]
+    return CaseScores(path.stem, pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(METRICS, float)))
 
 
-def estimate(groups: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate:
-    """Return the mean of the groups' means, with its percentile bootstrap interval over the values.
+def arms_of(found: Iterable[CaseScores]) -> dict[str, CaseScores]:
+    """Return the metrics files that fill an arm, in the order of ARMS."""
+    by_name = {scores.name: scores for scores in found}
+    return {arm: by_name[name] for arm, name in ARMS.items() if name in by_name}
+
+
+def _rows(columns: Sequence[Estimates], format_cell: Callable[[Estimate], str]) -> list[list[str]]:
+    """Return one row a modality: name, largest number of cases, and cells; one with fewer cases says how many."""
+    rows = []
+    for name in [*in_papers_order({m for column in columns for m in column} - {MACRO}), MACRO]:
+        found = [column.get(name, _NOTHING) for column in columns]
+        most = max((one.n for one in found), default=0)
+        cells = [format_cell(one) + ("" if one.n in (0, most) else f", n = {one.n}") for one in found]
+        rows.append([name, str(most), *cells])
+    return rows
+
+
+def summary_table(found: Iterable[CaseScores]) -> Table:
+    """Return mean DSC and official NSD of every arm without intervals, short enough for a README."""
+    arms = arms_of(found)
+    dsc, nsd = (
+        _rows([s.estimates(m) for s in arms.values()], lambda one: f"{100 * one.mean:.2f}" if one.n else EMPTY)
+        for m in ("dsc", "nsd")
+    )
+    rows = [[*d[:2], *(f"{a} / {b}" for a, b in zip(d[2:], n[2:], strict=True))] for d, n in zip(dsc, nsd, strict=True)]
+    titles = [f"{arm} (`{ARMS[arm]}`)" for arm in arms]
+    return Table("DSC / official NSD (%), mean over cases, then over modalities", ["modality", "cases", *titles], rows)
+
+
+def table_4(found: Sequence[CaseScores], metric: str) -> Table:
+    """Return one metric of Table 4: means with 95 % intervals over cases, then the paper's figures.
 
     Args:
-        groups: one sequence of values for a modality's mean, one for each modality for their macro average. Cases are
-            drawn anew within each group, which keeps the modalities' shares. Groups without values are left out.
-        seed: of the drawing, so that the same values give the same interval.
-
-    Returns:
-        The estimate; n counts all values. A group of one value says nothing about spread and stays as it is; where
-        no group has more, there is no interval.
+        found: metrics files; one that fills no arm gets a column of its own after the arms.
+        metric: of METRICS.
     """
-    values = [np.asarray(group, float) for group in groups if len(group)]
-    n = sum(len(group) for group in values)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(np.mean([group.mean() for group in values]))
-    if max(len(group) for group in values) < 2:
-        return Estimate(mean, math.nan, math.nan, n)
-    rng = np.random.default_rng(seed)
-    low, high = np.percentile(np.mean([_resampled_means(group, rng) for group in values], axis=0), [2.5, 97.5])
-    return Estimate(mean, float(low), float(high), n)
+    others = {scores.name: scores for scores in found if scores.name not in ARMS.values()}
+    columns = {**arms_of(found), **others}
+    rows = _rows([scores.estimates(metric) for scores in columns.values()], Estimate.percent)
+    paper = pd.read_csv(PAPER, dtype=str).set_index(["metric", "modality"])
+    titles = [f"paper: {arm}" for arm in ARMS] if metric in paper.index else []
+    if titles:
+        rows = [row + list(paper.loc[metric].reindex([row[0]], fill_value=EMPTY).iloc[0]) for row in rows]
+    title = f"Table 4, {METRICS[metric]} (%): mean over cases, 95 % bootstrap interval"
+    return Table(title, ["modality", "n", *columns, *titles], rows)
 
 
-def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    return np.asarray(values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1))
+def differences_table(found: Iterable[CaseScores], metric: str) -> Table:
+    """Return the differences of the other arms from the baseline, which must be there, in percentage points."""
+    arms = arms_of(found)
+    baseline = arms.pop(BASELINE)
+    columns = [scores.minus(baseline).estimates(metric) for scores in arms.values()]
+    names = list(baseline.estimates(metric))
+    rows = [[name, *(column.get(name, _NOTHING).percent(sign=True) for column in columns)] for name in names]
+    of = f"Differences of {METRICS[metric]} from the baseline"
+    return Table(f"{of}, paired by case (points, 95 % bootstrap interval)", ["modality", *arms], rows)
 
 
-def estimates(scores: CaseScores, metric: str) -> dict[str, Estimate]:
-    """Return a metric's estimate of each modality, and of their macro average under the key `macro`."""
-    groups = {m: list(scores.scores[metric].get(m, {}).values()) for m in scores.modalities}
-    return {**{m: estimate([group]) for m, group in groups.items()}, "macro": estimate(list(groups.values()))}
+def worst_table(found: Sequence[CaseScores], name: str | None = None) -> Table:
+    """Return the cases with the smallest DSC of one metrics file, beside their DSC in the others.
 
-
-def paired_differences(first: CaseScores, second: CaseScores, metric: str) -> dict[str, Estimate]:
-    """Return second minus first over the cases that both have, a modality and `macro`; see `estimate`."""
-    groups = {}
-    for modality in first.modalities:
-        before, after = (s.scores[metric].get(modality, {}) for s in (first, second))
-        groups[modality] = [after[case] - before[case] for case in sorted(before.keys() & after.keys())]
-    return {**{m: estimate([group]) for m, group in groups.items()}, "macro": estimate(list(groups.values()))}
+    Args:
+        found: metrics files, at least one.
+        name: of the file; where there is none of that name, the last arm's, or the last without arms.
+    """
+    arms = arms_of(found)
+    of = next((scores for scores in found if scores.name == name), [*found, *arms.values()][-1])
+    columns = arms if of in arms.values() else {scores.name: scores for scores in found}
+    worst = of.frame.dropna(subset="dsc").sort_values(["dsc", "modality", "case"]).head(WORST)
+    rows = [
+        [case, modality, *(f"{100 * one.dsc[case]:.2f}" if case in one.dsc else EMPTY for one in columns.values())]
+        for case, modality in zip(worst["case"], worst["modality"], strict=True)
+    ]
+    return Table(f"The {WORST} cases with the smallest DSC (%) of {of.name}", ["case", "modality", *columns], rows, 2)

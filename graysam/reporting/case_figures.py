@@ -1,6 +1,6 @@
-"""The paper's Figures 2 and 3, PNG: channels by scheme, and cases with boxes and outlines. Needs matplotlib.
+"""The paper's Figures 2 and 3 as PNG: channels by scheme, and cases with boxes and outlines.
 
-A file that is there is replaced; the same cases give the same bytes.
+An existing file is replaced; the same cases give a byte-identical file.
 """
 
 import textwrap
@@ -16,8 +16,8 @@ from graysam.imaging.channels import Scheme
 from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, draw_panel
 from graysam.imaging.outlines import RGB
 from graysam.imaging.presets import load_scheme
-from graysam.reporting.case_files import View
-from graysam.reporting.figures import save
+from graysam.reporting.cases import View
+from graysam.reporting.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,9 +29,14 @@ _LARGE, _SMALL = 19, 15  # points
 
 
 def channels(image: NDArray[np.uint8], scheme: Scheme) -> NDArray[np.float32]:
-    """Return the channels that a model gets to see in prediction: the network's input without its padding.
+    """Return the network's input in prediction without its padding.
 
-    image: uint8 (H,W). Returns float32 (h,w,3) in [0,1], the longer side 256.
+    Args:
+        image: uint8 (H,W).
+        scheme: of the channels.
+
+    Returns:
+        float32 (h,w,3) in [0, 1], the longer side 256.
     """
     height, width = image.shape
     canvas = Canvas(height, width, SIZE)
@@ -40,7 +45,7 @@ def channels(image: NDArray[np.uint8], scheme: Scheme) -> NDArray[np.float32]:
 
 
 def draw_channels(views: Sequence[View], path: Path) -> None:
-    """Draw each grey image, and the second and third channel that every scheme makes of it; at least one view."""
+    """Draw each grey image with the second and third channel of every scheme; at least one view."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, 4.2 * len(views)), layout="constrained")
@@ -59,11 +64,11 @@ def draw_channels(views: Sequence[View], path: Path) -> None:
                     axes.set_title(name.replace("_", "-\n"), fontsize=_SMALL)
                 if column == 0:
                     axes.set_ylabel(ordinal, fontsize=_LARGE)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def draw_cases(views: Sequence[tuple[str, View]], path: Path) -> None:
-    """Draw cases two beside each other under what is said of them; at least one."""
+def draw_cases(views: Sequence[View], path: Path) -> None:
+    """Draw cases in two columns, each under its heading and DSC; at least one."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -72,9 +77,9 @@ def draw_cases(views: Sequence[tuple[str, View]], path: Path) -> None:
     panels = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes in panels[len(views) :]:
         axes.set_axis_off()
-    for axes, (words, view) in zip(panels, views, strict=False):
+    for axes, view in zip(panels, views, strict=False):
         _show(axes, draw_panel(view.image, view.boxes, view.masks, view.truth))
-        axes.set_title(words, fontsize=_LARGE)
+        axes.set_title(f"{view.heading}: DSC {100 * view.dsc:.1f} %", fontsize=_LARGE)
         axes.set_xlabel("\n".join(textwrap.wrap(view.name, 34)), fontsize=_SMALL)
     lines = [
         Line2D([], [], color=_hex(BOX), linestyle="--", linewidth=3, label="box"),
@@ -84,7 +89,7 @@ def draw_cases(views: Sequence[tuple[str, View]], path: Path) -> None:
     figure.legend(
         handles=lines, loc="outside upper center", ncols=3, fontsize=_LARGE, facecolor="#333333", labelcolor="white"
     )
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _show(axes: "Axes", picture: NDArray[Any]) -> None:

@@ -1,114 +1,95 @@
-"""What a report is made of: run directories, metrics files, probes, benchmarks, findings, found by what they hold."""
+"""Find the inputs of a report in files and folders: run directories, metrics files, probes, benchmarks, checks."""
 
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graysam.reporting.accuracy import METRICS, CaseScores, read_case_scores
-from graysam.reporting.findings import Found, is_findings, read_findings
+from graysam.reporting.accuracy import COLUMNS, CaseScores, read_case_scores
 from graysam.reporting.probes import Probe, is_probe, read_probe
-from graysam.reporting.runs import CONFIG, SUMMARY, natural_key
+from graysam.reporting.reproducibility import CheckResult, is_checks, read_checks
+from graysam.reporting.runs import CONFIG, SUMMARY, Run, natural_key, read_run
+from graysam.reporting.schemas import parsing, read_json_object
 
-REQUIRED = "run directories, metrics files, probes, benchmarks, findings"
+REQUIRED = "run directories, metrics files, probes, benchmarks, reproducibility checks"
+Read = Callable[[Path], Any]
 
 
 @dataclass
 class Inputs:
-    """All that was found, each kind in natural order of its paths; benchmarks are documents as they were written."""
+    """Everything that was found, each list in natural order; benchmarks are documents as written."""
 
-    runs: list[Path] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     metrics: list[CaseScores] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[Found] = field(default_factory=list)
+    checks: list[CheckResult] = field(default_factory=list)
 
 
 def collect(paths: Iterable[Path]) -> Inputs:
-    """Find what files and folders hold; a run directory counts as one and is not searched itself.
+    """Read what files and folders hold; a run directory counts as one input and is not searched itself.
 
-    Other files in folders are left alone; a file that is named must be a metrics file (CSV), a probe, a benchmark or
-    findings (JSON).
+    Args:
+        paths: files, which must be inputs, and folders, in which other files are ignored.
 
     Raises:
-        ValueError: a path that is not there, a folder that holds nothing of all this, a file that is something else or
-            damaged, two metrics files or probes of one name, two files of findings.
+        ValueError: a path that does not exist, a folder without inputs, a file that is something else or damaged, two
+            metrics files, probes or checks of one name.
     """
-    found = Inputs()
-    seen: set[Path] = set()
+    found: dict[Path, tuple[Path, str, Read]] = {}  # by resolved path
     for path in paths:
-        if not path.exists():
-            raise ValueError(f"{path} does not exist; required: {REQUIRED}")
-        runs, files = _below(path) if path.is_dir() else ([], [path])
-        kinds = [(file, kind) for file in files if (kind := _kind(file)) is not None]
-        if not runs and not kinds:
-            what = "holds no run" if path.is_dir() else "is no metrics file, probe, benchmark or findings"
-            raise ValueError(f"{path} {what}; required: {REQUIRED}")
-        found.runs += [run for run in runs if _new(run, seen)]
-        for file, kind in kinds:
-            if _new(file, seen):
-                _add(found, file, kind)
-    found.runs.sort(key=lambda run: natural_key(run.as_posix()))
-    found.metrics.sort(key=lambda scores: natural_key(scores.name))
-    found.probes.sort(key=lambda probe: natural_key(probe.title))
+        with parsing(f"{path} (required: {REQUIRED})"):
+            inputs = _search(path) if path.is_dir() else {path: _classify(path)}
+            if not any(inputs.values()):
+                raise ValueError("it holds no input" if path.is_dir() else "it is none of these")
+            for item, kind in inputs.items():
+                if kind is not None:
+                    found.setdefault(item.resolve(), (item, *kind))
+    collected = Inputs()
+    for path, name, read in sorted(found.values(), key=lambda one: natural_key(one[0].as_posix())):
+        content = read(path)
+        getattr(collected, name).extend(content if name == "checks" else [content])
+    collected.metrics.sort(key=lambda scores: natural_key(scores.name))
+    collected.probes.sort(key=lambda probe: natural_key(probe.title))
     for what, names in (
-        ("metrics files are named", [scores.name for scores in found.metrics]),
-        ("probes are of", [probe.title for probe in found.probes]),
+        ("metrics files are named", [scores.name for scores in collected.metrics]),
+        ("probes are of", [probe.title for probe in collected.probes]),
+        ("reproducibility checks are named", [check.name for check in collected.checks]),
     ):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two {what} {', '.join(twice)}; their names must tell them apart")
-    return found
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two {what} {', '.join(twice)}; required: different names")
+    return collected
 
 
-def _new(path: Path, seen: set[Path]) -> bool:
-    known = path.resolve() in seen
-    seen.add(path.resolve())
-    return not known
-
-
-def _below(folder: Path) -> tuple[list[Path], list[Path]]:
-    runs, files = [], []
+def _search(folder: Path) -> dict[Path, tuple[str, Read] | None]:
+    """Return the run directories below a folder, and the CSV and JSON files outside of them."""
+    found: dict[Path, tuple[str, Read] | None] = {}
     for place, inside, names in os.walk(folder):
         if CONFIG in names or SUMMARY in names:
-            runs.append(Path(place))
+            found[Path(place)] = ("runs", read_run)
             inside.clear()
             continue
         inside[:] = sorted(name for name in inside if not name.startswith("."))
-        files += [Path(place) / name for name in sorted(names) if name.endswith((".csv", ".json"))]
-    return runs, files
+        files = (Path(place) / name for name in sorted(names) if name.endswith((".csv", ".json")))
+        found |= {file: _classify(file) for file in files}
+    return found
 
 
-def _kind(file: Path) -> str | None:
-    """Say what a file is, by its content; None for none of ours."""
-    if file.suffix == ".csv":
-        try:
-            with file.open(newline="", encoding="utf-8") as stream:
-                return "metrics" if next(csv.reader(stream), []) == ["case", "modality", *METRICS] else None
-        except (OSError, ValueError, csv.Error):
-            return None
+def _classify(file: Path) -> tuple[str, Read] | None:
+    """Return the kind of an input and how to read it, by the file's content; None for something else."""
     try:
+        if file.suffix == ".csv":
+            with file.open(newline="", encoding="utf-8") as stream:
+                return ("metrics", read_case_scores) if next(csv.reader(stream), []) == list(COLUMNS) else None
         document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (ValueError, csv.Error):
         return None
     if is_probe(document):
-        return "probe"
-    if is_findings(document):
-        return "findings"
-    return "benchmark" if isinstance(document, dict) and document.keys() >= {"machine", "cases", "results"} else None
-
-
-def _add(found: Inputs, file: Path, kind: str) -> None:
-    if kind == "metrics":
-        found.metrics.append(read_case_scores(file))
-    elif kind == "probe":
-        found.probes.append(read_probe(file))
-    elif kind == "findings":
-        if found.findings:
-            raise ValueError(f"{file} is a second file of findings; give one")
-        found.findings += read_findings(file)
-    else:
-        found.benchmarks.append(json.loads(file.read_text(encoding="utf-8")))
+        return "probes", read_probe
+    if is_checks(document):
+        return "checks", read_checks
+    is_benchmark = isinstance(document, dict) and document.keys() >= {"machine", "cases", "results"}
+    return ("benchmarks", read_json_object) if is_benchmark else None

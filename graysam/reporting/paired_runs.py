@@ -1,185 +1,171 @@
-"""Comparisons in pairs: variants of a sweep, and quantized kinds, on the very same validation objects."""
+"""Paired comparisons on the same validation objects: variants of a sweep, and quantization methods of one variant."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from graysam.reporting.accuracy import Estimate, estimate, in_papers_order
-from graysam.reporting.runs import MACRO, Objects, ObjectScore, Run
-from graysam.reporting.tables import EMPTY, PLAIN, Table, variants
+import pandas as pd
 
-_SLICE = re.compile(r"_(z|(axial|coronal|sagittal)_)\d+$")  # as volumes' and the demo's slices are named
-OWN = "own validation"  # the run's: all objects that it scores, in training's precision
-SeedObjects = Mapping[int | None, Objects]  # seed -> what was scored
+from graysam.metrics.aggregation import MACRO, Estimate, estimates
+from graysam.reporting.accuracy import in_papers_order
+from graysam.reporting.run_tables import PLAIN
+from graysam.reporting.runs import Run, usable
+from graysam.reporting.tables import EMPTY, Table
+
+OWN = "own validation"  # the run's: all objects that it scores, in the precision of training
+METRICS = ("dsc", "nsd")
+MIN_SUBJECTS = 5  # the interval of fewer is too narrow to decide anything
+OBJECT = ["key", "box"]
+_SLICE = re.compile(r"_(z|(axial|coronal|sagittal)_)\d+$")  # as slices of volumes and of the demo are named
 
 
 def subject_of(key: str) -> str:
-    """Return the patient or image of a slice's key in its shard: what stands before the slice's number.
+    """Return the patient or image of a slice's key in its shard: what precedes the number of the slice.
 
-    A patient of several modalities, or of several volumes of one, is as many subjects. The demo's one brain is one.
+    A patient of several modalities, or of several volumes of one, counts as several subjects.
     """
     return _SLICE.sub("", key)
 
 
-def mean_objects(found: Sequence[Objects]) -> Objects:
-    """Return the means over runs (seeds) of the objects that all of them scored; {} for none."""
-    if not found:
-        return {}
-    shared = set.intersection(*(set(objects) for objects in found))
-    return {
-        key: ObjectScore(
-            found[0][key].modality,
-            sum(objects[key].dsc for objects in found) / len(found),
-            sum(objects[key].nsd for objects in found) / len(found),
-        )
-        for key in sorted(shared)
-    }
-
-
-def differences(first: Objects, second: Objects, metric: str, over: Collection[str] = ()) -> dict[str, Estimate]:
-    """Return second minus first of each modality, and their macro average under the key `macro`.
-
-    first, second: of `mean_objects`; metric: `dsc` or `nsd`; over: the macro average's modalities, () for all. Objects
-    of one subject are averaged first, for they say much the same; the 95 % bootstrap interval is over subjects, and n
-    counts them. Without shared objects the macro average's n is 0.
-    """
-    found: dict[str, dict[str, list[float]]] = {}
-    for key in sorted(first.keys() & second.keys()):
-        found.setdefault(first[key].modality, {}).setdefault(subject_of(key[0]), []).append(
-            getattr(second[key], metric) - getattr(first[key], metric)
-        )
-    groups = {m: [sum(v) / len(v) for v in found[m].values()] for m in in_papers_order(found)}
-    chosen = [group for m, group in groups.items() if not over or m in over]
-    return {**{m: estimate([group]) for m, group in groups.items()}, MACRO: estimate(chosen)}
-
-
 @dataclass(frozen=True)
 class Pair:
-    """A variant in a kind of numbers, against what it is compared with: modality or `macro` -> second minus first.
+    """A variant under a quantization method, minus what it is compared with.
 
-    family: the sweep's name, "" for a run that is none's. reference: the variant, or kind, that is subtracted. seeds:
-    how many both sides have, which are averaged; where there is none, or no shared object, the macro average's n is 0.
+    Attributes:
+        variant: name of the run.
+        method: quantization method, or OWN.
+        reference: the variant, or method, that is subtracted.
+        seeds: number of seeds that both have, which are averaged.
+        dsc: modality or `macro` -> difference; n counts subjects and is 0 without shared objects.
+        nsd: likewise.
     """
 
-    family: str
     variant: str
-    kind: str
+    method: str
     reference: str
     seeds: int
     dsc: Mapping[str, Estimate]
     nsd: Mapping[str, Estimate]
 
-
-def _pair(
-    names: tuple[str, str, str, str], first: SeedObjects, second: SeedObjects, over: Collection[str] = ()
-) -> Pair:
-    seeds = [seed for seed in first if seed in second]
-    before, after = (mean_objects([side[seed] for seed in seeds]) for side in (first, second))
-    return Pair(*names, len(seeds), *(differences(before, after, metric, over) for metric in ("dsc", "nsd")))
+    @property
+    def short_name(self) -> str:
+        """Return the variant's name without the sweep that it shares with the reference."""
+        return self.variant.removeprefix(f"{self.reference.rpartition('/')[0]}/")
 
 
-def _by_kind(runs: Sequence[Run]) -> dict[str, dict[int | None, Objects]]:
-    """Return what `OWN` and each kind scored, by seed; of several runs of a seed the first counts."""
-    found: dict[str, dict[int | None, Objects]] = {}
-    for run in runs:
-        for name, objects in {OWN: run.objects, **{n: kind.objects for n, kind in run.kinds.items()}}.items():
-            if objects:
-                found.setdefault(name, {}).setdefault(run.seed, objects)
-    return found
+def object_scores(runs: Iterable[Run]) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the scores of all objects by variant, in natural order, and method or OWN.
+
+    Returns:
+        (variant, method) -> one row for each seed and object with the columns seed, key, box, modality, subject, dsc
+        and nsd; only where a usable run stored objects.
+    """
+    rows: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    for run in (run for group in usable(runs)[0].values() for run in group):
+        for method, objects in {OWN: run.objects, **{m: one.objects for m, one in run.methods.items()}}.items():
+            rows.setdefault((run.name, method), []).extend(
+                (run.seed, key, box, modality, subject_of(key), dsc, nsd)
+                for (key, box), (modality, dsc, nsd) in objects.items()
+            )
+    columns = ["seed", *OBJECT, "modality", "subject", *METRICS]
+    return {key: pd.DataFrame(found, columns=columns) for key, found in rows.items() if found}
 
 
-class _Variant(NamedTuple):
-    """The finished runs of a name: their sweep, what decides about prompts, and what each kind scored, by seed."""
+def paired_differences(
+    first: pd.DataFrame, second: pd.DataFrame, over: Collection[str] = ()
+) -> tuple[int, dict[str, dict[str, Estimate]]]:
+    """Subtract the scores of `first` from those of `second`.
 
-    family: str
-    name: str
-    prompts: set[tuple[Any, ...]]
-    kinds: dict[str, dict[int | None, Objects]]
+    Only seeds that both have count, and objects that all of these scored. Objects are averaged over seeds, then over
+    the objects of a subject, because these are alike; the bootstrap is over subjects.
 
+    Args:
+        first: one row for each seed and object, as in `object_scores`.
+        second: what is compared with it.
+        over: modalities of the macro average; empty for all.
 
-def _finished(runs: Sequence[Run]) -> list[_Variant]:
-    groups = variants(run for run in runs if not run.problem)
-    return [_Variant(name.rpartition("/")[0], name, _prompts(group), _by_kind(group)) for name, group in groups.items()]
-
-
-def _prompts(runs: Sequence[Run]) -> set[tuple[Any, ...]]:
-    """Return what decides which label an object's number means, and on which grid it is scored."""
-    data: list[Mapping[str, Any]] = [part for run in runs if isinstance(part := run.config.get("data"), Mapping)]
-    return {(part.get("val_boxes_per_image"), part.get("size")) for part in data}
+    Returns:
+        The number of seeds; metric -> modality or `macro` -> difference, n counts subjects.
+    """
+    seeds = set(first["seed"]) & set(second["seed"])
+    both = second.merge(first, on=["seed", *OBJECT, "subject"], suffixes=("_second", ""))
+    for metric in METRICS:
+        both[metric] = both[f"{metric}_second"] - both[metric]
+    both = both[both.groupby(OBJECT)["seed"].transform("size") == len(seeds)]
+    objects = both.groupby(["modality", "subject", *OBJECT], as_index=False)[[*METRICS]].mean()
+    subjects = objects.groupby(["modality", "subject"], as_index=False)[[*METRICS]].mean()
+    groups = {m: subjects[subjects["modality"] == m] for m in in_papers_order(set(subjects["modality"]))}
+    return len(seeds), {
+        metric: estimates({m: group[metric].tolist() for m, group in groups.items()}, over=over) for metric in METRICS
+    }
 
 
 def variant_pairs(runs: Sequence[Run], reference: str, over: Collection[str] = ()) -> list[Pair]:
-    """Return what each variant gains over the reference, in each kind that both have.
+    """Compare each variant with the reference, under each method that both have.
 
-    Variants whose configs choose other validation boxes, or another grid, have no objects in common with it.
+    Variants whose configs choose other validation boxes or another grid share no objects and are not compared.
 
-    reference: a variant's name, with which all others are compared, or the end of it behind a slash: then each sweep's
-    variants are compared with that sweep's own. over: the macro averages' modalities, () for all.
+    Args:
+        runs: of one or several sweeps.
+        reference: name of a variant that all others are compared with, or the end of names after a slash: then the
+            variants of each sweep are compared with that sweep's own.
+        over: modalities of the macro averages; empty for all.
     """
-    found = _finished(runs)
-    return [
-        _pair((one.family, one.name, kind, base.name), base.kinds[kind], seeds, over)
-        for base in found
-        if base.name == reference or base.name.endswith(f"/{reference}")
-        for one in found
-        if one.name != base.name and (base.name == reference or one.family == base.family)
-        if one.prompts == base.prompts
-        for kind, seeds in one.kinds.items()
-        if kind in base.kinds
-    ]
+    scores = object_scores(runs)
+    prompts: dict[str, set[tuple[Any, ...]]] = {}  # which label an object's number means, and on which grid
+    for run in (run for group in usable(runs)[0].values() for run in group):
+        data = run.config.get("data", {})
+        prompts.setdefault(run.name, set()).add((data.get("val_boxes_per_image"), data.get("size")))
+    pairs = []
+    for base in dict.fromkeys(name for name, _ in scores if f"/{name}".endswith(f"/{reference}")):
+        for name, method in scores:
+            same_sweep = name.rpartition("/")[0] == base.rpartition("/")[0]
+            comparable = (base == reference or same_sweep) and prompts[name] == prompts[base]
+            if name != base and comparable and (base, method) in scores:
+                seeds, found = paired_differences(scores[base, method], scores[name, method], over)
+                pairs.append(Pair(name, method, base, seeds, **found))
+    return pairs
 
 
-def scored_modalities(runs: Sequence[Run]) -> set[str]:
-    """Return the modalities of all objects whose scores the runs stored, in whatever kind."""
-    scored = [objects for run in runs for objects in (run.objects, *(kind.objects for kind in run.kinds.values()))]
-    return {one.modality for objects in scored for one in objects.values()}
+def method_pairs(runs: Iterable[Run]) -> list[Pair]:
+    """Compare each quantization method of a variant with the same seeds' unquantized weights."""
+    scores = object_scores(runs)
+    pairs = []
+    for name, method in scores:
+        if method not in (PLAIN, OWN) and (name, PLAIN) in scores:
+            seeds, found = paired_differences(scores[name, PLAIN], scores[name, method])
+            pairs.append(Pair(name, method, PLAIN, seeds, **found))
+    return pairs
 
 
-def not_compared(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[str]:
-    """Return the finished variants that are in none of the pairs, neither compared nor compared with."""
-    names = {pair.variant for pair in pairs if pair.dsc[MACRO].n} | {pair.reference for pair in pairs}
-    return [one.name for one in _finished(runs) if one.name not in names]
+def unquantized(pairs: Iterable[Pair]) -> list[Pair]:
+    """Return of each comparison the pair OWN, which has most objects, or else the one of the method `none`."""
+    chosen: dict[tuple[str, str], Pair] = {}
+    for pair in pairs:
+        if pair.method == OWN or (pair.method == PLAIN and (pair.reference, pair.variant) not in chosen):
+            chosen[pair.reference, pair.variant] = pair
+    return list(chosen.values())
 
 
-def kind_pairs(runs: Sequence[Run]) -> list[Pair]:
-    """Return what each quantized kind changes in each variant against the same seeds' plain weights."""
-    return [
-        _pair((one.family, one.name, kind, PLAIN), one.kinds[PLAIN], seeds)
-        for one in _finished(runs)
-        for kind, seeds in one.kinds.items()
-        if PLAIN in one.kinds and kind not in (PLAIN, OWN)
-    ]
+def not_compared(runs: Iterable[Run], pairs: Iterable[Pair]) -> list[str]:
+    """Return the finished variants that are in none of the pairs."""
+    names = {name for pair in pairs for name in (pair.reference, pair.variant if pair.dsc[MACRO].n else "")}
+    return [name for name in usable(runs)[0] if name not in names]
 
 
-def unquantized(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return of each comparison the pair `OWN`, which holds most objects, or else the one in plain numbers."""
-    trained = {(pair.reference, pair.variant) for pair in pairs if pair.kind == OWN}
-    return [
-        pair
-        for pair in pairs
-        if pair.kind == (OWN if (pair.reference, pair.variant) in trained else PLAIN)
-    ]  # fmt: skip
-
-
-def pairs_table(pairs: Sequence[Pair], title: str) -> Table:
-    """Return macro averages: a row a pair."""
-    rows = [
-        [
-            pair.variant,
-            pair.kind,
-            str(pair.seeds),
-            str(pair.dsc[MACRO].n),
-            pair.dsc[MACRO].percent(sign=True),
-            pair.nsd[MACRO].percent(sign=True),
-        ]
-        for pair in pairs
-    ]
-    return Table(title, ["variant", "kind", "seeds", "subjects", "DSC", "NSD"], rows, labels=2)
+def pairs_table(pairs: Iterable[Pair], title: str) -> Table:
+    """Return macro averages, one row a pair."""
+    rows = []
+    for pair in pairs:
+        dsc, nsd = pair.dsc[MACRO], pair.nsd[MACRO]
+        row = [pair.variant, pair.method, str(pair.seeds), str(dsc.n), dsc.percent(sign=True), nsd.percent(sign=True)]
+        rows.append(row)
+    return Table(title, ["variant", "method", "seeds", "subjects", "DSC", "NSD"], rows, labels=2)
 
 
 def pairs_by_modality_table(pairs: Sequence[Pair], title: str) -> Table:
-    """Return the DSC of each modality, with its number of subjects: a row a pair, a column a modality."""
+    """Return the DSC of each modality with its number of subjects: one row a pair, one column a modality."""
     modalities = in_papers_order({name for pair in pairs for name in pair.dsc} - {MACRO})
     subjects = {m: max(pair.dsc[m].n for pair in pairs if m in pair.dsc) for m in modalities}
     rows = [
@@ -187,3 +173,59 @@ def pairs_by_modality_table(pairs: Sequence[Pair], title: str) -> Table:
         for pair in pairs
     ]
     return Table(title, ["variant", *(f"{m}, n = {n}" for m, n in subjects.items())], rows)
+
+
+def verdict(difference: Estimate) -> str:
+    """Return what an interval shows; one that contains 0 shows no difference."""
+    if difference.n < MIN_SUBJECTS:
+        return "too few subjects to tell" if difference.n else "not compared"
+    return "better" if difference.low > 0 else "worse" if difference.high < 0 else "no difference shown"
+
+
+def variant_conclusions(pairs: Iterable[Pair]) -> list[str]:
+    """Return a sentence for each reference and metric: which variants are better, worse, or not distinguishable.
+
+    Args:
+        pairs: of `variant_pairs`; the macro averages of those that are not quantized are used.
+    """
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for pair in unquantized(pairs):
+        for metric, found in (("DSC", pair.dsc[MACRO]), ("NSD", pair.nsd[MACRO])):
+            ordered: dict[str, list[str]] = {name: [] for name in ("better", "worse", "no difference shown")}
+            group = groups.setdefault((pair.reference, metric), ordered)
+            group.setdefault(verdict(found), []).append(f"`{pair.short_name}` {found.percent(sign=True)}")
+    return [
+        f"Against `{reference}`, {metric} in points: "
+        + "; ".join(f"{name}: {', '.join(variants)}" for name, variants in group.items() if variants)
+        + "."
+        for (reference, metric), group in groups.items()
+    ]
+
+
+def single_subject_modalities(pairs: Iterable[Pair]) -> list[str]:
+    """Return the modalities that have one subject in an unquantized pair, and so no interval of their own."""
+    return sorted({m for pair in unquantized(pairs) for m, one in pair.dsc.items() if m != MACRO and one.n == 1})
+
+
+def method_conclusions(pairs: Iterable[Pair]) -> list[str]:
+    """Return a sentence for each sweep and quantization method: how much it changes, and for how many variants.
+
+    Args:
+        pairs: of `method_pairs`.
+    """
+    groups: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.variant.rpartition("/")[0] or pair.variant, pair.method), []).append(pair)
+    lines = []
+    for (family, method), group in groups.items():
+        compared = [pair for pair in group if pair.dsc[MACRO].n]
+        parts = []
+        for metric in METRICS if compared else ():
+            found: list[Estimate] = [getattr(pair, metric)[MACRO] for pair in compared]
+            means, clear = [100 * one.mean for one in found], sum(verdict(one) in ("better", "worse") for one in found)
+            changes = f"{metric.upper()} by {min(means):+.2f} to {max(means):+.2f} points"
+            parts.append(f"{changes}, with an interval that excludes 0 in {clear} of {len(found)} variants")
+        missing = len(group) - len(compared)
+        parts += [f"{missing} variants not compared, because no seed has both"] if missing else []
+        lines.append(f"`{method}` changes `{family}`: {'; '.join(parts)}.")
+    return lines

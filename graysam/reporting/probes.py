@@ -1,166 +1,146 @@
-"""What `graysam.probe` found: DSC over boxes that are not tight, predicted against real IoU, DSC over object size."""
+"""Results of `graysam probe`: DSC over boxes that are not tight, predicted against real IoU, DSC over object size."""
 
 import itertools
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from graysam.metrics.aggregation import macro_average
 from graysam.reporting.accuracy import in_papers_order
+from graysam.reporting.schemas import parsing
 from graysam.reporting.tables import EMPTY, Table
 
 IOU_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 AREA_EDGES = (0.0, 0.001, 0.01, 0.1, 1.0)  # shares of the image
+NUMBERS = ["area_share", "predicted_iou", "iou", "dsc"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
-    """One model's answers: its name and kind, change -> amounts, and the objects as `graysam.probe` wrote them."""
+    """Answers of one model.
 
-    name: str
-    kind: str
+    Attributes:
+        title: name and precision of the model.
+        changes: change of the box -> amounts, shares of its sides.
+        objects: one row an object: `modality`, NUMBERS, and the DSC of the changed boxes as lists, one column a change.
+    """
+
+    title: str
     changes: Mapping[str, Sequence[float]]
-    objects: Sequence[Mapping[str, Any]]
-
-    @property
-    def title(self) -> str:
-        """Return name and kind."""
-        return f"{self.name} {self.kind}"
+    objects: pd.DataFrame
 
 
 def is_probe(document: object) -> bool:
-    """Say whether a JSON file's content is what `graysam.probe` writes."""
-    return isinstance(document, dict) and document.keys() >= {"name", "kind", "changes", "objects"}
+    """Return whether the content of a JSON file is what `graysam probe` writes."""
+    return isinstance(document, dict) and document.keys() >= {"name", "changes", "objects"}
 
 
 def read_probe(path: Path) -> Probe:
-    """Read a file that `graysam.probe -o` wrote.
-
-    Raises:
-        ValueError: another file, or numbers that are none.
-    """
-    try:
+    """Read a file that `graysam probe -o` wrote; raise ValueError for a damaged one."""
+    with parsing(str(path)):
         document = json.loads(path.read_text(encoding="utf-8"))
-        if not is_probe(document):
-            raise ValueError("it is not what graysam.probe -o writes")
         changes = {str(name): [float(amount) for amount in amounts] for name, amounts in document["changes"].items()}
-        objects = []
-        for found in document["objects"]:
-            changed = {name: [float(dsc) for dsc in found["changed"][name]] for name in changes}
-            if [len(values) for values in changed.values()] != [len(amounts) for amounts in changes.values()]:
-                raise ValueError(f"case {found['case']} has other numbers of changed boxes")
-            numbers = {key: float(found[key]) for key in ("area_share", "predicted_iou", "iou", "dsc")}
-            objects.append(
-                {"case": str(found["case"]), "modality": str(found["modality"]), **numbers, "changed": changed}
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    return Probe(str(document["name"]), str(document["kind"]), changes, objects)
+        rows = [[one["modality"], *(one[key] for key in NUMBERS), *(one["changed"][c] for c in changes)]
+                for one in document["objects"]]  # fmt: skip
+        objects = pd.DataFrame(rows, columns=["modality", *NUMBERS, *changes]).astype(dict.fromkeys(NUMBERS, float))
+        for change, amounts in changes.items():
+            if any(len(dsc) != len(amounts) for dsc in objects[change]):
+                raise ValueError(f"an object has another number of boxes {change} than {len(amounts)}")
+        precision = document.get("precision", document.get("kind"))  # `kind` in earlier files
+        return Probe(f"{document['name']} {precision}", changes, objects)
 
 
-def macro(objects: Sequence[Mapping[str, Any]], values: Sequence[float]) -> float:
-    """Return the mean over modalities of the means over their objects' values; NaN for none."""
-    by_modality: dict[str, list[float]] = {}
-    for found, value in zip(objects, values, strict=True):
-        by_modality.setdefault(found["modality"], []).append(value)
-    return float(np.mean([np.mean(group) for group in by_modality.values()])) if by_modality else math.nan
+def robustness(probe: Probe) -> "pd.Series[float]":
+    """Return macro DSC by change and amount, with the tight box at amount 0; NaN without objects."""
+    amounts = [(change, amount) for change, found in probe.changes.items() for amount in (0.0, *found)]
+    rows = [
+        (modality, [dsc for change in probe.changes for dsc in (tight, *changed[change])])
+        for modality, tight, changed in zip(
+            probe.objects["modality"], probe.objects["dsc"], probe.objects.to_dict("records"), strict=True
+        )
+    ]
+    index = pd.MultiIndex.from_tuples(amounts, names=["change", "amount"])
+    return pd.Series(macro_average(rows) if rows else math.nan, index, name=probe.title)
 
 
-def robustness(probe: Probe) -> dict[str, list[tuple[float, float]]]:
-    """Return, by change, (amount, macro DSC) from the tight box on."""
-    tight = macro(probe.objects, [found["dsc"] for found in probe.objects])
-    return {
-        change: [(0.0, tight)]
-        + [
-            (amount, macro(probe.objects, [found["changed"][change][place] for found in probe.objects]))
-            for place, amount in enumerate(amounts)
-        ]
-        for change, amounts in probe.changes.items()
-    }
+def _binned(
+    objects: pd.DataFrame, values: "pd.Series[float]", edges: Sequence[float], means: list[str]
+) -> pd.DataFrame:
+    """Return `n` and the means of columns by bin of values, which are clipped to the edges."""
+    bins = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
+    groups = objects[means].groupby(bins)
+    return groups.mean().assign(n=groups.size()).reindex(range(len(edges) - 1)).fillna({"n": 0}).astype({"n": int})
 
 
-def calibration(probe: Probe) -> list[tuple[int, float, float]]:
-    """Return, by bin of `IOU_EDGES`, how many objects' predicted IoU fell in, and means of predicted and real IoU."""
-    predicted = np.clip([found["predicted_iou"] for found in probe.objects], 0, 1)
-    real = np.array([found["iou"] for found in probe.objects])
-    bins = np.clip(np.digitize(predicted, IOU_EDGES) - 1, 0, len(IOU_EDGES) - 2)
-    return [_means(bins == place, predicted, real) for place in range(len(IOU_EDGES) - 1)]
+def calibration(probe: Probe) -> pd.DataFrame:
+    """Return number `n` of objects and mean `predicted_iou` and `iou` by bin of IOU_EDGES."""
+    objects = probe.objects.assign(predicted_iou=probe.objects["predicted_iou"].clip(0, 1))
+    return _binned(objects, objects["predicted_iou"], IOU_EDGES, ["predicted_iou", "iou"])
 
 
 def calibration_error(probe: Probe) -> float:
-    """Return the mean distance of predicted and real IoU over the bins, weighed by their objects; NaN without any."""
-    bins = [(n, abs(predicted - real)) for n, predicted, real in calibration(probe) if n]
-    return sum(n * gap for n, gap in bins) / sum(n for n, _ in bins) if bins else math.nan
+    """Return the mean distance of predicted and real IoU over the bins, weighted by their objects; NaN without any."""
+    bins = calibration(probe)
+    gaps = bins["n"] * (bins["predicted_iou"] - bins["iou"]).abs()
+    return float(gaps.sum() / bins["n"].sum()) if len(probe.objects) else math.nan
 
 
-def by_size(probe: Probe) -> list[tuple[int, float]]:
-    """Return, by bin of `AREA_EDGES`, how many objects take that share of their image, and their mean DSC."""
-    area = np.array([found["area_share"] for found in probe.objects])
-    dsc = np.array([found["dsc"] for found in probe.objects])
-    bins = np.clip(np.digitize(area, AREA_EDGES) - 1, 0, len(AREA_EDGES) - 2)
-    return [_means(bins == place, dsc) for place in range(len(AREA_EDGES) - 1)]
-
-
-def _means(chosen: Any, *values: Any) -> Any:
-    n = int(np.sum(chosen))
-    return (n, *(float(v[chosen].mean()) if n else math.nan for v in values))
+def by_size(probe: Probe) -> pd.DataFrame:
+    """Return number `n` of objects and mean `dsc` by bin of AREA_EDGES, the object's share of its image."""
+    return _binned(probe.objects, probe.objects["area_share"], AREA_EDGES, ["dsc"])
 
 
 def _percent(value: float) -> str:
     return EMPTY if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def objects_line(probes: Sequence[Probe]) -> str:
-    """Say of what objects the tables are, by modality; probes of the same objects share a line."""
+def objects_by_modality(probes: Sequence[Probe]) -> str:
+    """Return the number of objects of each modality; probes of the same objects share an entry."""
     counts: dict[str, list[str]] = {}
     for probe in probes:
-        of = Counter(found["modality"] for found in probe.objects)
-        counts.setdefault(", ".join(f"{m} {of[m]}" for m in in_papers_order(of)), []).append(probe.title)
-    said = "; ".join(f"{', '.join(titles)}: {of or 'none'}" for of, titles in counts.items())
-    return (
-        f"Objects by modality - {said}. A volume's object is the slice on which it is largest; its figures are "
-        "therefore not Table 4's. Calibration and sizes are over all objects alike, and so mostly over those of the "
-        "modality that has most."
-    )
+        of = probe.objects["modality"].value_counts()
+        counts.setdefault(", ".join(f"{m} {of[m]}" for m in in_papers_order(of.index)), []).append(probe.title)
+    return "; ".join(f"{', '.join(titles)}: {of or 'none'}" for of, titles in counts.items())
 
 
 def robustness_table(probes: Sequence[Probe]) -> Table:
     """Return macro DSC of every probe for every change and amount that any of them has."""
-    found = {probe.title: robustness(probe) for probe in probes}
-    asked = sorted(
-        {(change, amount) for curves in found.values() for change, points in curves.items() for amount, _ in points}
-    )
-    rows = []
-    for change, amount in asked:
-        cells = [dict(curves.get(change, [])).get(amount, math.nan) for curves in found.values()]
-        rows.append([change, f"{100 * amount:.0f} %", *map(_percent, cells)])
+    table = pd.concat([robustness(probe) for probe in probes], axis=1).sort_index().map(_percent)
+    rows = [
+        [change, f"{100 * amount:.0f} %", *row]
+        for (change, amount), row in zip(table.index, table.to_numpy(), strict=True)
+    ]
     title = "DSC (%) over boxes changed by a share of their sides: mean over objects, then modalities"
-    return Table(title, ["box", "by", *found], rows, labels=2)
+    return Table(title, ["box", "by", *table.columns], rows, labels=2)
 
 
 def calibration_table(probes: Sequence[Probe]) -> Table:
     """Return predicted and real IoU by bins of the predicted one."""
-    columns = [text for probe in probes for text in (f"{probe.title}: objects", "predicted", "real")]
-    rows = []
-    for place, (low, high) in enumerate(itertools.pairwise(IOU_EDGES)):
-        cells = [calibration(probe)[place] for probe in probes]
-        rows.append([f"{low:.1f} to {high:.1f}", *(t for n, p, r in cells for t in (str(n), _percent(p), _percent(r)))])
+    names = [f"{low:.1f} to {high:.1f}" for low, high in itertools.pairwise(IOU_EDGES)]
+    rows = _bin_rows(names, [calibration(probe) for probe in probes], ["predicted_iou", "iou"])
     errors = [
         text for probe in probes for text in (str(len(probe.objects)), "error", _percent(calibration_error(probe)))
     ]
+    columns = [text for probe in probes for text in (f"{probe.title}: objects", "predicted", "real")]
     return Table("Predicted and real IoU (%)", ["predicted IoU", *columns], [*rows, ["all", *errors]])
 
 
 def size_table(probes: Sequence[Probe]) -> Table:
     """Return DSC by the share of the image that an object takes."""
+    names = [f"{100 * low:g} to {100 * high:g} %" for low, high in itertools.pairwise(AREA_EDGES)]
     columns = [text for probe in probes for text in (f"{probe.title}: objects", "DSC")]
-    rows = []
-    for place, (low, high) in enumerate(itertools.pairwise(AREA_EDGES)):
-        cells = [by_size(probe)[place] for probe in probes]
-        rows.append([f"{100 * low:g} to {100 * high:g} %", *(t for n, d in cells for t in (str(n), _percent(d)))])
+    rows = _bin_rows(names, [by_size(probe) for probe in probes], ["dsc"])
     return Table("DSC (%) over the share of the image that an object takes", ["share", *columns], rows)
+
+
+def _bin_rows(names: Sequence[str], found: Sequence[pd.DataFrame], means: list[str]) -> list[list[str]]:
+    """Return one row a bin: its name, and for each probe the number of objects and the means."""
+    return [
+        [name, *(text for one in found for text in (str(one["n"][place]), *map(_percent, one.loc[place, means])))]
+        for place, name in enumerate(names)
+    ]

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,56 +37,48 @@ Scores = Mapping[str, Score]  # modality or MACRO -> score
 Objects = Mapping[tuple[str, int], ObjectScore]  # (key of the slice, number of the object's box) -> score
 
 
+@contextmanager
+def parsing(file: str) -> Iterator[None]:
+    """Raise ValueError that names the file for whatever missing or damaged content raises."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{file}: {error} is missing") from None
+    except FileNotFoundError:
+        raise ValueError(f"{file} is missing") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object; raise ValueError for a missing or invalid file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.name} is missing") from None
-    except ValueError as error:
-        raise ValueError(f"{path.name} is invalid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}; required: an object")
-    return content
+    with parsing(path.name):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"invalid JSON ({error})") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}; required: an object")
+        return content
 
 
-def require_object(content: Any, key: str, file: str) -> dict[str, Any]:
-    """Return the JSON object under `key`; raise ValueError that names `file` where there is none."""
-    part = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(part, dict):
-        raise ValueError(f"{file}: {key!r} is not an object")
-    return part
+def parse_scores(content: Mapping[str, Any]) -> Scores:
+    """Parse `{modality or macro: {"dsc", "nsd", "n"}}`; raise KeyError, TypeError or ValueError for damage."""
+    rows = {MACRO: content[MACRO], **content}
+    scores = {name: Score(float(row["dsc"]), float(row["nsd"]), int(row["n"])) for name, row in rows.items()}
+    if not all(math.isfinite(value) for score in scores.values() for value in score):
+        raise ValueError("a score is not finite")
+    return {name: scores[name] for name in content}
 
 
-def require_number(content: Any, key: str, file: str) -> float:
-    """Return the finite number under `key`; raise ValueError that names `file` where there is none."""
-    number = content.get(key) if isinstance(content, dict) else None
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError(f"{file}: {key} is {number!r}; required: a finite number")
-    return float(number)
-
-
-def parse_scores(content: Any, file: str) -> Scores:
-    """Parse `{modality or macro: {"dsc", "nsd", "n"}}`; raise ValueError where it is something else."""
-    require_object(content, MACRO, file)
-    scores = {}
-    for name, row in content.items():
-        dsc, nsd, n = (require_number(row, key, file) for key in Score._fields)
-        scores[name] = Score(dsc, nsd, int(n))
-    return scores
-
-
-def parse_objects(rows: Any, file: str) -> Objects:
-    """Parse rows of key, box number, modality, DSC and NSD; raise ValueError where they are something else."""
-    try:
-        objects = {
-            (str(key), int(prompt)): ObjectScore(str(modality), float(dsc), float(nsd))
-            for key, prompt, modality, dsc, nsd in rows
-        }
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: its objects are not rows of key, box, modality, DSC, NSD ({error})") from None
+def parse_objects(rows: Sequence[Any]) -> Objects:
+    """Parse rows of key, box number, modality, DSC and NSD; raise TypeError or ValueError for damage."""
+    objects = {
+        (str(key), int(box)): ObjectScore(str(modality), float(dsc), float(nsd))
+        for key, box, modality, dsc, nsd in rows
+    }
     if not all(math.isfinite(one.dsc) and math.isfinite(one.nsd) for one in objects.values()):
-        raise ValueError(f"{file}: the score of an object is not finite")
+        raise ValueError("the score of an object is not finite")
     return objects
 
 
@@ -110,22 +103,15 @@ class MethodResult:
     reason: str = ""
 
     @classmethod
-    def from_json(cls, content: Any, file: str = QUANTIZATION) -> "MethodResult":
-        """Parse one entry of `methods`; raise ValueError where it is damaged."""
-        if not isinstance(content, dict):
-            return cls(reason="damaged")
-        if not content.get("available"):
-            return cls(reason=str(content.get("reason", "no reason given")))
-        times = {key: require_object(content, key, file) for key in TIMES}
-        for part in times.values():
-            require_number(part, "median", file)
-        return cls(
-            parse_scores(content.get("scores"), file),
-            parse_objects(content.get("objects", []), file),
-            times,
-            require_number(content, "size_mb", file),
-            content.get("quantized", {}),
-        )
+    def from_json(cls, content: Mapping[str, Any]) -> "MethodResult":
+        """Parse one entry of `methods`; raise ValueError for damage."""
+        with parsing("quantization method"):
+            if not content["available"]:
+                return cls(reason=str(content["reason"]))
+            objects = parse_objects(content.get("objects", []))
+            times = {key: {name: float(ms) for name, ms in content[key].items()} for key in TIMES}
+            size = float(content["size_mb"])
+            return cls(parse_scores(content["scores"]), objects, times, size, content.get("quantized", {}))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers that `from_json` reads."""
@@ -168,17 +154,13 @@ class QuantizationReport:
     format: int = FORMAT
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], file: str = QUANTIZATION) -> "QuantizationReport":
-        """Parse a file's content, of this format or of format 1; raise ValueError where it is damaged."""
-        content = _with_methods(content)
-        methods = {
-            name: MethodResult.from_json(one, f"{file}: {name}")
-            for name, one in require_object(content, "methods", file).items()
-        }
-        known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
-        settings = content.get("settings")
-        settings = _with_methods(settings) if isinstance(settings, dict) else {}
-        return cls(**{**known, "methods": methods, "settings": settings})
+    def from_json(cls, content: Mapping[str, Any]) -> "QuantizationReport":
+        """Parse a file's content, of this format or of format 1; raise ValueError for damage."""
+        with parsing("quantization results"):
+            content = _with_methods(content)
+            methods = {name: MethodResult.from_json(one) for name, one in content["methods"].items()}
+            known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
+            return cls(**known | {"methods": methods, "settings": _with_methods(content.get("settings", {}))})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers that `from_json` reads."""

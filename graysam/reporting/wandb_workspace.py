@@ -1,40 +1,31 @@
-"""Set up a W&B workspace for graysam's runs: `python -m graysam.reporting.wandb_workspace ENTITY/PROJECT`.
+"""Set up a W&B workspace for graysam's runs: `graysam report --wandb-workspace ENTITY/PROJECT`.
 
 The workspace is a saved view of a project with panels for every modality's DSC and NSD, the losses, the pictures and
-the benchmark. It needs a W&B account; nothing is uploaded but the view.
+the quantization methods. It needs a W&B account and the extra `dashboards`; only the view is uploaded.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from graysam.system.extras import require
+import wandb
+import wandb_workspaces.reports.v2 as panels
+import wandb_workspaces.workspaces as workspaces
 
-require("dashboards")
-
-import wandb  # noqa: E402
-import wandb_workspaces.reports.v2 as panels  # noqa: E402
-import wandb_workspaces.workspaces as workspaces  # noqa: E402
-
-from graysam.system.terminal import BAD_INPUT, one_line  # noqa: E402
+from graysam.system.terminal import one_line
 
 MODALITIES = ("CT", "MR", "PET", "US", "X-Ray", "Dermoscopy", "Endoscopy", "Fundus", "Microscopy")  # the challenge's
-KINDS = ("none", "dynamic_qint8", "torchao_int8")
+METHODS = ("none", "dynamic_qint8", "torchao_int8", "openvino_bf16", "openvino_int8", "onnxruntime_dynamic")
 FIGURES = ("dsc", "nsd", "encoder_ms", "decoder_ms", "image_ms", "size_mb")
 TERMS = ("", "_bce", "_dice", "_iou")
 
 
-def define_workspace(
-    entity: str, project: str, modalities: Sequence[str], kinds: Sequence[str]
-) -> "workspaces.Workspace":
-    """Return the workspace's definition; nothing is sent.
+def define_workspace(entity: str, project: str, modalities: Sequence[str] = MODALITIES) -> "workspaces.Workspace":
+    """Define the workspace without sending it.
 
     Args:
         entity: W&B user or team.
         project: W&B project.
-        modalities: as they stand in the case files' names; each gets its panels.
-        kinds: of quantization, as `quantize.kinds` has them; each gets a bar.
+        modalities: as in the names of the case files; each gets its panels.
     """
     scores: dict[str, list[Any]] = {
         title: [
@@ -59,7 +50,8 @@ def define_workspace(
         panels.WeavePanelSummaryTable(table_name=f"tables/{name}") for name in ("validation", "trained")
     ]
     benchmark = [
-        panels.BarPlot(title=figure, metrics=[f"benchmark/{kind}/{figure}" for kind in kinds]) for figure in FIGURES
+        panels.BarPlot(title=figure, metrics=[f"benchmark/{method}/{figure}" for method in METHODS])
+        for figure in FIGURES
     ]
     return workspaces.Workspace(
         entity=entity,
@@ -78,26 +70,22 @@ def define_workspace(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Define the workspace and save it; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m graysam.reporting.wandb_workspace", description="Set up W&B")
-    parser.add_argument("where", metavar="ENTITY/PROJECT", help="W&B user or team, and project")
-    parser.add_argument("--modalities", nargs="+", default=MODALITIES, help="default: the challenge's nine")
-    parser.add_argument("--kinds", nargs="+", default=KINDS, help=f"of quantization (default: {' '.join(KINDS)})")
-    given = parser.parse_args(arguments)
-    entity, _, project = given.where.partition("/")
+def save_workspace(where: str, modalities: Sequence[str] = ()) -> str:
+    """Save the workspace and return its URL.
+
+    Args:
+        where: `ENTITY/PROJECT`.
+        modalities: with panels; empty for the challenge's nine.
+
+    Raises:
+        ValueError: another form of `where`, or W&B refuses.
+    """
+    entity, _, project = where.partition("/")
     if not entity or not project or "/" in project:
-        print(f"error: {given.where!r} is no ENTITY/PROJECT", file=sys.stderr)
-        return BAD_INPUT
-    workspace = define_workspace(entity, project, given.modalities, given.kinds)
+        raise ValueError(f"--wandb-workspace {where}: required: ENTITY/PROJECT")
+    workspace = define_workspace(entity, project, modalities or MODALITIES)
     try:
         workspace.save()
     except (wandb.Error, ValueError) as error:
-        print(f"error: W&B did not take the workspace: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
-    print(workspace.url)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        raise ValueError(f"W&B refused the workspace: {one_line(error)}") from None
+    return str(workspace.url)

@@ -1,88 +1,122 @@
-"""Accuracy over cases: means and intervals against closed forms, pairs by case and not by place."""
+"""Accuracy over cases: metrics files, differences by case and not by row, and every number of Table 4 in its place."""
 
-import math
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 
-from graysam.reporting.accuracy import CaseScores, estimate, estimates, paired_differences, read_case_scores
+from graysam.reporting.accuracy import (
+    ARMS,
+    METRICS,
+    PAPER,
+    CaseScores,
+    differences_table,
+    read_case_scores,
+    summary_table,
+    table_4,
+    worst_table,
+)
 
 HEADER = "case,modality,dsc,nsd,nsd_contour\n"
 
 
-def scores(name: str, **by_modality: dict[str, float]) -> CaseScores:
-    return CaseScores(name, dict.fromkeys(("dsc", "nsd", "nsd_contour"), by_modality))
+def case_scores(name: str, **by_modality: dict[str, float]) -> CaseScores:
+    """Make scores of the same value in all metrics: modality -> case -> value."""
+    rows = [(case, m, *[value] * 3) for m, group in by_modality.items() for case, value in group.items()]
+    return CaseScores(name, pd.DataFrame(rows, columns=["case", "modality", *METRICS]))
 
 
-def test_an_interval_is_that_of_the_resampled_mean() -> None:
-    values = np.random.default_rng(1).normal(0.7, 0.1, 400)
-    found = estimate([values])
-    error = values.std() / 20  # the bootstrap's standard error of a mean is the plain standard deviation over root n
-    assert found.mean == pytest.approx(values.mean()) and found.n == 400
-    assert (found.high - found.mean, found.mean - found.low) == pytest.approx((1.96 * error, 1.96 * error), rel=0.05)
-    assert estimate([values]) == found, "the same values, the same interval"
-
-
-def test_two_values_give_their_range() -> None:
-    """The mean of two draws from {0, 1} is 0 or 1 in a quarter of all cases each, so 95 % need both."""
-    assert estimate([[0.0, 1.0]]) == estimate([[0.0, 1.0]])
-    found = estimate([[0.0, 1.0]])
-    assert (found.mean, found.low, found.high, found.n) == (0.5, 0.0, 1.0, 2)
-
-
-def test_the_macro_average_weighs_modalities_alike_and_resamples_within_each() -> None:
-    many, few = [0.9] * 100, [0.2, 0.4]
-    found = estimate([many, few])
-    assert found.mean == pytest.approx((0.9 + 0.3) / 2) and found.n == 102
-    assert (found.low, found.high) == pytest.approx((0.55, 0.65)), "only the few vary, and by their half"
-
-
-def test_one_case_has_a_mean_and_no_interval() -> None:
-    found = estimate([[0.5]])
-    assert found.mean == 0.5 and math.isnan(found.low) and math.isnan(found.high)
-    assert found.percent() == "50.00"
-    found = estimate([[0.5], [0.1, 0.2]])
-    assert (found.mean, found.low, found.high) == pytest.approx((0.325, 0.3, 0.35)), "what cannot vary does not"
-    assert estimate([]).n == estimate([[]]).n == 0 and estimate([]).percent() == "-"
-    assert estimate([[], [0.5, 0.5]]).percent() == "50.00 (50.00 to 50.00)", "an empty modality has no say"
-    assert estimate([[-0.01, -0.01]]).percent(sign=True) == "-1.00 (-1.00 to -1.00)"
-
-
-def test_pairs_are_made_by_case() -> None:
-    first = scores("a", CT={"x": 0.1, "y": 0.5, "only_here": 0.0}, US={"z": 0.9})
-    second = scores("b", CT={"y": 0.6, "x": 0.4, "only_there": 1.0}, US={"z": 0.8}, MR={"w": 1.0})
-    found = paired_differences(first, second, "dsc")
-    assert list(found) == ["CT", "US", "macro"]
-    assert (found["CT"].mean, found["CT"].n) == (pytest.approx(0.2), 2)
-    assert (found["CT"].low, found["CT"].high) == pytest.approx((0.1, 0.3))
-    assert found["macro"].mean == pytest.approx((0.2 - 0.1) / 2)
+def scores(name: str, shift: float = 0.0) -> CaseScores:
+    """Make two cases of ultrasound with 0.5 + shift and two of CT with 0.25 + shift."""
+    return case_scores(name, US={"a": 0.5 + shift, "b": 0.5 + shift}, CT={"c": 0.25 + shift, "d": 0.25 + shift})
 
 
 def test_a_metrics_file_is_read_and_nan_left_out(tmp_path: Path) -> None:
     path = tmp_path / "model_int8.csv"
     path.write_text(HEADER + "a,US,0.5,0.25,0.125\nb,CT,0.75,nan,nan\nc,Zebra,1,1,1\n")
     found = read_case_scores(path)
-    assert found.name == "model_int8" and found.modalities == ["CT", "US", "Zebra"]
-    assert found.scores["dsc"] == {"US": {"a": 0.5}, "CT": {"b": 0.75}, "Zebra": {"c": 1.0}}
-    assert found.scores["nsd"]["CT"] == {}
-    assert estimates(found, "nsd")["CT"].n == 0 and estimates(found, "nsd")["macro"].mean == pytest.approx(0.625)
+    assert found.name == "model_int8" and found.dsc == {"a": 0.5, "b": 0.75, "c": 1.0}
+    nsd = found.estimates("nsd")
+    assert list(nsd) == ["CT", "US", "Zebra", "macro"], "the paper's order"
+    assert nsd["CT"].n == 0 and nsd["macro"].mean == pytest.approx(0.625)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("case,modality,dsc\na,US,1\n", "required: what graysam.evaluate -o writes"),
-        (HEADER + "a,US,1,1,1\na,US,1,1,1\n", "case a stands in it twice"),
-        (HEADER + "a,US,high,1,1\n", "could not convert"),
-        (HEADER + "a,US\n", "float"),
-        ("", "required: what graysam.evaluate -o writes"),
-    ],
-)
-def test_another_file_is_refused_by_name(text: str, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "m.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"m\.csv: .*{reason}"):
-        read_case_scores(path)
-    with pytest.raises(ValueError, match=r"absent\.csv"):
-        read_case_scores(tmp_path / "absent.csv")
+def test_an_empty_metrics_file_has_no_scores(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(HEADER)
+    assert read_case_scores(tmp_path / "m.csv").estimates("dsc")["macro"].n == 0
+
+
+def test_differences_are_by_case() -> None:
+    first = case_scores("a", CT={"x": 0.1, "y": 0.5, "only_here": 0.0}, US={"z": 0.9})
+    second = case_scores("b", CT={"y": 0.6, "x": 0.4, "only_there": 1.0}, US={"z": 0.8}, MR={"w": 1.0})
+    found = second.minus(first).estimates("dsc")
+    assert list(found) == ["CT", "US", "macro"]
+    assert (found["CT"].mean, found["CT"].n) == (pytest.approx(0.2), 2)
+    assert (found["CT"].low, found["CT"].high) == pytest.approx((0.1, 0.3))
+    assert found["macro"].mean == pytest.approx((0.2 - 0.1) / 2)
+
+
+def test_the_papers_averages_are_those_of_its_rows() -> None:
+    """The transcription adds up; the paper's own rounding allows a hundredth."""
+    paper = pd.read_csv(PAPER)
+    assert list(paper.columns) == ["metric", "modality", *ARMS] and set(paper["metric"]) == {"dsc", "nsd"}
+    for _, table in paper.groupby("metric"):
+        rows = table.set_index("modality")[list(ARMS)]
+        assert len(rows) == 10
+        assert rows.drop("macro").mean().tolist() == pytest.approx(rows.loc["macro"].tolist(), abs=0.011)
+
+
+def test_table_4_holds_ours_and_the_papers() -> None:
+    table = table_4([scores("graysam_l0_int8", 0.125), scores("lite_medsam_fp32"), scores("distilled", 0.25)], "dsc")
+    assert list(table.columns[:5]) == ["modality", "n", "baseline", "quantized proposed", "distilled"]
+    assert table.columns[5:] == [f"paper: {arm}" for arm in ARMS]
+    assert [row[0] for row in table.rows] == ["CT", "US", "macro"]
+    assert table.rows[0] == [
+        "CT", "2", "25.00 (25.00 to 25.00)", "37.50 (37.50 to 37.50)", "50.00 (50.00 to 50.00)",
+        "72.47", "72.71", "84.46", "84.80",
+    ]  # fmt: skip
+    assert table.rows[-1][1:3] == ["4", "37.50 (37.50 to 37.50)"]
+    unknown = table_4([case_scores("other", Zebra={"a": 1.0})], "nsd").rows
+    assert unknown[0] == ["Zebra", "1", "100.00", *["-"] * 4] and unknown[1][-1] == "98.28"
+    contour = table_4([scores("lite_medsam_fp32")], "nsd_contour")
+    assert list(contour.columns) == ["modality", "n", "baseline"], "the paper has none"
+
+
+def test_a_cell_with_fewer_cases_has_its_number() -> None:
+    rows = table_4([scores("lite_medsam_fp32"), case_scores("graysam_l0_fp32", US={"a": 0.5})], "nsd_contour").rows
+    assert rows == [
+        ["CT", "2", "25.00 (25.00 to 25.00)", "-"],
+        ["US", "2", "50.00 (50.00 to 50.00)", "50.00, n = 1"],
+        ["macro", "4", "37.50 (37.50 to 37.50)", "50.00, n = 1"],
+    ]
+
+
+def test_the_summary_holds_both_metrics_of_every_arm() -> None:
+    given = [scores("graysam_l0_int8", 0.125), scores("lite_medsam_fp32"), scores("distilled", 0.25)]
+    given[1].frame["nsd"] = [1.0, 0.5, float("nan"), float("nan")]
+    table = summary_table(given)
+    assert list(table.columns) == [
+        "modality", "cases", "baseline (`lite_medsam_fp32`)", "quantized proposed (`graysam_l0_int8`)",
+    ]  # fmt: skip
+    assert table.rows == [
+        ["CT", "2", "25.00 / -", "37.50 / 37.50"],
+        ["US", "2", "50.00 / 75.00", "62.50 / 62.50"],
+        ["macro", "4", "37.50 / 75.00, n = 2", "50.00 / 50.00"],
+    ]
+
+
+def test_differences_are_from_the_baseline() -> None:
+    table = differences_table([scores("lite_medsam_fp32"), scores("graysam_l0_int8", -0.125)], "nsd")
+    assert list(table.columns) == ["modality", "quantized proposed"]
+    assert table.rows[-1] == ["macro", "-12.50 (-12.50 to -12.50)"]
+
+
+def test_the_worst_cases_are_listed_in_their_order() -> None:
+    given = case_scores("m", US={f"case{i}": (7 * i) % 12 / 100 for i in range(12)})
+    table = worst_table([given])
+    assert [float(row[2]) for row in table.rows] == list(range(10)) and table.rows[1][0] == "case7"
+    other = case_scores("n", US={"case0": 1.0})
+    assert worst_table([given, other]).rows == [["case0", "US", "0.00", "100.00"]], "the last file's"
+    assert len(worst_table([given, other], "m").rows) == 10
+    arm = case_scores("graysam_l0_int8", US={"case7": 0.5})
+    assert worst_table([arm, given]).rows == [["case7", "US", "50.00"]], "the arm's, without other files"

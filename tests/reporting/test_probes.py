@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from graysam.reporting.probes import (
     calibration,
     calibration_error,
     calibration_table,
-    objects_line,
+    objects_by_modality,
     read_probe,
     robustness,
     robustness_table,
@@ -27,24 +26,42 @@ def found(modality: str = "US", **values: Any) -> dict[str, Any]:
     return {"case": "a", "modality": modality, **numbers, **values}
 
 
-def probe(*objects: dict[str, Any]) -> Probe:
-    return Probe("tiny", "int8", {"shifted": [0.1]}, objects)
+def document(*objects: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return {"name": "tiny", "precision": "int8", "changes": {"shifted": [0.1]}, "objects": list(objects), **values}
 
 
-def test_modalities_weigh_alike() -> None:
+@pytest.fixture
+def probe(tmp_path: Path) -> Any:
+    """Give a function that writes objects as a probe and reads it."""
+
+    def make(*objects: dict[str, Any], **values: Any) -> Probe:
+        (tmp_path / "probe.json").write_text(json.dumps(document(*objects, **values)))
+        return read_probe(tmp_path / "probe.json")
+
+    return make
+
+
+def test_modalities_have_the_same_weight(probe: Any) -> None:
     given = probe(found(), found(), found(), found("CT", dsc=0.4, changed={"shifted": [0.2]}))
-    assert robustness(given) == {"shifted": [(0.0, pytest.approx(0.6)), (0.1, pytest.approx(0.4))]}
-    table = robustness_table([given])
-    assert table.rows == [["shifted", "0 %", "60.00"], ["shifted", "10 %", "40.00"]]
-    assert list(table.columns) == ["box", "by", "tiny int8"]
+    assert robustness(given).to_dict() == {("shifted", 0.0): pytest.approx(0.6), ("shifted", 0.1): pytest.approx(0.4)}
+    other = probe(found(changed={"grown": [0.7]}), name="other", changes={"grown": [0.2]})
+    table = robustness_table([given, other])
+    assert list(table.columns) == ["box", "by", "tiny int8", "other int8"]
+    assert table.rows == [
+        ["grown", "0 %", "-", "80.00"],
+        ["grown", "20 %", "-", "70.00"],
+        ["shifted", "0 %", "60.00", "-"],
+        ["shifted", "10 %", "40.00", "-"],
+    ]
 
 
-def test_objects_are_counted_by_modality() -> None:
-    line = objects_line([probe(found(), found(), found("CT")), replace(probe(found()), name="other"), probe()])
-    assert line.startswith("Objects by modality - tiny int8: CT 1, US 2; other int8: US 1; tiny int8: none. A volume's")
+def test_objects_are_counted_by_modality(probe: Any) -> None:
+    given = [probe(found(), found(), found("CT")), probe(found(), name="other"), probe(found(), name="third"), probe()]
+    text = "tiny int8: CT 1, US 2; other int8, third int8: US 1; tiny int8: none"
+    assert objects_by_modality(given) == text
 
 
-def test_predicted_iou_is_held_against_the_real_one() -> None:
+def test_predicted_iou_is_compared_with_the_real_one(probe: Any) -> None:
     given = probe(
         found(),
         found(predicted_iou=0.81, iou=0.85),
@@ -52,19 +69,18 @@ def test_predicted_iou_is_held_against_the_real_one() -> None:
         found(predicted_iou=-0.1, iou=0.2),
     )
     bins = calibration(given)
-    assert [n for n, _, _ in bins] == [1, 0, 0, 0, 2, 1]
-    assert bins[4][1:] == (pytest.approx(0.83), pytest.approx(0.8))
-    assert bins[5][1:] == (1.0, pytest.approx(0.9)), "a prediction above 1 counts as 1"
-    assert bins[0][1:] == (0.0, pytest.approx(0.2))
+    assert bins["n"].tolist() == [1, 0, 0, 0, 2, 1]
+    assert bins.loc[4, ["predicted_iou", "iou"]].tolist() == pytest.approx([0.83, 0.8])
+    assert bins.loc[5, ["predicted_iou", "iou"]].tolist() == pytest.approx([1.0, 0.9]), "above 1 counts as 1"
+    assert bins.loc[0, ["predicted_iou", "iou"]].tolist() == pytest.approx([0.0, 0.2])
     assert calibration_error(given) == pytest.approx((2 * 0.03 + 0.1 + 0.2) / 4)
     assert calibration_table([given]).rows[-1] == ["all", "4", "error", "9.00"]
-    assert math.isnan(calibration_error(probe()))
+    assert math.isnan(calibration_error(probe())) and calibration_table([probe()]).rows[0][1:] == ["0", "-", "-"]
 
 
-def test_sizes_are_shares_of_the_image() -> None:
+def test_sizes_are_shares_of_the_image(probe: Any) -> None:
     given = probe(found(area_share=0.0005, dsc=0.5), found(area_share=0.1, dsc=0.75), found(area_share=1.0, dsc=0.25))
-    assert [n for n, _ in by_size(given)] == [1, 0, 0, 2]
-    assert by_size(given)[3][1] == pytest.approx(0.5)
+    assert by_size(given)["n"].tolist() == [1, 0, 0, 2] and by_size(given)["dsc"][3] == pytest.approx(0.5)
     assert size_table([given]).rows == [
         ["0 to 0.1 %", "1", "50.00"],
         ["0.1 to 1 %", "0", "-"],
@@ -73,27 +89,22 @@ def test_sizes_are_shares_of_the_image() -> None:
     ]
 
 
-def test_a_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "probe.json"
-    path.write_text(json.dumps({"name": "tiny", "kind": "int8", "changes": {"shifted": [0.1]}, "objects": [found()]}))
-    assert robustness(read_probe(path)) == robustness(probe(found()))
+def test_files_with_the_former_key_of_the_precision_are_read(tmp_path: Path) -> None:
+    earlier = {("kind" if key == "precision" else key): value for key, value in document(found()).items()}
+    (tmp_path / "probe.json").write_text(json.dumps(earlier))
+    assert read_probe(tmp_path / "probe.json").title == "tiny int8"
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
         ({"objects": None}, "NoneType"),
-        ({"objects": [found(changed={"shifted": [0.1, 0.2]})]}, "case a has other numbers of changed boxes"),
+        ({"objects": [found(changed={"shifted": [0.1, 0.2]})]}, "another number of boxes shifted than 1"),
         ({"objects": [found(dsc="high")]}, "could not convert"),
-        ({"objects": [{}]}, "changed"),
+        ({"objects": [{}]}, "modality' is missing"),
         ({"changes": 3}, "items"),
     ],
 )
-def test_another_file_is_refused_by_name(changed: dict[str, Any], reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "probe.json"
-    path.write_text(json.dumps({"name": "a", "kind": "int8", "changes": {"shifted": [0.1]}, "objects": [], **changed}))
+def test_damage_is_reported_with_the_file(changed: dict[str, Any], reason: str, probe: Any) -> None:
     with pytest.raises(ValueError, match=rf"probe\.json: .*{reason}"):
-        read_probe(path)
-    path.write_text("[]")
-    with pytest.raises(ValueError, match=r"not what graysam\.probe -o writes"):
-        read_probe(path)
+        probe(**changed)

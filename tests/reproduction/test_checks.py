@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 
 from graysam.data.split import Subject
 from graysam.report import main as report
-from graysam.reporting.findings import from_document, read_findings
+from graysam.reporting.reproducibility import parse_checks, read_checks
 from graysam.reproduction.checks import CHECKS, NEED_TRAIN, Check, run_checks, to_document, write_checks
 from graysam.reproduction.diffusion import measure_diffusion, plain_blur
 from graysam.reproduction.splits import SYNTHETIC, count_leaks, count_split, read_patients
@@ -150,7 +150,7 @@ def test_without_dynamic_quantization_the_check_is_skipped(monkeypatch: pytest.M
 def test_checks_are_deterministic_and_name_their_command(tmp_path: Path) -> None:
     target = tmp_path / "new" / "checks.json"
     write_checks(target, run_checks(["blur", "nsd", "split"]))
-    assert [one.name for one in read_findings(target)] == ["nsd", "blur", "split"]
+    assert [one.name for one in read_checks(target)] == ["nsd", "blur", "split"]
     first = target.read_bytes()
     checks = run_checks(["blur", "nsd", "split"])
     assert checks[1].command == "graysam report --reproducibility-checks blur"
@@ -220,7 +220,7 @@ def test_damaged_checks_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         [
             ({"format": 99}, "format 1"),
             ({"checks": [{"name": "nsd"}]}, "damaged"),
-            ({"checks": [{**good["checks"][0], "rows": [["one"]]}]}, "'nsd' is damaged"),
+            ({"checks": [{**good["checks"][0], "rows": [["one"]]}]}, "damaged: nsd"),
             ({"checks": 3}, "damaged"),
         ]
     ):
@@ -232,5 +232,5 @@ def test_damaged_checks_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in ("a.json", "b.json"):
         write_checks(tmp_path / "two" / name, [check()])
     assert report([str(tmp_path / "two")]) == 2
-    assert "b.json is a second file of" in capsys.readouterr().err
-    assert from_document(to_document([])) == []
+    assert "two reproducibility checks are named nsd" in capsys.readouterr().err
+    assert parse_checks(to_document([])) == []

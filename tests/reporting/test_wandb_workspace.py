@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 
-from graysam.exporting.methods import KINDS
 from tests.support.commands import run_module_without
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +25,7 @@ def workspace() -> ModuleType:
 
 
 def test_every_modality_has_its_panels(workspace: ModuleType) -> None:
-    made = workspace.define_workspace("me", "graysam", ["CT", "US"], ["none", "torchao_int8"])
+    made = workspace.define_workspace("me", "graysam", ["CT", "US"])
     assert (made.entity, made.project) == ("me", "graysam")
     sections = {section.name: section.panels for section in made.sections}
     assert list(sections) == ["DSC", "NSD", "Losses", "Overlays", "Tables", "Benchmark"]
@@ -39,26 +38,22 @@ def test_every_modality_has_its_panels(workspace: ModuleType) -> None:
     ]
     assert [panel.table_name for panel in sections["Tables"]] == ["tables/validation", "tables/trained"]
     assert sections["Benchmark"][0].table_name == "tables/benchmark"
-    assert sections["Benchmark"][1].metrics == ["benchmark/none/dsc", "benchmark/torchao_int8/dsc"]
+    assert sections["Benchmark"][1].metrics == [f"benchmark/{method}/dsc" for method in workspace.METHODS]
 
 
 def test_the_definition_can_be_sent(workspace: ModuleType) -> None:
     """What `save` sends; a panel that W&B does not know would fail here."""
-    made = workspace.define_workspace("me", "graysam", workspace.MODALITIES, workspace.KINDS)
+    made = workspace.define_workspace("me", "graysam", workspace.MODALITIES)
     sent = made._to_model().model_dump_json(by_alias=True)
     for name in ("val/dsc_slice256/modality/Fundus", "images/validation/worst/CT", "benchmark/dynamic_qint8/image_ms"):
         assert name in sent
-
-
-def test_every_kind_of_quantization_has_a_bar(workspace: ModuleType) -> None:
-    assert set(workspace.KINDS) <= set(KINDS)
 
 
 def command(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     environment |= {"HOME": str(home), "NETRC": str(home / "netrc"), "WANDB_BASE_URL": "http://127.0.0.1:9"}
     return subprocess.run(
-        [sys.executable, "-m", "graysam.reporting.wandb_workspace", *arguments],
+        [sys.executable, "-m", "graysam.report", "--wandb-workspace", *arguments],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -77,7 +72,7 @@ def test_without_an_account_or_a_project_it_says_so_in_one_line(tmp_path: Path, 
 
 
 def test_without_the_package_it_names_the_extra(tmp_path: Path) -> None:
-    done = run_module_without({"wandb_workspaces"}, "graysam.reporting.wandb_workspace", "me/graysam", cwd=tmp_path)
+    done = run_module_without({"wandb_workspaces"}, "graysam.report", "--wandb-workspace", "me/graysam", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("pip install '.[dashboards]'")
     assert len(done.stderr.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Pictures of cases: which cases and slices, what is drawn where, and the report's sections of them."""
+"""Pictures of cases: which cases and slices are shown, and the report's sections of them."""
 
 import re
 from pathlib import Path
@@ -8,13 +8,10 @@ import pytest
 
 from graysam.imaging.presets import load_scheme
 from graysam.report import main
-from graysam.reporting.accuracy import CaseScores, read_case_scores
 from graysam.reporting.case_figures import channels
-from graysam.reporting.case_files import Folders, grey_views, rank, read_view
+from graysam.reporting.cases import Folders, grey_views, shown_cases
 from tests.reporting.test_accuracy import HEADER
 from tests.support.commands import write_case
-
-SQUARE = (slice(20, 40), slice(10, 30))  # rows 20..39, columns 10..29
 
 
 def square(rows: int = 20, labels: int = 1) -> np.ndarray:
@@ -51,27 +48,21 @@ def options(folders: Folders) -> list[str]:
     return ["--cases", str(folders.cases), "--gts", str(folders.gts), "--segs", str(folders.segs)]
 
 
-# ------------------------------------------------------------------ which cases
+def sections(markdown: str) -> list[str]:
+    return [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")]
+
+
 def test_cases_are_ranked_by_hand(folders: Folders) -> None:
-    found = rank(folders, None)
-    assert found.dsc == {
-        "2DBox_US_a": 1, "2DBox_US_b": pytest.approx(2 / 3), "2DBox_US_c": 0, "2DBox_Dermoscopy_d": 1, "3DBox_CT_e": 1,
-    }  # fmt: skip
-    assert found.extremes() == {
-        "CT": ("3DBox_CT_e", "3DBox_CT_e"),
-        "US": ("2DBox_US_a", "2DBox_US_c"),
-        "Dermoscopy": ("2DBox_Dermoscopy_d", "2DBox_Dermoscopy_d"),
-    }
-    assert found.worst_first[:2] == ["2DBox_US_c", "2DBox_US_b"]
-    assert list(found.extremes()) == ["CT", "US", "Dermoscopy"], "the paper's order"
-    assert found.name == "segs" and not found.left_out
-
-
-def test_a_metrics_file_gives_the_scores_and_must_know_every_case(folders: Folders, tmp_path: Path) -> None:
-    (tmp_path / "segs.csv").write_text(HEADER + "2DBox_US_a,US,0.25,1,1\n2DBox_US_b,US,0.5,1,1\n")
-    found = rank(folders, read_case_scores(tmp_path / "segs.csv"))
-    assert found.dsc == {"2DBox_US_a": 0.25, "2DBox_US_b": 0.5}
-    assert len(found.left_out) == 3 and "the metrics file has no score of it" in found.left_out[0]
+    shown = shown_cases(folders)
+    assert [(view.heading, view.case, view.dsc) for view in shown.extremes] == [
+        ("CT, only", "3DBox_CT_e", 1),
+        ("US, best", "2DBox_US_a", 1),
+        ("US, worst", "2DBox_US_c", 0),
+        ("Dermoscopy, only", "2DBox_Dermoscopy_d", 1),
+    ]
+    worst = [(view.case, view.dsc) for view in shown.worst]
+    assert worst[:2] == [("2DBox_US_c", 0), ("2DBox_US_b", pytest.approx(2 / 3))] and len(worst) == 5
+    assert shown.left_out == []
 
 
 def test_what_cannot_be_scored_is_named_and_no_object_is_no_failure(folders: Folders) -> None:
@@ -79,33 +70,22 @@ def test_what_cannot_be_scored_is_named_and_no_object_is_no_failure(folders: Fol
     (folders.gts / "2DBox_US_a.npz").unlink()
     (folders.segs / "2DBox_US_b.npz").write_bytes(b"no archive")
     write_case(folders.gts, "2DBox_US_c", gts=np.zeros((64, 64), np.uint8))
-    found = rank(folders, None)
-    assert found.dsc.keys() == {"2DBox_Dermoscopy_d", "3DBox_CT_e"}
-    assert [line.partition(":")[0] for line in found.left_out] == ["2DBox_US_a", "2DBox_US_b"]
-    assert "a.npz is missing" in found.left_out[0]
-    scores = CaseScores("segs", {"dsc": {"US": {"2DBox_Dermoscopy_d": 1.0, "3DBox_CT_e": 1.0}}})
-    assert len(rank(folders, scores).left_out) == 2, "a case without objects has no score in a metrics file, either"
+    write_case(folders.cases, "3DBox_CT_e", imgs=image()[:32], boxes=np.array([[0, 0, 5, 5]]))
+    shown = shown_cases(folders)
+    assert [view.case for view in shown.worst] == ["2DBox_Dermoscopy_d"]
+    assert [line.partition(":")[0] for line in shown.left_out] == ["2DBox_US_a", "2DBox_US_b", "3DBox_CT_e"]
+    assert "a.npz is missing" in shown.left_out[0] and "required: the same grid" in shown.left_out[2]
 
 
 def test_a_volume_is_shown_where_most_of_the_truth_is(folders: Folders) -> None:
-    view = read_view("3DBox_CT_e", folders, 1.0)
+    view = shown_cases(folders).extremes[0]
     assert view.z == 3 and view.name == "3DBox_CT_e, slice 3"
     assert (view.image == image(3)).all() and view.truth is not None and view.truth.sum() == 400
     assert view.boxes.tolist() == [[10, 20, 29, 39]]
     assert folders.cases is not None
     far = np.array([[10, 20, 1, 29, 39, 2], [0, 0, 3, 5, 5, 4]])
     write_case(folders.cases, "3DBox_CT_e", imgs=np.stack([image(z) for z in range(5)]), boxes=far)
-    assert read_view("3DBox_CT_e", folders, 1.0).boxes.tolist() == [[0, 0, 5, 5]], "boxes that reach the slice"
-
-
-def test_scores_of_other_masks_are_refused(folders: Folders) -> None:
-    assert read_view("2DBox_US_b", folders, 0.666667).dsc == 0.666667
-    with pytest.raises(ValueError, match=r"2DBox_US_b: its masks have DSC 0\.6667, the metrics file says 0\.9000"):
-        read_view("2DBox_US_b", folders, 0.9)
-    assert folders.cases is not None
-    write_case(folders.cases, "2DBox_US_b", imgs=image()[:32], boxes=np.array([[0, 0, 5, 5]]))
-    with pytest.raises(ValueError, match="required: the same grid"):
-        read_view("2DBox_US_b", folders, 2 / 3)
+    assert shown_cases(folders).extremes[0].boxes.tolist() == [[0, 0, 5, 5]], "boxes that reach the slice"
 
 
 def test_grey_images_are_found_by_their_pixels(folders: Folders) -> None:
@@ -132,11 +112,6 @@ def test_channels_are_those_that_the_network_sees() -> None:
     for name in ("paper", "released", "perona_malik"):
         made = channels(grey, load_scheme(name))
         assert made.shape == plain.shape and not (made[..., 1] == made[..., 2]).all(), name
-
-
-# ------------------------------------------------------------------ the report
-def sections(markdown: str) -> list[str]:
-    return [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")]
 
 
 def test_the_report_shows_cases_twice_the_same(folders: Folders, tmp_path: Path) -> None:
@@ -184,10 +159,6 @@ def test_bad_cases_are_left_out_and_named(folders: Folders, tmp_path: Path, caps
     assert main([*options(folders), "-o", str(tmp_path / "report")]) == 1
     said = capsys.readouterr()
     assert said.err.count("2DBox_US_a: ") == 1 and "- left out: 2DBox_US_a" in said.out
-    (tmp_path / "segs.csv").write_text(HEADER + "2DBox_US_b,US,0.1,1,1\n2DBox_US_c,US,0,0,0\n")
-    assert main([str(tmp_path / "segs.csv"), *options(folders)]) == 1
-    said = capsys.readouterr()
-    assert "2DBox_US_b: its masks have DSC 0.6667, the metrics file says 0.1000" in said.err
 
 
 def test_the_list_of_worst_cases_is_of_the_masks_that_are_shown(
@@ -199,7 +170,7 @@ def test_the_list_of_worst_cases_is_of_the_masks_that_are_shown(
     files = [str(tmp_path / "segs.csv"), str(tmp_path / "zzz.csv")]
     assert main(files) == 0
     assert "smallest DSC (%) of zzz" in capsys.readouterr().out
-    assert main([*files, *options(folders)]) == 1, "the other two cases have no score"
+    assert main([*files, *options(folders)]) == 0
     assert "smallest DSC (%) of segs" in capsys.readouterr().out
 
 
@@ -207,7 +178,7 @@ def test_the_list_of_worst_cases_is_of_the_masks_that_are_shown(
     ("given", "reason"),
     [
         ([], "nothing to report"),
-        (["--cases", "absent"], "--cases absent is no folder; required: a folder of case files"),
+        (["--cases", "absent"], "--cases absent is not a directory; required: a folder of case files"),
         (["--segs", "."], "--segs . holds no .npz file"),
     ],
 )
