@@ -7,6 +7,7 @@ answer "everything inside the box".
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from graysam.system.extras import require
@@ -16,10 +17,15 @@ require("train")
 from graysam.config.building import build  # noqa: E402
 from graysam.config.command import entry_point  # noqa: E402
 from graysam.config.sweeping import in_sweep  # noqa: E402
-from graysam.reporting.sweep_summary import sweep_summary  # noqa: E402
 
 
-@entry_point("train", summarize=sweep_summary)
+def _summarize(runs: Sequence[tuple[str, int, str, str, str]]) -> str:
+    from graysam.reporting.run_tables import sweep_summary  # at the end of a sweep: pandas takes a second to import
+
+    return sweep_summary(runs)
+
+
+@entry_point("train", summarize=_summarize)
 def main(config: dict[str, Any]) -> int:
     """Run the composed config; a cluster's job calls it in its own process."""
     from graysam.training.run import run_training  # after the config was checked: torch takes seconds to import
