@@ -13,10 +13,10 @@ import pytest
 from graysam.report import main
 from graysam.reporting.inputs import collect
 from graysam.reporting.page import to_html
-from tests.benchmarking.test_benchmark_results import a_document
 from tests.reporting.test_accuracy import HEADER
 from tests.reporting.test_probes import document, found
 from tests.reporting.test_runs import make_run, summary
+from tests.reporting.test_speed import a_document
 
 SECTIONS = ["Accuracy (the paper's Table 4)", "Speed (the paper's Table 5)", "Robustness", "Training runs"]
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d494844520000000100000001080000000037fcf5")  # the beginning of one
