@@ -1,7 +1,7 @@
-"""The network's square canvas: images and boxes onto it. The way back is `graysam.imaging.masks`.
+"""Images and boxes on the network's square canvas; `graysam.imaging.masks` is the inverse.
 
-The rules are LiteMedSAM's, with which its weights were trained: longest side to `size` by area interpolation,
-min-max normalization of the whole resized image, zeros to the bottom and right.
+The rules are those that LiteMedSAM was trained with: resize the longest side to `size` by area interpolation, then
+normalize the whole resized image by its minimum and maximum, then pad with zeros at the bottom and right.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ AnyArray = npt.NDArray[Any]
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
-_SLAB_VALUES = 1 << 18  # turned into floats at a time
-_WORTH_A_THREAD = 1 << 22  # values of an image, which take some milliseconds to resize
+_SLAB_VALUES = 1 << 18  # converted to floats at a time
+_WORTH_A_THREAD = 1 << 22  # values of an image that take some milliseconds to resize
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,27 @@ class Canvas:
 
     @property
     def resized_height(self) -> int:
-        """Rows of the grid the image covers, at least 1."""
+        """Rows of the grid that the image covers, at least 1."""
         return max(int(self.height * self.scale + 0.5), 1)
 
     @property
     def resized_width(self) -> int:
-        """Columns of the grid the image covers, at least 1."""
+        """Columns of the grid that the image covers, at least 1."""
         return max(int(self.width * self.scale + 0.5), 1)
 
 
 def resize_longest_side(image: AnyArray, size: int) -> AnyArray:
-    """Resize so that the longest side becomes `size`, by area interpolation.
+    """Resize an image so that its longest side becomes `size`, by area interpolation.
 
-    image: (H, W) or (H, W, 3), uint8 or uint16. Returns the same dtype; sides are int(side * scale + 0.5),
-    never 0.
-    Raises ValueError for an empty image or another dtype (OpenCV wraps int64 silently).
+    Args:
+        image: (H, W) or (H, W, 3), uint8 or uint16.
+        size: px.
+
+    Returns:
+        The same dtype; the sides are int(side * scale + 0.5), at least 1.
+
+    Raises:
+        ValueError: an empty image, or another dtype (OpenCV wraps int64 silently).
     """
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"got an image of dtype {image.dtype}; uint8 or uint16 is required")
@@ -64,7 +70,7 @@ def resize_longest_side(image: AnyArray, size: int) -> AnyArray:
     parts = _parts(image.shape[longest], size, min(cv2.getNumThreads(), image.size // _WORTH_A_THREAD))
     if parts == 1:
         return np.asarray(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA))
-    from concurrent.futures import ThreadPoolExecutor  # most starts do without
+    from concurrent.futures import ThreadPoolExecutor  # not needed for most images
 
     sides[longest] //= parts
     with ThreadPoolExecutor(parts) as pool:
@@ -76,11 +82,10 @@ def resize_longest_side(image: AnyArray, size: int) -> AnyArray:
 
 
 def _parts(native: int, size: int, most: int) -> int:
-    """Return in how many parts, at most `most`, a side can be resized apart with the same result, bit for bit.
+    """Return into how many parts, at most `most`, a side can be divided so that resizing each gives the same bits.
 
-    OpenCV uses one thread for results as small as the grid. Equal parts see the same factor. Grid pixels begin at
-    multiples of native / size; with a power of two below, none of these is rounded, so they lie in every part as in the
-    whole.
+    OpenCV uses one thread for results as small as the grid. Equal parts have the same factor. Grid pixels begin at
+    multiples of native / size; where size is a power of two none of these is rounded, in a part or in the whole.
     """
     parts = 1
     if size & (size - 1) == 0 and 1 / (size / native) == native / size:  # the first is OpenCV's factor
@@ -90,10 +95,14 @@ def _parts(native: int, size: int, most: int) -> int:
 
 
 def normalize(image: UInt8Array, out: Float32Array | None = None) -> Float32Array:
-    """Scale an image to [0, 1] by the minimum and maximum over all its pixels and channels together.
+    """Scale an image to [0, 1] by the minimum and maximum over all its pixels and channels.
 
-    image: uint8 of any shape, not empty. Returns float32 of the same shape (`out`, if given); a constant
-    image becomes 0.
+    Args:
+        image: uint8 of any shape, not empty.
+        out: float32 array for the result, or None.
+
+    Returns:
+        float32 of the same shape; 0 for a constant image.
     """
     low, high = int(image.min()), int(image.max())
     normalized = np.subtract(image, np.float32(low), out=out)
@@ -112,11 +121,13 @@ def pad(image: AnyArray, size: int) -> AnyArray:
 
 
 def to_uint8(image: AnyArray) -> UInt8Array:
-    """Bring an image or volume of any real dtype to 8 bits.
+    """Convert an image or volume of any real dtype to 8 bits.
 
-    uint8 passes unchanged; everything else (16-bit, float, bool) is scaled by its minimum and maximum to
-    0..255 and rounded, a constant array to 0. A trailing axis of length 1 stays. Empty arrays stay empty.
-    Raises ValueError for complex, text or object arrays and for values that are not finite.
+    uint8 is returned unchanged; other dtypes are scaled by minimum and maximum to 0..255 and rounded, a constant array
+    to 0.
+
+    Raises:
+        ValueError: a complex, text or object array, or values that are not finite.
     """
     if image.dtype == np.uint8:
         return np.asarray(image, np.uint8)
@@ -124,16 +135,16 @@ def to_uint8(image: AnyArray) -> UInt8Array:
         raise ValueError(f"got an image of dtype {image.dtype}; real numbers are required")
     if not image.size:
         return np.zeros(image.shape, np.uint8)
-    # float32 holds 16-bit integers exactly and halves the memory.
+    # float32 represents 16-bit integers exactly and halves the memory.
     kind = np.result_type(image.dtype, np.float32).type
     low = kind(image.min())
     with np.errstate(over="ignore", invalid="ignore"):
         value_range = kind(image.max()) - low
     if not np.isfinite(value_range):
-        raise ValueError("the image holds NaN, infinite or immense values; ordinary numbers are required")
+        raise ValueError("the image holds NaN, infinite or too large values; finite numbers are required")
     result = np.empty(image.shape, np.uint8)
     rows = max(_SLAB_VALUES * len(image) // image.size, 1)
-    for top in range(0, len(image), rows):  # never the whole volume once more in floats
+    for top in range(0, len(image), rows):  # a whole volume in floats would not fit
         scaled = image[top : top + rows].astype(kind)
         scaled -= low
         if value_range > 0:
@@ -144,14 +155,22 @@ def to_uint8(image: AnyArray) -> UInt8Array:
 
 
 def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool = False) -> Float32Array:
-    """Turn an image into the network's input.
+    """Convert an image to the network's input.
 
-    image: (H, W), (H, W, 1) or RGB (H, W, 3); dtypes other than uint8 go through `to_uint8`. Returns
-    contiguous float32 (3, size, size). The scheme says where its channels are built. With `native` and
-    `resized` the normalization runs over the image alone and the padding is zero; with `padded` both the
-    scheme and the normalization see the padding too, as in the released code's training, whose stored images
-    are padded.
-    Raises ValueError for an empty image or another shape.
+    The scheme decides where its channels are built. With `native` and `resized` the normalization covers the image and
+    the padding is zero; with `padded` scheme and normalization include the padding, as in the released code's training.
+
+    Args:
+        image: (H, W), (H, W, 1) or RGB (H, W, 3); dtypes other than uint8 are converted by `to_uint8`.
+        scheme: makes the three channels.
+        size: side of the canvas, px.
+        training: use the scheme's place for training.
+
+    Returns:
+        Contiguous float32 (3, size, size).
+
+    Raises:
+        ValueError: an empty image or another shape.
     """
     image_u8 = to_uint8(_grey_or_rgb(image))
     stage = scheme.stage(training)
@@ -164,16 +183,15 @@ def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool 
         image_u8 = scheme(np.asarray(pad(image_u8, size), np.uint8))
     height, width = image_u8.shape[:2]
     prepared = np.zeros((3, size, size), np.float32)
-    # Channels first while they still are bytes: moving floats costs more than building the channels.
+    # Channels are moved first while they are bytes: moving floats takes longer than building the channels.
     normalize(np.stack(cv2.split(image_u8)), out=prepared[:, :height, :width])
     return prepared
 
 
 def prepare_resized(image: AnyArray, scheme: Scheme, size: int, *, training: bool = False) -> Float32Array:
-    """Do what `prepare_image` does for an image whose longest side already is `size`, as a shard's.
+    """Prepare an image whose longest side is `size` already, as in a shard; see `prepare_image`.
 
-    `native` means the image as stored here, because the original is no longer at hand.
-    Raises ValueError when the longest side differs from `size`.
+    The stored image also serves as `native`, because the original is not available. Raises ValueError for another size.
     """
     if max(image.shape[:2]) != size:
         raise ValueError(f"got an image of shape {image.shape}; its longest side must be {size}")
@@ -181,17 +199,26 @@ def prepare_resized(image: AnyArray, scheme: Scheme, size: int, *, training: boo
 
 
 def boxes_to_grid(boxes_xyxy: npt.ArrayLike, height: int, width: int, size: int) -> Float32Array:
-    """Bring boxes from native pixels to the grid: int(coordinate * (size / longest side)), truncated.
+    """Scale boxes from native pixels to the grid: coordinate * (size / longest side), truncated.
 
-    boxes_xyxy: (N, 4) x_min, y_min, x_max, y_max of any real dtype, inside the image. Returns float32 (N, 4);
-    N may be 0. Raises ValueError for another shape.
+    Args:
+        boxes_xyxy: (N, 4) x_min, y_min, x_max, y_max of any real dtype; N may be 0.
+        height: of the image, px.
+        width: of the image, px.
+        size: side of the canvas, px.
+
+    Returns:
+        float32 (N, 4).
+
+    Raises:
+        ValueError: another shape.
     """
     boxes = np.asarray(boxes_xyxy, np.float64)
     if not boxes.size:
         return np.zeros((0, 4), np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"got boxes of shape {boxes.shape}; (N, 4) is required")
-    # One factor, then one product, as the reference does: dividing last can truncate to another integer.
+    # One factor, then one product, as in the reference: dividing last can truncate to another integer.
     return np.trunc(boxes * Canvas(height, width, size).scale).astype(np.float32)
 
 

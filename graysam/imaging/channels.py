@@ -1,9 +1,10 @@
-"""Channel schemes: how a grey medical image becomes the three channels of the network.
+"""Channel schemes, which turn a grey medical image into the three channels of the network.
 
-Source of the idea: Lee, Ku, Choi 2024, "Gray's Anatomy for Segment Anything Model": raw, diffused and
-histogram-equalized channels. Every number is a field, and its value stands in `conf/channels/<name>.yaml`.
+Source: Lee, Ku, Choi 2024, "Gray's Anatomy for Segment Anything Model": raw, diffused and histogram-equalized channels.
+The values of all fields are in `conf/channels/<name>.yaml`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,26 +12,27 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from graysam.imaging.diffusion import Conductance, difference_percentile, diffuse, diffuse_wrapped
+
 Stage = Literal["native", "resized", "padded"]
 ColourPolicy = Literal["grey", "keep"]
-Conductance = Literal["exponential", "rational"]
 UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
 
 # The released code's grey conversion; unlike OpenCV's 0.299, 0.587, 0.114 these sum to 0.9999.
 _RELEASED_GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 
-_CACHED_PIXELS = 1 << 16  # whose floats stay in a core's cache while an image goes by in strips of rows
+_CACHED_PIXELS = 1 << 16  # pixels of a strip of rows that fit into a core's cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """Base of all schemes: where the channels are built, and what becomes of colour.
+    """Base of all schemes.
 
-    built_on: image the channels are built from in prediction: `native` (then resized), `resized`, or `padded`
-    (after resizing and zero-padding, so that the padding enters the histogram).
-    built_on_training: the same in training; it differs only in `released`, whose original did so.
-    colour: `keep` passes an image whose channels differ through unchanged; `grey` turns it grey first.
+    Attributes:
+        built_on: image that the channels are built from in prediction: `native` (resized afterwards), `resized`, or
+            `padded` (resized and zero-padded, so that the padding enters the histogram).
+        built_on_training: the same in training; another one only in `released`, as in the original code.
+        colour: `keep` returns a colour image unchanged, `grey` converts it to grey first.
     """
 
     built_on: Stage
@@ -39,23 +41,27 @@ class Scheme:
 
     def __post_init__(self) -> None:
         for field in ("built_on", "built_on_training"):
-            _require_one_of(self, field, ("native", "resized", "padded"))
-        _require_one_of(self, "colour", ("grey", "keep"))
+            _check_choice(self, field, ("native", "resized", "padded"))
+        _check_choice(self, "colour", ("grey", "keep"))
 
     def stage(self, training: bool) -> Stage:
-        """Return the image the channels are built from, in training or in prediction."""
+        """Return the image that the channels are built from, in training or in prediction."""
         return self.built_on_training if training else self.built_on
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Build three channels.
 
-        image: uint8 (H, W) grey or (H, W, 3) RGB, not empty. Returns uint8 (H, W, 3).
-        Raises ValueError for another dtype or shape.
+        Args:
+            image: uint8 (H, W) or RGB (H, W, 3), not empty.
+
+        Returns:
+            uint8 (H, W, 3).
+
+        Raises:
+            ValueError: another dtype or shape.
         """
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise ValueError(f"got {image.dtype} {image.shape}; a scheme takes uint8 (H, W) or (H, W, 3)")
-        if not image.size:
-            raise ValueError(f"got an empty image {image.shape}; at least one pixel is required")
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
+            raise ValueError(f"got {image.dtype} {image.shape}; required: uint8 (H, W) or (H, W, 3), not empty")
         if image.ndim == 3:
             if _is_coloured(image):
                 return image if self.colour == "keep" else self._from_colour(image)
@@ -71,7 +77,7 @@ class Scheme:
 
 @dataclass(frozen=True, kw_only=True)
 class Replicate(Scheme):
-    """The grey image three times; LiteMedSAM's own preparation when colour is kept."""
+    """The grey image three times; with colour kept, LiteMedSAM's own preparation."""
 
     def _from_grey(self, grey: UInt8Array) -> UInt8Array:
         return _stack(grey, grey, grey)
@@ -79,12 +85,12 @@ class Replicate(Scheme):
 
 @dataclass(frozen=True, kw_only=True)
 class Released(Scheme):
-    """Grey, diffused, equalized grey: bit-exact to the paper's released code, its faults included.
+    """Grey, diffused, equalized grey: bit-exact with the paper's released code.
 
-    The image is scaled to 0..255 by the minimum and maximum over all its channels, turned grey (weights
-    0.2989, 0.5870, 0.1140, rounded) and diffused on [0, 1] with wrap-around borders and a truncating cast.
-    With kappa 20 the conductance is never below 0.9975: the diffusion is a plain 5-point blur, not an
-    edge-preserving one. A constant image, 0/0 in the original, gives zeros.
+    The image is scaled to 0..255 by the minimum and maximum over all its channels, converted to grey (weights 0.2989,
+    0.5870, 0.1140, rounded) and diffused on [0, 1] with wrap-around borders and a truncating cast. With kappa 20 the
+    conductance is never below 0.9975: the diffusion is a plain 5-point blur and does not preserve edges. A constant
+    image, 0/0 in the original, gives zeros.
     """
 
     iterations: int
@@ -93,13 +99,14 @@ class Released(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_diffusion_numbers(self.iterations, self.gamma, largest_gamma=None)
-        _require_positive("kappa", self.kappa)
+        _check_number(self, "iterations", whole=True)
+        _check_number(self, "gamma")
+        _check_number(self, "kappa")
 
     def _from_grey(self, grey: UInt8Array) -> UInt8Array:
         levels = _min_max_levels(grey)
-        # Three products and two roundings of their sum, as np.dot computes it for a grey image stored as RGB where its
-        # BLAS does not fuse them; one that does (OpenBLAS on AVX-512) turns ties.
+        # Three products and two roundings of their sum, as np.dot computes it for a grey image stored as RGB. A BLAS
+        # with fused operations (OpenBLAS on AVX-512) rounds ties differently.
         red, green, blue = (levels * weight for weight in _RELEASED_GREY_WEIGHTS)
         lookup = red + green + blue
         return self._assemble(_lut(grey, np.round(lookup).astype(np.uint8)))
@@ -107,7 +114,7 @@ class Released(Scheme):
     def _from_colour(self, image: UInt8Array) -> UInt8Array:
         levels = _min_max_levels(image)
         grey = np.empty(image.shape[:2], np.uint8)
-        rows = 32  # so few that the float64 temporaries stay in the cache
+        rows = 32  # the float64 temporaries fit into the cache
         for top in range(0, len(image), rows):
             channels = cv2.split(image[top : top + rows])
             total = np.zeros_like(channels[0], np.float64)
@@ -125,7 +132,7 @@ class Released(Scheme):
 
 @dataclass(frozen=True, kw_only=True)
 class Paper(Released):
-    """Grey, diffused, equalized *diffused*: the paper's wording with the released code's diffusion."""
+    """Grey, diffused, equalized *diffused*: as in the paper's text, with the released code's diffusion."""
 
     def _assemble(self, grey: UInt8Array) -> UInt8Array:
         diffused = self._diffuse(grey)
@@ -136,11 +143,11 @@ class Paper(Released):
 class PeronaMalik(Scheme):
     """Grey, edge-preserving diffusion, equalized diffused image.
 
-    The grey image is stretched to 0..255 first, because the canvas normalizes the three channels together.
-    kappa is on the image's own scale: `kappa_factor` times the `kappa_percentile`-th percentile of the
-    non-zero absolute differences of neighbouring pixels. Perona and Malik 1990 take the 90th percentile of
-    all gradients, as Canny's noise estimate; zero ones are left out here, so that a wide black background
-    does not push kappa down. A constant image gives zeros.
+    The grey image is stretched to 0..255 first, because the canvas normalizes the three channels together. kappa is on
+    the image's own scale: `kappa_factor` times the `kappa_percentile`-th percentile of the non-zero absolute
+    differences between neighbouring pixels. Perona and Malik 1990 use the 90th percentile of all gradients, as in
+    Canny's noise estimate; zeros are excluded here, so that a large black background does not lower kappa. A constant
+    image gives zeros.
     """
 
     iterations: int
@@ -151,138 +158,28 @@ class PeronaMalik(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_diffusion_numbers(self.iterations, self.gamma, largest_gamma=0.25)
-        _require_one_of(self, "conductance", ("exponential", "rational"))
-        _require_positive("kappa_factor", self.kappa_factor)
-        _require_positive("kappa_percentile", self.kappa_percentile)
-        if self.kappa_percentile > 100:
-            raise ValueError(f"kappa_percentile is {self.kappa_percentile}; it must not exceed 100")
+        _check_number(self, "iterations", whole=True)
+        _check_number(self, "gamma", largest=0.25)  # stable up to this
+        _check_choice(self, "conductance", ("exponential", "rational"))
+        _check_number(self, "kappa_factor")
+        _check_number(self, "kappa_percentile", largest=100)
 
     def _from_grey(self, grey: UInt8Array) -> UInt8Array:
         stretched = _lut(grey, np.rint(_min_max_levels(grey)).astype(np.uint8))
         kappa = self.kappa_factor * difference_percentile(stretched, self.kappa_percentile)
         diffused = stretched
-        if kappa > 0:  # zero only for a constant image, which has nothing to diffuse
+        if kappa > 0:  # zero only for a constant image
+            floats = stretched.astype(np.float32)
             smooth = diffuse(
-                stretched.astype(np.float32),
-                iterations=self.iterations, kappa=kappa, gamma=self.gamma, conductance=self.conductance,
-            )  # fmt: skip
+                floats, iterations=self.iterations, kappa=kappa, gamma=self.gamma, conductance=self.conductance
+            )
             diffused = np.rint(smooth, out=smooth).astype(np.uint8)
         return _stack(stretched, diffused, _equalize(diffused))
 
 
-def diffuse(
-    image: Float32Array, *, iterations: int, kappa: float, gamma: float, conductance: Conductance
-) -> Float32Array:
-    """Diffuse an image edge-preservingly with zero-flux borders (Perona and Malik 1990, equations 7 and 8).
-
-    image: float32 (H, W); it is not changed. kappa: in the image's grey levels. gamma: step in time, stable
-    up to 0.25. conductance: that of a difference d is exp(-(d/kappa)^2) if `exponential`, and
-    1 / (1 + (d/kappa)^2) if `rational`.
-    Returns float32 (H, W) with the same sum and within the image's range.
-    """
-    result = np.array(image, np.float32, order="C")
-    width = result.shape[1]
-    # On the flat image both neighbours are one contiguous shift away; only where a row ends there is none.
-    flat = result.reshape(-1)
-    across, down = (
-        np.empty(max(flat.size - 1, 0), np.float32),
-        np.empty(max(flat.size - width, 0), np.float32),
-    )
-    weight = np.empty_like(flat)
-    for _ in range(iterations):
-        np.subtract(flat[1:], flat[:-1], out=across)
-        across[width - 1 :: width] = 0
-        np.subtract(flat[width:], flat[:-width], out=down)
-        for flux in (across, down):
-            _scale_by_conductance(flux, weight[: flux.size], kappa, gamma, conductance)
-        # What leaves one pixel enters its neighbour, so the sum of intensities stays.
-        flat[:-1] += across
-        flat[1:] -= across
-        flat[:-width] += down
-        flat[width:] -= down
-    return result
-
-
-def _scale_by_conductance(
-    difference: Float32Array, weight: Float32Array, kappa: float, gamma: float, conductance: Conductance
-) -> None:
-    """Turn differences into fluxes of one step in place; `weight` is a buffer of the same size."""
-    np.multiply(difference, difference, out=weight)
-    if conductance == "exponential":
-        weight *= np.float32(-1 / kappa**2)
-        np.exp(weight, out=weight)
-        weight *= np.float32(gamma)
-        difference *= weight
-    else:  # gamma / (1 + d^2/kappa^2), arranged to one division
-        weight *= np.float32(1 / (gamma * kappa**2))
-        weight += np.float32(1 / gamma)
-        difference /= weight
-
-
-def diffuse_wrapped(grey: UInt8Array, *, iterations: int, kappa: float, gamma: float) -> UInt8Array:
-    """Diffuse as the released code does: on [0, 1], wrap-around borders, float32, truncating cast.
-
-    grey: uint8 (H, W). kappa: on the [0, 1] scale. Returns uint8 (H, W).
-    Source: Ninebell/GraysAnatomySAM, module/preprocess.py (the formula; bit-exact on the goldens).
-    """
-    diffused = np.empty_like(grey)
-    rows = max(_CACHED_PIXELS // grey.shape[1], 4 * iterations)
-    for top in range(0, len(grey), rows):
-        bottom = min(top + rows, len(grey))
-        # An iteration reaches one row further, so what goes wrong at a strip's own ends stays outside of top..bottom.
-        strip = grey.take(range(top - iterations, bottom + iterations), axis=0, mode="wrap")
-        diffused[top:bottom] = _diffuse_strip(strip, iterations, kappa, gamma)[iterations : iterations + bottom - top]
-    return diffused
-
-
-def _diffuse_strip(grey: UInt8Array, iterations: int, kappa: float, gamma: float) -> UInt8Array:
-    image: Float32Array = grey.astype(np.float32)
-    image /= 255
-    for _ in range(iterations):
-        # The southern flux is the northern one of the row before with its sign turned, exactly so in floating
-        # point; likewise the eastern and western ones. The order of the additions is the original's.
-        north, west = (_wrapped_flux(image, axis, kappa) for axis in (0, 1))
-        total = north - np.roll(north, 1, axis=0)
-        total -= np.roll(west, 1, axis=1)
-        total += west
-        total *= gamma
-        image += total
-    return (image * 255).astype(np.uint8)
-
-
-def _wrapped_flux(image: Float32Array, axis: int, kappa: float) -> Float32Array:
-    difference = np.roll(image, -1, axis=axis)
-    difference -= image
-    weight = difference / kappa
-    weight *= weight
-    np.negative(weight, out=weight)
-    np.exp(weight, out=weight)
-    difference *= weight
-    return difference
-
-
-def difference_percentile(grey: UInt8Array, percentile: float) -> float:
-    """Return a percentile of the non-zero absolute differences of horizontal and vertical neighbours.
-
-    grey: uint8 (H, W). Returns grey levels (a whole number, the smallest that at least `percentile` per cent
-    of the differences do not exceed), 0.0 when no neighbours differ.
-    """
-    counts = np.zeros(256, np.int64)
-    for first, second in ((grey[:, 1:], grey[:, :-1]), (grey[1:], grey[:-1])):
-        if first.size:
-            difference = cv2.absdiff(first, second)
-            counts += cv2.calcHist([difference], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-    counts[0] = 0
-    cumulated = np.cumsum(counts)
-    if not cumulated[-1]:
-        return 0.0
-    return float(max(np.searchsorted(cumulated, cumulated[-1] * percentile / 100), 1))
-
-
 def _is_coloured(image: UInt8Array) -> bool:
     rows = max(_CACHED_PIXELS // image.shape[1], 1)
-    for top in range(0, len(image), rows):  # colour mostly shows at once
+    for top in range(0, len(image), rows):  # the first strip usually decides
         red, green, blue = cv2.split(image[top : top + rows])
         if not (np.array_equal(red, green) and np.array_equal(green, blue)):
             return True
@@ -309,20 +206,15 @@ def _stack(*channels: UInt8Array) -> UInt8Array:
     return np.asarray(cv2.merge(channels), np.uint8)
 
 
-def _require_one_of(scheme: Scheme, field: str, allowed: tuple[str, ...]) -> None:
+def _check_choice(scheme: Scheme, field: str, choices: tuple[str, ...]) -> None:
     value = getattr(scheme, field)
-    if value not in allowed:
-        raise ValueError(f"{field} is {value!r}; it must be one of {', '.join(allowed)}")
+    if value not in choices:
+        raise ValueError(f"{field} is {value!r}; choose one of {', '.join(choices)}")
 
 
-def _require_positive(field: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ValueError(f"{field} is {value!r}; it must be a number above 0")
-
-
-def _require_diffusion_numbers(iterations: int, gamma: float, largest_gamma: float | None) -> None:
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations is {iterations!r}; it must be a whole number of at least 1")
-    _require_positive("gamma", gamma)
-    if largest_gamma is not None and gamma > largest_gamma:
-        raise ValueError(f"gamma is {gamma}; above {largest_gamma} the diffusion is unstable")
+def _check_number(scheme: Scheme, field: str, *, whole: bool = False, largest: float = math.inf) -> None:
+    value = getattr(scheme, field)
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= largest or value == math.inf:
+        limit = "" if largest == math.inf else f", at most {largest}"
+        raise ValueError(f"{field} is {value!r}; required: a {'whole ' if whole else ''}number above 0{limit}")

@@ -1,9 +1,9 @@
-"""Masks back from the network's grid to native pixels, computed only where they can be.
+"""Masks from the network's grid to native pixels.
 
 A mask is its logits, resized once bilinearly (pixel centres, align_corners False) and thresholded at 0, which is
-probability 0.5. Between values that are not positive no interpolated one is, rounding included, so what lies farther
-than one grid pixel from every positive logit is left out: the masks are the same, bit for bit, at a fraction of the
-pixels. OpenCV's resize cannot do that (a part of an image gets another phase), hence the arithmetic of our own.
+probability 0.5. An interpolated value between values that are not positive is not positive either, rounding included.
+So pixels farther than one grid pixel from every positive logit are skipped; the masks are the same, bit for bit.
+OpenCV's resize cannot do this, because a part of an image is resized with another phase.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
 
-BLOCK_PIXELS = 1 << 16  # of float32, so that a block stays in a core's cache
+BLOCK_PIXELS = 1 << 16  # of float32, which fit into a core's cache
 
 
 def grow_bounds(
@@ -29,7 +29,7 @@ def grow_bounds(
 ) -> Float32Array:
     """Return bounds grown by `margin` pixels a side and clipped to first..limit, as a box float32 (4,).
 
-    Bounds that lie wholly outside give a box that is inverted or has no extent.
+    Bounds wholly outside give a box that is inverted or empty.
     """
     x_min, y_min, x_max, y_max = bounds
     low = max(x_min - margin, x_first), max(y_min - margin, y_first)
@@ -39,9 +39,14 @@ def grow_bounds(
 def box_from_mask(mask: AnyArray, margin: int, limit: int | None = None) -> Float32Array | None:
     """Return a mask's bounding box, grown by `margin` pixels a side and clipped, or None for an empty mask.
 
-    mask: (H, W), non-zero inside. limit: the largest coordinate; None clips to the mask's last column and row, the
-    reference (LiteMedSAM's get_bbox256) takes the canvas size, one pixel further. Returns float32 (4,) x_min, y_min,
-    x_max, y_max as inclusive pixel indices of the mask's grid.
+    Args:
+        mask: (H, W), non-zero inside.
+        margin: px.
+        limit: the largest coordinate; None for the mask's last column and row. The reference (LiteMedSAM's get_bbox256)
+            uses the canvas size, one pixel more.
+
+    Returns:
+        float32 (4,) x_min, y_min, x_max, y_max, inclusive pixel indices of the mask's grid.
     """
     bounds = mask_bounds(mask)
     if bounds is None:
@@ -51,24 +56,26 @@ def box_from_mask(mask: AnyArray, margin: int, limit: int | None = None) -> Floa
 
 
 def positive_bounds(logits: Float32Array, canvas: Canvas) -> Bounds | None:
-    """Return the bounds of the positive logits where the image lies on the grid; logits: (size, size)."""
+    """Return the bounds of the positive logits (size, size) in the part of the grid that the image covers."""
     return mask_bounds(logits[: canvas.resized_height, : canvas.resized_width] > 0)
 
 
 def native_blocks(
     logits: Float32Array, canvas: Canvas, bounds: Bounds | None
 ) -> Iterator[tuple[slice, slice, BoolArray]]:
-    """Yield the native mask in blocks, each with its rows and columns; outside of them the mask is empty.
+    """Yield the native mask in blocks, as rows, columns and mask; the mask is empty elsewhere.
 
-    logits: float32 (size, size); bounds: `positive_bounds` of them, None yields nothing. Blocks do not overlap and hold
-    about BLOCK_PIXELS pixels.
+    Args:
+        logits: float32 (size, size).
+        canvas: geometry of the image.
+        bounds: `positive_bounds` of the logits; None yields nothing.
     """
     if bounds is None:
         return
     x_min, y_min, x_max, y_max = bounds
     across = _Samples.of(canvas.width, canvas.resized_width).near(x_min, x_max)
     down = _Samples.of(canvas.height, canvas.resized_height).near(y_min, y_max)
-    if not across.lower.size or not down.lower.size:  # a lone pixel, which an image smaller than the grid can miss
+    if not across.lower.size or not down.lower.size:  # an image smaller than the grid can miss a single pixel
         return
     first_row = down.lower[0]
     grid_rows = logits[first_row : down.upper[-1] + 1]
@@ -77,7 +84,7 @@ def native_blocks(
     step -= values
     step *= across.weight
     values += step
-    # value + weight * step > 0, without the sum: weight * step > -value.
+    # value + weight * step > 0 is computed as weight * step > -value, which saves the sum.
     np.subtract(values[1:], values[:-1], out=step[:-1])
     step[-1] = 0
     np.negative(values, out=values)
@@ -93,7 +100,7 @@ def native_blocks(
 
 
 def mask_to_native(logits: Float32Array, canvas: Canvas) -> BoolArray:
-    """Bring one low-resolution logit map, float32 (size, size), back to the image as a mask, bool (H, W)."""
+    """Return the mask, bool (H, W), of low-resolution logits, float32 (size, size)."""
     mask = np.zeros((canvas.height, canvas.width), np.bool_)
     for rows, columns, block in native_blocks(logits, canvas, positive_bounds(logits, canvas)):
         mask[rows, columns] = block
@@ -102,9 +109,11 @@ def mask_to_native(logits: Float32Array, canvas: Canvas) -> BoolArray:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Where native pixels along one axis, from `start` on, lie between grid pixels.
+    """Positions of native pixels along one axis, from pixel `start`, between grid pixels.
 
-    lower, upper: the grid pixels before and after, equal at the image's ends; weight: float32 in [0, 1] of the latter.
+    Attributes:
+        lower, upper: the grid pixels before and after, equal at the image's ends.
+        weight: of the upper one, float32 in [0, 1].
     """
 
     start: int
@@ -115,12 +124,12 @@ class _Samples:
     @staticmethod
     @lru_cache(maxsize=16)
     def of(native: int, valid_size: int) -> "_Samples":
-        """Return those of an axis of `native` pixels which covers so many of the grid."""
+        """Return the positions of an axis of `native` pixels that covers `valid_size` grid pixels."""
         position = ((np.arange(native) + 0.5) * valid_size / native - 0.5).clip(0, valid_size - 1)
         lower = np.floor(position).astype(np.intp)
         return _Samples(0, lower, np.minimum(lower + 1, valid_size - 1), (position - lower).astype(np.float32))
 
     def near(self, first: int, last: int) -> "_Samples":
-        """Return those of the pixels to which a grid pixel of first..last contributes; they may be none."""
+        """Return the positions to which a grid pixel of first..last contributes; they may be empty."""
         start, stop = (int(i) for i in np.searchsorted(self.lower, (first - 1, last + 1)))
         return _Samples(start, self.lower[start:stop], self.upper[start:stop], self.weight[start:stop])

@@ -7,15 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.imaging import channels
+from graysam.imaging import channels, diffusion
 from graysam.imaging.channels import (
     Paper,
     PeronaMalik,
     Released,
-    difference_percentile,
-    diffuse,
-    diffuse_wrapped,
 )
+from graysam.imaging.diffusion import difference_percentile, diffuse, diffuse_wrapped
 from graysam.imaging.presets import (
     load_scheme,
     scheme_from_dict,
@@ -62,8 +60,8 @@ def test_wrapped_diffusion_is_bit_exact(golden, iterations, kappa, gamma):
 @pytest.mark.parametrize("shape", [(97, 31), (5, 40), (1, 9), (300, 2)])
 def test_strips_of_rows_diffuse_as_the_whole_image(monkeypatch, iterations, shape):
     grey = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    whole = channels._diffuse_strip(grey, iterations, 0.1, 0.2)
-    monkeypatch.setattr(channels, "_CACHED_PIXELS", 200)
+    whole = diffusion._diffuse_strip(grey, iterations, 0.1, 0.2)
+    monkeypatch.setattr(diffusion, "_CACHED_PIXELS", 200)
     strips = diffuse_wrapped(grey, iterations=iterations, kappa=0.1, gamma=0.2)
     np.testing.assert_array_equal(strips, whole)
 
