@@ -109,7 +109,7 @@ class Exporter:
         if precision != PLAIN:
             from graysam.exporting.pipeline import export_model
 
-            export_model(model, Path(path), kind=precision, channels=channels)
+            export_model(model, Path(path), precision=precision, channels=channels)
             return {}
         from graysam.exporting.conversion import convert_plain
         from graysam.exporting.graph_files import save_graphs

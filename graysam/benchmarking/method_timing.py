@@ -85,11 +85,12 @@ class QuantizedModels:
     def __init__(self, threads: int, checkpoint: str, methods: Sequence[str], stored: str, prompts: str) -> None:
         import torch
 
-        from graysam.exporting.methods import KINDS, restore
+        from graysam.exporting.methods import open_prepared
+        from graysam.models.pretrained import open_pretrained
 
         torch.set_num_threads(threads)
-        model = restore(Path(checkpoint)).model
-        self._backends = {name: KINDS[name].reopen(model, Path(stored) / name, threads) for name in methods}
+        model = open_pretrained(checkpoint).model
+        self._backends = {name: open_prepared(name, model, Path(stored) / name, threads) for name in methods}
         with np.load(prompts, allow_pickle=False) as arrays:
             self._prompts = [(arrays[f"i_{i}"], arrays[f"b_{i}"]) for i in range(len(arrays.files) // 2)]
 

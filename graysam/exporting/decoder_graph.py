@@ -2,12 +2,13 @@
 
 Its arithmetic is rearranged, not approximated (float32 masks agree with the Sam's to rounding):
 
-- A box brings 7 tokens to 4096 cells. Projecting the cells costs 256 x 128 products each; instead the projection is
-  multiplied into the few tokens, and scores and sums are products of the cells with 56 vectors (8 heads x 7 tokens).
-  The key's bias falls out of the softmax over cells, the value's bias passes it unchanged. So no projection of the
-  cells is left that all boxes of an image could share (experiments/runtime.md has what sharing them cost).
+- A box brings 7 prompt tokens to the 4096 embedding tokens of an image. Projecting these costs 256 x 128 products each;
+  instead the projection is multiplied into the few prompt tokens, and scores and sums are products of the embedding
+  tokens with 56 vectors (8 heads x 7 tokens). The key's bias cancels in the softmax over embedding tokens, the value's
+  bias passes it unchanged. So no projection is left that all boxes of an image could share (experiments/runtime.md has
+  the cost of sharing them).
 - Only the IoU token and mask token 0 take part in the last attention; the other masks' heads are dropped.
-- A transposed convolution of stride 2 and size 2 is one matrix product a cell; pixels are put in order at the end.
+- A transposed convolution of stride 2 and size 2 is one matrix product per token; pixels are put in order at the end.
 
 Source of the arithmetic: SAM (Kirillov et al. 2023) `modeling/transformer.py`, `modeling/mask_decoder.py`.
 """
@@ -16,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graysam.models.mask_decoder import MaskDecoder
 from graysam.models.sam import Sam
 from graysam.models.transformer import Attention, TwoWayBlock
 
@@ -24,7 +24,7 @@ from graysam.models.transformer import Attention, TwoWayBlock
 class BoxTokens(nn.Module):
     """Embed boxes: (N,4) float x_min, y_min, x_max, y_max on the input grid -> (N,7,256).
 
-    A graph of its own because sines of positions need float32 where everything else takes less.
+    It is a graph of its own because sines of positions need float32 where everything else takes less.
     """
 
     def __init__(self, model: Sam) -> None:
@@ -39,10 +39,10 @@ class BoxTokens(nn.Module):
 
 
 class _HeadFolding(nn.Module):
-    """An Attention with its cell-side projections multiplied into the token side.
+    """An Attention whose projections of embedding tokens are multiplied into the prompt tokens.
 
     With `mask` (heads, 1, inner), which keeps a head's own channels, (N,T,inner) becomes (N, heads * T, inner): one row
-    a head and token, so that all heads are one matrix product.
+    per head and token, so that all heads are one matrix product.
     """
 
     mask: Tensor
@@ -56,7 +56,7 @@ class _HeadFolding(nn.Module):
         self.scale = (inner // heads) ** -0.5
 
     def spread(self, x: Tensor) -> Tensor:
-        """Tell the heads apart: (N,T,inner) -> (N, heads * T, inner), zero in the other heads' channels."""
+        """Separate the heads: (N,T,inner) -> (N, heads * T, inner), zero in the other heads' channels."""
         return (x[:, None] * self.mask).flatten(1, 2)
 
     def gather(self, x: Tensor) -> Tensor:
@@ -65,39 +65,39 @@ class _HeadFolding(nn.Module):
 
 
 class _TokensToImage(_HeadFolding):
-    """Attention from tokens to cells, keys and values folded into the tokens."""
+    """Attention from prompt tokens to embedding tokens; keys and values are folded into the prompt tokens."""
 
-    def forward(self, tokens: Tensor, placed_cells: Tensor, cells: Tensor) -> Tensor:
-        """tokens (N,T,dim); placed_cells, cells (1|N,HW,dim) -> (N,T,dim)."""
+    def forward(self, tokens: Tensor, placed: Tensor, image: Tensor) -> Tensor:
+        """tokens (N,T,dim); embedding tokens with positions and without (1|N,HW,dim) -> (N,T,dim)."""
         attention = self.attention
         rows = self.spread(attention.q_proj(tokens) * self.scale) @ attention.k_proj.weight  # (N, heads*T, dim)
-        weights = torch.softmax((placed_cells @ rows.transpose(1, 2)).transpose(1, 2), dim=-1)
-        values = (weights @ cells) @ attention.v_proj.weight.T + attention.v_proj.bias
+        weights = torch.softmax((placed @ rows.transpose(1, 2)).transpose(1, 2), dim=-1)
+        values = (weights @ image) @ attention.v_proj.weight.T + attention.v_proj.bias
         return attention.out_proj(self.gather(values))
 
 
 class _ImageToTokens(_HeadFolding):
-    """Attention from cells to tokens; queries and the output projection are folded into the tokens.
+    """Attention from embedding tokens to prompt tokens; queries and output projection are folded into the latter.
 
-    Scores stand tokens first, (N, heads * T, HW): a softmax over 7 neighbours in memory would cost more than the
-    products around it.
+    Scores are stored with prompt tokens first, (N, heads * T, HW): a softmax over 7 neighbours in memory would cost
+    more than the products around it.
     """
 
-    def forward(self, placed_cells: Tensor, tokens: Tensor, values: Tensor, cells: Tensor) -> Tensor:
-        """placed_cells, cells (1|N,HW,dim), tokens and values (N,T,dim) -> cells plus attention, (N,HW,dim)."""
+    def forward(self, placed: Tensor, tokens: Tensor, values: Tensor, image: Tensor) -> Tensor:
+        """Embedding tokens (1|N,HW,dim), prompt tokens (N,T,dim) -> embedding tokens plus attention (N,HW,dim)."""
         attention = self.attention
         keys = self.spread(attention.k_proj(tokens) * self.scale)
         rows = keys @ attention.q_proj.weight
         shift = (keys * attention.q_proj.bias).sum(dim=-1, keepdim=True)
-        scores = (placed_cells @ rows.transpose(1, 2)).transpose(1, 2) + shift
+        scores = (placed @ rows.transpose(1, 2)).transpose(1, 2) + shift
         weights = torch.softmax(scores.unflatten(1, (attention.num_heads, -1)), dim=2).flatten(1, 2)
         # As a head's weights sum to 1, every head brings its part of the bias.
         spread = self.spread(attention.v_proj(values)) @ attention.out_proj.weight.T
-        return weights.transpose(1, 2) @ (spread + attention.out_proj.bias / attention.num_heads) + cells
+        return weights.transpose(1, 2) @ (spread + attention.out_proj.bias / attention.num_heads) + image
 
 
 class _Block(nn.Module):
-    """A TwoWayBlock for cells that all boxes share, (1,HW,dim), or not, (N,HW,dim)."""
+    """A TwoWayBlock for embedding tokens that all boxes share, (1,HW,dim), or not, (N,HW,dim)."""
 
     def __init__(self, block: TwoWayBlock) -> None:
         super().__init__()
@@ -105,20 +105,20 @@ class _Block(nn.Module):
         self.to_image = _TokensToImage(block.cross_attn_token_to_image)
         self.to_tokens = _ImageToTokens(block.cross_attn_image_to_token)
 
-    def forward(self, tokens: Tensor, token_position: Tensor, cells: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, token_position: Tensor, image: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
         block = self.block
         tokens = block.self_attention(tokens, token_position)
-        tokens = block.norm2(tokens + self.to_image(tokens + token_position, placed, cells))
+        tokens = block.norm2(tokens + self.to_image(tokens + token_position, placed, image))
         tokens = block.norm3(tokens + block.mlp(tokens))
-        return tokens, block.norm4(self.to_tokens(placed, tokens + token_position, tokens, cells))
+        return tokens, block.norm4(self.to_tokens(placed, tokens + token_position, tokens, image))
 
 
 class BoxDecoder(nn.Module):
-    """Segment what N boxes of one image hold.
+    """Segment the objects in N boxes of one image.
 
-    tokens (N,7,256) of `BoxTokens`, embedding (1,HW,256), and valid_size (2,) int64: the rows R and columns C of cells
-    that the image covers on its padded square, None for all -> logits (N,4R,4C), predicted IoU (N,). Attention sees
-    every cell; but a mask is needed only where the image is, and the upscaling works cell by cell.
+    tokens (N,7,256) of `BoxTokens`, embedding (1,HW,256), and valid_size (2,) int64, the rows R and columns C of
+    embedding tokens that the image covers on its padded square, None for all -> logits (N,4R,4C), predicted IoU (N,).
+    Attention sees every token; but a mask is needed only where the image is, and upscaling works token by token.
     """
 
     dense: Tensor
@@ -126,41 +126,43 @@ class BoxDecoder(nn.Module):
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
-        decoder = model.mask_decoder
-        self.side: int = model.prompt_encoder.embedding_size
-        self.register_buffer("dense", model.prompt_encoder.no_mask_embed.weight.detach()[None])
-        self.register_buffer("position", _position(model))
-        self.blocks = nn.ModuleList([_Block(block) for block in _blocks(decoder)])
+        decoder, prompts = model.mask_decoder, model.prompt_encoder
+        self.side: int = prompts.embedding_size
+        self.register_buffer("dense", prompts.no_mask_embed.weight.detach()[None])
+        position = prompts.dense_position_encoding().detach().flatten(2).transpose(1, 2).contiguous()  # (1,HW,dim)
+        self.register_buffer("position", position)
+        blocks = [block for block in decoder.transformer.layers if isinstance(block, TwoWayBlock)]
+        self.blocks = nn.ModuleList([_Block(block) for block in blocks])
         self.last_to_image = _TokensToImage(decoder.transformer.final_attn_token_to_image)
         self.last_norm = decoder.transformer.norm_final_attn
         self.mask_head = decoder.output_hypernetworks_mlps[0]
         self.iou_head = decoder.iou_prediction_head
-        self.upscaling = CellUpscaling(decoder.output_upscaling)
+        self.upscaling = _Upscaling(decoder.output_upscaling)
 
     def forward(
         self, tokens: Tensor, embedding: Tensor, valid_size: Tensor | tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
         valid_size = (self.side, self.side) if valid_size is None else valid_size
         token_position = tokens
-        cells = embedding + self.dense
-        placed = cells + self.position
+        image = embedding + self.dense
+        placed = image + self.position
         for block in self.blocks:
-            tokens, cells = block(tokens, token_position, cells, placed)
-            placed = cells + self.position
+            tokens, image = block(tokens, token_position, image, placed)
+            placed = image + self.position
         chosen = (tokens + token_position)[:, :2]  # the IoU token and mask token 0
-        tokens = self.last_norm(tokens[:, :2] + self.last_to_image(chosen, placed, cells))
-        wanted = cells.unflatten(1, (self.side, self.side))[:, : valid_size[0], : valid_size[1]]
-        logits = self.upscaling(wanted, self.mask_head(tokens[:, 1]), valid_size)
+        tokens = self.last_norm(tokens[:, :2] + self.last_to_image(chosen, placed, image))
+        valid = image.unflatten(1, (self.side, self.side))[:, : valid_size[0], : valid_size[1]]
+        logits = self.upscaling(valid, self.mask_head(tokens[:, 1]), valid_size)
         return logits, self.iou_head(tokens[:, 0])[:, 0]
 
 
-class CellUpscaling(nn.Module):
-    """The mask decoder's upscaling and its product with the mask head's weights, as products cell by cell.
+class _Upscaling(nn.Module):
+    """The mask decoder's upscaling and its product with the mask head's weights, as products per embedding token.
 
-    Cells (N,R,C,dim), weights (N,dim/8) and valid_size, R and C once more -> logits (N,4R,4C), by row. Both transposed
-    convolutions are matrix products: `first` (dim,dim), whose columns are 4 pixels (y, x) of dim/4 channels, and
-    `second` (dim/4,dim/2), 4 pixels of dim/8. The LayerNorm between subtracts a mean over channels; that is linear and
-    stands in `first` already.
+    Embedding tokens (N,R,C,dim), weights (N,dim/8) and valid_size, R and C once more -> logits (N,4R,4C), by row. Both
+    transposed convolutions are matrix products: `first` (dim,dim), whose columns are 4 pixels (y, x) of dim/4 channels,
+    and `second` (dim/4,dim/2), 4 pixels of dim/8. The LayerNorm between subtracts a mean over channels, which is linear
+    and already part of `first`.
 
     Args:
         layers: `output_upscaling` of a mask decoder: convolution, LayerNorm2d, GELU, convolution, GELU.
@@ -175,26 +177,17 @@ class CellUpscaling(nn.Module):
         weight, bias = _as_linear(layers[3])  # type: ignore[arg-type]
         self.second, self.second_bias = nn.Parameter(weight.flatten(1)), nn.Parameter(bias.repeat(4))
 
-    def forward(self, cells: Tensor, weights: Tensor, valid_size: Tensor | tuple[int, int]) -> Tensor:
-        x = (cells @ self.first + self.first_bias).unflatten(-1, (4, -1))
+    def forward(self, image: Tensor, weights: Tensor, valid_size: Tensor | tuple[int, int]) -> Tensor:
+        x = (image @ self.first + self.first_bias).unflatten(-1, (4, -1))
         variance = (x * x).mean(dim=-1, keepdim=True)
         x = F.gelu(x * torch.rsqrt(variance + self.norm.eps) * self.norm.weight + self.norm.bias)
         x = F.gelu(x.flatten(1, 3) @ self.second + self.second_bias)  # (N, RC*4, 4*32)
         x = x.unflatten(-1, (4, -1)).flatten(1, 2) @ weights[:, :, None]
-        rows, columns = valid_size  # not the shape of `cells`: a ShapeOf there would keep all before it in float32
-        x = x.reshape(-1, rows, columns, 2, 2, 2, 2)  # cell's row, column; first upscaling's y, x; second's y, x
+        rows, columns = valid_size  # not the shape of `image`: a ShapeOf there would keep all before it in float32
+        x = x.reshape(-1, rows, columns, 2, 2, 2, 2)  # token's row, column; first upscaling's y, x; second's y, x
         return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * rows, 4 * columns)
 
 
 def _as_linear(layer: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
-    """Return weight (C,4,C') and bias (C') of a 2x2 transposed convolution of stride 2, whose 4 are pixels y, x."""
+    """Return weight (C,4,C') and bias (C') of a 2x2 transposed convolution of stride 2; the 4 are pixels y, x."""
     return layer.weight.detach().permute(0, 2, 3, 1).flatten(1, 2), layer.bias.detach()  # type: ignore[union-attr]
-
-
-def _blocks(decoder: MaskDecoder) -> list[TwoWayBlock]:
-    return [block for block in decoder.transformer.layers if isinstance(block, TwoWayBlock)]
-
-
-def _position(model: Sam) -> Tensor:
-    """Return the cells' position encoding as (1,HW,dim)."""
-    return model.prompt_encoder.dense_position_encoding().detach().flatten(2).transpose(1, 2).contiguous()

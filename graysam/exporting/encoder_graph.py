@@ -14,13 +14,13 @@ from graysam.models.image_encoders import EfficientVitSamEncoder
 from graysam.models.neck import SamNeck, bicubic_matrix
 from graysam.models.sam import Sam
 
-FEATURE_STRIDES = (32, 16, 8)  # of the maps that EfficientViT-SAM's neck takes, coarsest first
+FEATURE_STRIDES = (32, 16, 8)  # of the maps that EfficientViT-SAM's neck fuses, coarsest first
 
 
 class ImageEncoder(nn.Module):
-    """The image encoder with its last LayerNorm taken over cells: (1,3,S,S) -> (1,HW,256), channels last.
+    """The image encoder with its last LayerNorm over embedding tokens: (1,3,S,S) -> (1,HW,256), channels last.
 
-    The decoder wants cells as rows, and so does a LayerNorm over channels: no map is transposed on the way. The Sam
+    The decoder takes tokens as rows, and so does a LayerNorm over channels: no map is transposed on the way. The Sam
     stays as it is; its weights are shared, not copied.
     """
 
@@ -39,8 +39,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         norm = self.norm
-        cells = self.encoder(images).flatten(2).transpose(1, 2)
-        return F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        tokens = self.encoder(images).flatten(2).transpose(1, 2)
+        return F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class _NeckByProducts(nn.Module):
@@ -56,7 +56,7 @@ class _NeckByProducts(nn.Module):
         super().__init__()
         self.neck = neck
         matrices = [bicubic_matrix(side, neck.embedding_size) for side in sides]
-        # Buffers: OpenVINO would keep what is computed from constants, and all products with it, in float32.
+        # Stored, since OpenVINO would keep a matrix computed from constants, and its products, in float32.
         self.along_rows = nn.ParameterList([nn.Parameter(matrix, requires_grad=False) for matrix in matrices])
         self.register_buffer("along_columns", torch.cat(matrices, dim=1))
 

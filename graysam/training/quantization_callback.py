@@ -1,45 +1,55 @@
-"""After training: the best checkpoint in every kind of numbers, without retraining."""
+"""After training: compare quantization methods on the best checkpoint; as a file, a text and a table for loggers."""
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
+from tabulate import tabulate
 
 from graysam.data.dataset import FixedSlices
+from graysam.metrics.aggregation import MACRO
+from graysam.reporting.schemas import QUANTIZATION, TIMES, MethodResult, QuantizationReport, read_json_object
 from graysam.system.files import sha256_of, write_json_file
 from graysam.training.checkpoints import BEST
 from graysam.training.loggers import log_table
-from graysam.training.quantization import Settings, benchmark, is_current
-from graysam.training.quantization_table import LOGGED, rows, scalars, text
+from graysam.training.quantization import Settings, compare_methods, is_current
+from graysam.training.scores import comparison_table
 
 log = logging.getLogger(__name__)
 
+PRINTED = (
+    *("method", "DSC / NSD %", "encoder ms", "decoder ms, 1 box", "image ms", "MB"),
+    *("encoder layers", "head layers", "parameters", "MACs"),
+)
+SPREADS = tuple(f"{measure}{suffix}" for measure in TIMES for suffix in ("", "_min", "_max"))
+QUANTIZED = tuple(
+    f"quantized_{name}" for name in ("encoder_layers", "head_layers", "parameters_percent", "macs_percent")
+)
+LOGGED = ("method", "dsc", "nsd", *SPREADS, "size_mb", *QUANTIZED, "why_unavailable")
+
 
 class QuantizeBenchmark(Callback):
-    """Compares the best checkpoint's kinds when training ends, and tells the terminal, a file and the loggers.
+    """Compares quantization methods on the best checkpoint when training ends: `<run_dir>/quantization.json`.
 
-    The report lies in `<run_dir>/benchmark.json`. It is made once: a run that was killed after it only tells it again.
-    Other ranks do nothing.
+    It is measured once: a run that was killed afterwards only prints and logs it again. Other ranks do nothing.
 
     Args:
         run_dir: the run's directory, with `checkpoints/best.ckpt`.
-        kinds: names of `graysam.exporting.methods.KINDS`; none: nothing is done.
-        threads, repeats, warmup, timing_images, max_images, calibration_images: see
-            `graysam.training.quantization.Settings`.
+        methods: names of `graysam.exporting.methods.METHODS`; empty: nothing is done.
+        counts: see `graysam.training.quantization.Settings`.
 
     Raises:
-        ValueError: an unknown or repeated kind, or a count out of range.
+        ValueError: an unknown or repeated method, or a count out of range.
     """
 
     def __init__(
         self,
         *,
         run_dir: str | Path,
-        kinds: Sequence[str],
+        methods: Sequence[str],
         threads: int,
         repeats: int,
         warmup: int,
@@ -47,9 +57,10 @@ class QuantizeBenchmark(Callback):
         max_images: int | None,
         calibration_images: int,
     ) -> None:
-        self.run_dir = Path(run_dir)
+        self.file = Path(run_dir) / QUANTIZATION
+        self.checkpoint = Path(run_dir) / "checkpoints" / BEST
         self.settings = Settings(
-            kinds=tuple(kinds),
+            methods=tuple(methods),
             threads=threads,
             repeats=repeats,
             warmup=warmup,
@@ -59,45 +70,97 @@ class QuantizeBenchmark(Callback):
         )
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compare the kinds; the model in training is left alone."""
-        checkpoint = self._checkpoint
-        if not self.settings.kinds or not trainer.is_global_zero:
+        """Compare the methods, print and log the result; the model in training stays as it is."""
+        if not self.settings.methods or not trainer.is_global_zero:
             return
-        if not checkpoint.is_file():
-            log.warning("no benchmark: %s does not exist, because no validation has finished", checkpoint)
+        if not self.checkpoint.is_file():
+            log.warning("no quantization: %s does not exist, because no validation has finished", self.checkpoint)
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         report = self.report(data.validation_set())
         print(f"\n{text(report)}", flush=True)
         for logger in trainer.loggers:
             logger.log_metrics(scalars(report), step=trainer.global_step)
-        log_table(trainer.loggers, "benchmark", list(LOGGED), rows(report), trainer.global_step)
+        log_table(trainer.loggers, "quantization", list(LOGGED), rows(report), trainer.global_step)
 
-    @property
-    def _file(self) -> Path:
-        return self.run_dir / "benchmark.json"
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.run_dir / "checkpoints" / BEST
-
-    def _stored(self) -> dict[str, Any]:
+    def _stored(self) -> QuantizationReport:
         try:
-            return json.loads(self._file.read_text())
-        except (OSError, ValueError):  # there is none, or a damaged one
-            return {}
+            return QuantizationReport.from_json(read_json_object(self.file))
+        except (OSError, ValueError):  # missing or damaged
+            return QuantizationReport({})
 
     def is_current(self) -> bool:
-        """Say whether the stored report is of the best checkpoint and these settings; so it is where no kind is."""
-        if not self.settings.kinds or not self._checkpoint.is_file():
+        """Return whether the stored report is of the best checkpoint and these settings, or there is nothing to do."""
+        if not self.settings.methods or not self.checkpoint.is_file():
             return True
-        return is_current(self._stored(), self.settings, sha256_of(self._checkpoint))
+        return is_current(self._stored(), self.settings, sha256_of(self.checkpoint))
 
-    def report(self, items: FixedSlices) -> dict[str, Any]:
+    def report(self, items: FixedSlices) -> QuantizationReport:
         """Return the stored report where it is current, else measure on held-out slices and store it."""
         if self.is_current():
             return self._stored()
-        log.info("scoring and timing %s as %s", self._checkpoint, ", ".join(self.settings.kinds))
-        report = benchmark(self._checkpoint, items, self.settings)
-        write_json_file(self._file, report)
+        log.info("scoring and timing %s with %s", self.checkpoint, ", ".join(self.settings.methods))
+        report = compare_methods(self.checkpoint, items, self.settings)
+        write_json_file(self.file, report.to_json())
         return report
+
+
+def _percent(parts: Mapping[str, Sequence[int]]) -> float:
+    return 100 * sum(hit for hit, _ in parts.values()) / sum(total for _, total in parts.values())
+
+
+def scalars(report: QuantizationReport) -> dict[str, float]:
+    """Return `quantization/<method>/<dsc|nsd|encoder_ms|decoder_ms|image_ms|size_mb>`; DSC and NSD in [0,1]."""
+    found: dict[str, float] = {}
+    for name, method in report.methods.items():
+        if not method.reason:
+            macro = method.scores[MACRO]
+            values = {"dsc": macro.dsc, "nsd": macro.nsd, "size_mb": method.size_mb}
+            values |= {measure: method.times_ms[measure]["median"] for measure in TIMES}
+            found |= {f"quantization/{name}/{metric}": float(value) for metric, value in values.items()}
+    return found
+
+
+def rows(report: QuantizationReport) -> list[list[Any]]:
+    """Return one row per method in the order of LOGGED; DSC and NSD in [0,1], None where it was not available."""
+    table: list[list[Any]] = []
+    for name, method in report.methods.items():
+        if method.reason:
+            table.append([name, *[None] * (len(LOGGED) - 2), method.reason])
+            continue
+        macro, quantized = method.scores[MACRO], method.quantized
+        times = [method.times_ms[measure][key] for measure in TIMES for key in ("median", "min", "max")]
+        layers = ["{}/{}".format(*quantized["layers"][part]) for part in ("image_encoder", "heads")]
+        percents = [_percent(quantized[what]) for what in ("parameters", "macs")]
+        table.append([name, macro.dsc, macro.nsd, *times, method.size_mb, *layers, *percents, ""])
+    return table
+
+
+def _printed(name: str, method: MethodResult) -> list[str]:
+    macro, quantized = method.scores[MACRO], method.quantized
+    times = [method.times_ms[measure] for measure in TIMES]
+    return [
+        name,
+        f"{100 * macro.dsc:.2f} / {100 * macro.nsd:.2f}",
+        *[f"{time['median']:.1f} ({time['min']:.1f}-{time['max']:.1f})" for time in times],
+        f"{method.size_mb:.1f}",
+        *["{} of {}".format(*quantized["layers"][part]) for part in ("image_encoder", "heads")],
+        *[f"{_percent(quantized[what]):.1f} %" for what in ("parameters", "macs")],
+    ]
+
+
+def text(report: QuantizationReport) -> str:
+    """Format a report for a terminal: the methods side by side, then their scores by modality."""
+    available = {name: method for name, method in report.methods.items() if not method.reason}
+    lines = [
+        f"{report.checkpoint} with several quantization methods. DSC and NSD: {report.images} images with "
+        f"{report.objects} boxes, slice-wise, mean over modalities. Times: median (min-max), threads={report.threads}, "
+        f"{report.machine['cpu']}, torch {report.machine['torch']}. Layers, parameters, MACs: really quantized."
+    ]
+    if available:
+        table = [_printed(name, method) for name, method in available.items()]
+        lines.append(tabulate(table, PRINTED, tablefmt="plain", disable_numparse=True, stralign="right"))
+        scores = {name: method.to_json()["scores"] for name, method in available.items()}
+        lines += ["", comparison_table(scores)]
+    lines += [f"{name} is unavailable: {method.reason}" for name, method in report.methods.items() if method.reason]
+    return "\n".join(lines)

@@ -18,8 +18,7 @@ from graysam.system.terminal import FAILED, one_line
 from graysam.training.checkpoints import BEST, WholeFileIO
 from graysam.training.loggers import finish_loggers
 from graysam.training.module import SamModule
-from graysam.training.quantization_callback import QuantizeBenchmark
-from graysam.training.quantization_table import text
+from graysam.training.quantization_callback import QuantizeBenchmark, text
 from graysam.training.resume import Interrupted
 from graysam.training.run_directory import RunDirectory, provenance
 from graysam.training.scores import MACRO, comparison_table, score_filled_boxes

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
 from graysam.config.composing import to_plain
-from graysam.exporting.methods import KINDS
+from graysam.exporting.methods import METHODS
 from graysam.system.folders import conf_dir
 from graysam.training.run_directory import differing_keys
 
@@ -162,7 +162,7 @@ def test_released_is_the_released_code() -> None:
             "data.samples_per_group": 1000,
             "data.with_replacement": True,
             "data.cap_small_groups": True,
-            "quantize.kinds": ["none", "dynamic_qint8"],
+            "quantize.methods": ["none", "dynamic_qint8"],
             "frozen": [],
         },
     )
@@ -260,9 +260,9 @@ def test_the_distilled_students_channels_change_nothing_else() -> None:
     )
     has(
         values("channels_untrained"),
-        {"model.name": "lite_medsam", "weights": "lite_medsam", "trainer.max_epochs": 0, "quantize.kinds": []},
+        {"model.name": "lite_medsam", "weights": "lite_medsam", "trainer.max_epochs": 0, "quantize.methods": []},
     )
-    assert set(values("channels_distilled", "weights=a.ckpt")["quantize.kinds"]) == set(KINDS)
+    assert set(values("channels_distilled", "weights=a.ckpt")["quantize.methods"]) == set(METHODS)
 
 
 def test_finetuning_goes_without_its_teacher() -> None:

@@ -13,7 +13,7 @@ from graysam.exporting.conversion import convert
 from graysam.models.build import build_sam
 from graysam.models.registry import model_config
 from graysam.models.sam import Sam
-from tests.exporting.test_quantize import HEADS, tiny_vit
+from tests.exporting.test_methods import HEADS, tiny_vit
 
 calibration = pytest.importorskip("graysam.exporting.calibration", reason="an extra", exc_type=ImportError)
 
@@ -64,7 +64,7 @@ def embed(encoder: Any, image: Float32, precision: str) -> Float32:
 def layers(encoder: Any) -> set[str]:
     """Return the paths of the convolutions and linear layers of an unquantized graph."""
     nodes = [node for node in encoder.get_ordered_ops() if node.get_type_name() in calibration.PRODUCTS]
-    return {calibration._path(node) for node in nodes if calibration._has_weights(node)}
+    return {calibration._path(node) for node in nodes if calibration._weights(node) is not None}
 
 
 @pytest.mark.parametrize("build", [tiny_l0, tiny_vit], ids=lambda build: build.__name__)

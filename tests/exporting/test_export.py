@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import graysam.export
+from graysam.data.dataset import Item
 from graysam.data.image_source import ImageSource
 from graysam.data.packing import pack
-from graysam.exporting import parity
-from graysam.exporting import pipeline as exporting
-from graysam.exporting.parity import Check, Row, check_case, check_slices, shortcomings, summarize
+from graysam.data.shards import ShardReader
+from graysam.exporting import parity, pipeline
+from graysam.exporting.parity import Row, check_case, check_slices, shortcomings, summarize
 from graysam.imaging.presets import load_scheme
 from graysam.inference.exported_model import read_exported
 from tests.support.commands import BOXES_2D, image_2d, save_tiny_model, write_case
@@ -71,8 +74,9 @@ def test_slices_are_compared_object_by_object() -> None:
     image[:, 2:6, 2:6], image[:, 2:4, 2:6] = 0.6, 0.9
     truth = np.zeros((1, 16, 16), bool)
     truth[0, 2:6, 2:6] = True
-    check = Check("CT", image, np.array([[2, 2, 5, 5]], np.float32), truth)
-    (found,) = check_slices(Threshold(0.5), Threshold(0.8), [check])
+    boxes = torch.tensor([[2.0, 2.0, 5.0, 5.0]])
+    item = Item("key", "CT_a", "CT", torch.from_numpy(image), boxes, torch.from_numpy(truth))
+    (found,) = check_slices(Threshold(0.5), Threshold(0.8), [item])
     assert found.reference == (1, 1)
     assert found.same == found.exported[0] == pytest.approx(2 / 3)
 
@@ -92,10 +96,10 @@ def test_a_checkpoint_becomes_a_bundle(
     toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = save_tiny_model(tmp_path / "tiny.safetensors", channels="perona_malik")
-    given = [str(model), "-o", str(tmp_path / "bundle"), "--kind", "fp32", "--shards", str(toy_shards)]
+    given = [str(model), "-o", str(tmp_path / "bundle"), "--precision", "fp32", "--shards", str(toy_shards)]
     assert graysam.export.main(given) == 0
     out = capsys.readouterr().out
-    assert "macro" in out and f"{tmp_path / 'bundle'}: tiny, fp32," in out
+    assert "macro" in out and f"{tmp_path / 'bundle'}: tiny, openvino fp32," in out
     bundle = read_exported(tmp_path / "bundle")
     said = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
     assert type(bundle.scheme).__name__ == "PeronaMalik"
@@ -119,23 +123,28 @@ def test_images_without_masks_calibrate_beside_training_slices(toy_shards: Path,
     for name in "ab":
         cv2.imwrite(str(tmp_path / "in" / "fundus" / f"{name}.png"), half_white)
     pack(ImageSource(folder=tmp_path / "in", size=256), tmp_path / "more", samples_per_shard=4, split=None)
-    slices = exporting._Slices([toy_shards, tmp_path / "more"], load_scheme("replicate"), 256)
-    assert slices.name == f"{toy_shards.name}, more"
-    images = slices.calibration(4, seed=0)
+    reader = ShardReader(toy_shards, tmp_path / "more")
+    prepared: dict[str, Any] = {"scheme": load_scheme("replicate"), "size": 256}
+    images = pipeline.calibration_images(reader, 4, **prepared)
     assert len(images) == 4 and all(image.shape == (3, 256, 256) for image in images)
     alike = [image[0, :, :120].max() < 0.1 and image[0, :, 136:].min() > 0.9 for image in images]
-    assert 0 < sum(alike) < 4, "every group gives images: of the new one, and of the others"
-    assert all(len(check.masks) for check in slices.checks(100))
+    assert 0 < sum(alike) < 4, "every group gives images: the new one, and the others"
+    again = pipeline.calibration_images(reader, 4, **prepared)
+    assert all(np.array_equal(one, other) for one, other in zip(images, again, strict=True))
+    assert all(len(item.masks) for item in pipeline.held_out_items(reader, 100, **prepared))
 
 
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
         (("nothing.pth", "-o", "b"), "weight file nothing.pth does not exist"),
-        (("m", "-o", "b", "--kind", "int4"), "invalid choice: 'int4'"),
+        (("m", "-o", "b", "--precision", "int4"), "invalid choice: 'int4'"),
         (("m", "-o", "b", "--cases", "x"), "--cases and --gts go together"),
         (("m", "-o", "b", "--threads", "0"), "required: at least 1"),
-        (("m", "-o", "b", "--kind", "int8", "--blend-from", "x"), "--blend-from goes with --kind weights"),
+        (("m", "-o", "b", "--interpolate-from", "x"), "--interpolate-from requires --format weights"),
+        (("m", "-o", "b", "--format", "onnx", "--precision", "int8"), "--precision int8 requires --format openvino"),
+        (("m", "-o", "b", "--kind", "int8"), "--kind has been renamed; use --precision fp32|bf16|int8"),
+        (("m", "-o", "b", "--blend-share", "1"), "--blend-share has been renamed; use --interpolate-weight"),
         (("m", "-o", "b", "--calibration-images", "0"), "calibration_images is 0; required: at least 1"),
     ],
 )
@@ -166,8 +175,8 @@ def test_cases_with_masks_can_be_the_gate(tmp_path: Path, toy_shards: Path) -> N
     write_case(tmp_path / "imgs", "2DBox_US_a", imgs=image_2d(), boxes=boxes)
     write_case(tmp_path / "gts", "2DBox_US_a", gts=gts)
     folders = (tmp_path / "imgs", tmp_path / "gts")
-    bundle = exporting.export_model(
-        str(model), tmp_path / "b", kind="fp32", channels="replicate", cases=folders, threads=1
+    bundle = pipeline.export_model(
+        str(model), tmp_path / "b", precision="fp32", channels="replicate", cases=folders, threads=1
     )
     assert bundle.description["parity"]["scores"]["US"]["n"] == 1
     assert bundle.description["parity"]["on"] == "cases"

@@ -19,7 +19,7 @@ from graysam.models.sam import Sam
 from tests.support.fill import fill
 
 BOXES = torch.tensor([[10.0, 20.0, 100.0, 120.0], [50.0, 60.0, 200.0, 190.0], [0.0, 0.0, 255.0, 255.0]])
-ALL_CELLS = torch.tensor([64, 64])
+WHOLE = torch.tensor([64, 64])
 NARROW: dict[str, dict[str, Any]] = {
     "efficientvit_sam_l0": {"widths": [8, 16, 32, 32, 64], "depths": [1, 1, 1, 1, 1], "neck_depth": 1},
     "lite_medsam": {"embed_dims": [16, 16, 16, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 2]},
@@ -68,7 +68,7 @@ def test_bicubic_products_are_torchs_bicubic_upsampling() -> None:
 def test_the_decoder_in_parts_gives_the_same_masks(model: Sam, images: Tensor) -> None:
     embedding = model.encode(images)
     logits, iou = model.decode(embedding, BOXES[None])
-    ours = BoxDecoder(model)(BoxTokens(model)(BOXES), embedding.flatten(2).transpose(1, 2), ALL_CELLS)
+    ours = BoxDecoder(model)(BoxTokens(model)(BOXES), embedding.flatten(2).transpose(1, 2), WHOLE)
     spread = float(logits.std())
     torch.testing.assert_close(ours[0], logits[0], atol=1e-4 * spread, rtol=1e-4)
     torch.testing.assert_close(ours[1], iou[0], atol=1e-4, rtol=1e-4)
@@ -84,7 +84,7 @@ def test_every_head_and_token_counts(model: Sam) -> None:
     other = a_model()
     attention = other.mask_decoder.transformer.layers[1].cross_attn_image_to_token  # type: ignore[union-attr]
     attention.q_proj.bias.add_(0.5)  # type: ignore[union-attr]
-    ours, _ = BoxDecoder(other)(BoxTokens(other)(BOXES), embedding.flatten(2).transpose(1, 2), ALL_CELLS)
+    ours, _ = BoxDecoder(other)(BoxTokens(other)(BOXES), embedding.flatten(2).transpose(1, 2), WHOLE)
     assert (ours - expected[0]).abs().max() > 1e-3 * expected.std()
     torch.testing.assert_close(
         ours, other.decode(embedding, BOXES[None])[0][0], atol=1e-4 * float(expected.std()), rtol=1e-4
@@ -109,7 +109,7 @@ def test_converted_graphs_give_the_models_masks(model: Sam, images: Tensor, half
         expected, expected_iou = model.decode(model.encode(images), BOXES[None])
     for count in (1, 3):  # the number of boxes is free
         tokens = run(graphs["box_tokens"], {"boxes": BOXES[:count].numpy()})
-        found = run(graphs["box_decoder"], {**tokens, "embedding": embedding.data, "valid_size": ALL_CELLS.numpy()})
+        found = run(graphs["box_decoder"], {**tokens, "embedding": embedding.data, "valid_size": WHOLE.numpy()})
         tolerance = float(expected.std()) * (0.05 if half else 1e-4)
         assert np.abs(found["logits"].data - expected[0, :count].numpy()).max() < tolerance
         assert np.abs(found["iou"].data - expected_iou[0, :count].numpy()).max() < (0.05 if half else 1e-4)

@@ -105,7 +105,7 @@ def test_the_command_stores_interpolated_weights(tmp_path: Path, capsys: pytest.
     tuned = save_tiny_model(tmp_path / "tuned.safetensors", channels="perona_malik", filled=True)
     first, second = read_weights(str(start)), read_weights(str(tuned))
     target = tmp_path / "between.safetensors"
-    command = [str(tuned), "-o", str(target), "--kind", "weights", "--blend-from", str(start), "--blend-share", "0.25"]
+    command = [str(tuned), "-o", str(target), "--format", "weights", "--interpolate-from", str(start), "--interpolate-weight", "0.25"]
     assert graysam.export.main(command) == 0
     assert capsys.readouterr().out.startswith(f"{target}: ")
     for key, value in read_weights(str(target)).tensors.items():
@@ -119,8 +119,8 @@ def test_the_command_stores_interpolated_weights(tmp_path: Path, capsys: pytest.
     [
         (["best.ckpt", "-o", "folder"], "-o folder holds weights, so its name must end in .safetensors"),
         (["absent.ckpt", "-o", "a.safetensors"], "weight file absent.ckpt does not exist"),
-        (["best.ckpt", "-o", "a.safetensors", "--blend-from", "absent.ckpt"], "absent.ckpt does not exist"),
-        (["best.ckpt", "-o", "a.safetensors", "--blend-from", "best.ckpt", "--blend-share", "2"], "from 0 to 1"),
+        (["best.ckpt", "-o", "a.safetensors", "--interpolate-from", "absent.ckpt"], "absent.ckpt does not exist"),
+        (["best.ckpt", "-o", "a.safetensors", "--interpolate-from", "best.ckpt", "--interpolate-weight", "2"], "from 0 to 1"),
     ],
 )
 def test_what_cannot_be_stored_is_one_line(
@@ -133,7 +133,7 @@ def test_what_cannot_be_stored_is_one_line(
     monkeypatch.chdir(tmp_path)
     checkpoint(Path("best.ckpt"))
     before = sorted(tmp_path.iterdir())
-    assert graysam.export.main([*arguments, "--kind", "weights"]) == 2
+    assert graysam.export.main([*arguments, "--format", "weights"]) == 2
     assert reason in capsys.readouterr().err.splitlines()[-1]
     assert sorted(tmp_path.iterdir()) == before
 

@@ -28,7 +28,7 @@ def test_every_modality_has_its_panels(workspace: ModuleType) -> None:
     made = workspace.define_workspace("me", "graysam", ["CT", "US"])
     assert (made.entity, made.project) == ("me", "graysam")
     sections = {section.name: section.panels for section in made.sections}
-    assert list(sections) == ["DSC", "NSD", "Losses", "Overlays", "Tables", "Benchmark"]
+    assert list(sections) == ["DSC", "NSD", "Losses", "Overlays", "Tables", "Quantization"]
     for title, name in (("DSC", "dsc"), ("NSD", "nsd")):
         shown = [panel.y for panel in sections[title]]
         assert shown == [[f"val/{name}_slice256/{place}"] for place in ("macro", "modality/CT", "modality/US")]
@@ -37,15 +37,15 @@ def test_every_modality_has_its_panels(workspace: ModuleType) -> None:
         [f"images/validation/{end}/{modality}"] for modality in ("CT", "US") for end in ("worst", "best")
     ]
     assert [panel.table_name for panel in sections["Tables"]] == ["tables/validation", "tables/trained"]
-    assert sections["Benchmark"][0].table_name == "tables/benchmark"
-    assert sections["Benchmark"][1].metrics == [f"benchmark/{method}/dsc" for method in workspace.METHODS]
+    assert sections["Quantization"][0].table_name == "tables/quantization"
+    assert sections["Quantization"][1].metrics == [f"benchmark/{method}/dsc" for method in workspace.METHODS]
 
 
 def test_the_definition_can_be_sent(workspace: ModuleType) -> None:
     """What `save` sends; a panel that W&B does not know would fail here."""
     made = workspace.define_workspace("me", "graysam", workspace.MODALITIES)
     sent = made._to_model().model_dump_json(by_alias=True)
-    for name in ("val/dsc_slice256/modality/Fundus", "images/validation/worst/CT", "benchmark/dynamic_qint8/image_ms"):
+    for name in ("val/dsc_slice256/modality/Fundus", "images/validation/worst/CT", "quantization/dynamic_qint8/image_ms"):
         assert name in sent
 
 

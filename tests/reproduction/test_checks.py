@@ -141,8 +141,8 @@ def test_without_dynamic_quantization_the_check_is_skipped(monkeypatch: pytest.M
 
     from graysam.reproduction import networks
 
-    gone = replace(networks.KINDS[networks.DYNAMIC], why_unavailable=lambda: "torch 9 has none")
-    monkeypatch.setitem(networks.KINDS, networks.DYNAMIC, gone)
+    gone = replace(networks.METHODS[networks.DYNAMIC], why_unavailable=lambda: "torch 9 has none")
+    monkeypatch.setitem(networks.METHODS, networks.DYNAMIC, gone)
     assert networks.count_quantized_layers().skipped == "torch 9 has none"
 
 

@@ -12,11 +12,11 @@ _files: dict[str, dict[str, bytes]] = {}
 def remembering(trace: Callable[..., Any]) -> Callable[..., Any]:
     """Return conversion's `_trace` with a memory; whoever asks gets a clone, which may be altered."""
 
-    def traced(module: Any, examples: Mapping[str, Any], shapes: Mapping[str, Any], outputs: Sequence[str]) -> Any:
-        given = [(name, value.shape, value.dtype) for name, value in examples.items()]
-        key = _digest(module, given, shapes, list(outputs))
+    def traced(module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], free: Sequence[str] = ()) -> Any:
+        examples = [(name, value.shape, value.dtype) for name, value in inputs.items()]
+        key = _digest(module, examples, list(outputs), list(free))
         if key not in _graphs:
-            _graphs[key] = trace(module, examples, shapes, outputs)
+            _graphs[key] = trace(module, inputs, outputs, free)
         return _graphs[key].clone()
 
     return traced

@@ -36,7 +36,7 @@ OVERRIDES = (
 
 BENCHMARK = (
     "quantize=default",
-    "quantize.kinds=[none,dynamic_qint8]",
+    "quantize.methods=[none,dynamic_qint8]",
     "quantize.threads=1",
     "quantize.repeats=1",
     "quantize.warmup=0",
@@ -131,18 +131,18 @@ def test_pictures_of_the_best_and_the_worst_carry_their_captions(finished: Path,
 
 def test_the_benchmark_is_a_table_and_numbers(finished: Path, file: WandbFile) -> None:
     (folder,) = {path.parent for path in wandb_files(finished)}
-    report = json.loads((finished / "benchmark.json").read_text())["kinds"]
+    report = json.loads((finished / "quantization.json").read_text())["methods"]
     row = file.rows[4]
-    table = json.loads((folder / "files" / row["tables/benchmark"]["path"]).read_text())
+    table = json.loads((folder / "files" / row["tables/quantization"]["path"]).read_text())
     assert [line[0] for line in table["data"]] == ["none", "dynamic_qint8"]
     for kind, line in zip(("none", "dynamic_qint8"), table["data"], strict=True):
         assert (
             line[table["columns"].index("dsc")]
-            == row[f"benchmark/{kind}/dsc"]
+            == row[f"quantization/{kind}/dsc"]
             == report[kind]["scores"]["macro"]["dsc"]
         )
-        assert row[f"benchmark/{kind}/image_ms"] == pytest.approx(report[kind]["image_ms"]["median"])
-    assert len((finished / "tables" / "benchmark.csv").read_text().splitlines()) == 3
+        assert row[f"quantization/{kind}/image_ms"] == pytest.approx(report[kind]["image_ms"]["median"])
+    assert len((finished / "tables" / "quantization.csv").read_text().splitlines()) == 3
 
 
 def test_all_files_lie_in_the_run_directory(home: Path) -> None:

@@ -366,11 +366,11 @@ def test_a_run_without_training_keeps_its_start_and_compares_methods_later(
     assert run(runs.config(*untrained)) == 0
     summary = json.loads((runs.run_dir / "summary.json").read_text())
     assert summary["trained"] == summary["start"]
-    assert not (runs.run_dir / "benchmark.json").exists()
+    assert not (runs.run_dir / "quantization.json").exists()
     later = runs.config(
-        *untrained, "quantize=default", "quantize.kinds=[none]", "quantize.repeats=1", "quantize.warmup=0",
+        *untrained, "quantize=default", "quantize.methods=[none]", "quantize.repeats=1", "quantize.warmup=0",
         "quantize.timing_images=1",
     )  # fmt: skip
     assert run(later) == 0
     assert "is finished" in capsys.readouterr().out
-    assert set(json.loads((runs.run_dir / "benchmark.json").read_text())["kinds"]) == {"none"}
+    assert set(json.loads((runs.run_dir / "quantization.json").read_text())["methods"]) == {"none"}

@@ -1,0 +1,200 @@
+"""After training: quantization methods compared on the best checkpoint, with the same boxes, once."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+
+from graysam.benchmarking.method_timing import time_methods
+from graysam.config.building import build
+from graysam.config.composing import compose_plain
+from graysam.data.dataset import FixedSlices, Item
+from graysam.data.sampling import choose
+from graysam.data.shards import ShardReader
+from graysam.exporting.methods import METHODS, PreparedModel, QuantizationMethod
+from graysam.imaging.presets import load_scheme
+from graysam.inference.volume import BOX_BATCH
+from graysam.training import quantization_callback
+from graysam.training.quantization import Settings, compare_methods, score
+from graysam.training.quantization_callback import LOGGED, QuantizeBenchmark, rows, scalars, text
+from graysam.training.scores import Scores
+from tests.support.commands import save_tiny_model
+from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
+from tests.support.tiny import overrides
+from tests.support.training import build_data, build_module, build_trainer
+
+REASON = "torchao is not installed: pip install '.[quantize]'"
+UNAVAILABLE = QuantizationMethod("torchao_int8", lambda: REASON, lambda model, target: pytest.fail("unavailable"))
+
+
+def settings(*methods: str, **changes: Any) -> Settings:
+    numbers: dict[str, Any] = {"threads": 1, "repeats": 2, "warmup": 1, "timing_images": 1, "calibration_images": 2}
+    return Settings(methods=methods, **({"max_images": None} | numbers | changes))
+
+
+def slices(shards: Path) -> FixedSlices:
+    reader = ShardReader(shards)
+    rows = reader.index.rows(split="val")
+    return FixedSlices(reader, rows, scheme=load_scheme("replicate"), size=256, max_boxes_per_image=None)
+
+
+@pytest.mark.parametrize(
+    ("methods", "changes", "message"),
+    [
+        (["none", "int4"], {}, "quantize.methods: unknown int4; valid are none, dynamic_qint8, torchao_int8, openvino"),
+        (["none", "none"], {}, "repeated none"),
+        (["none"], {"threads": 0}, r"quantize\.threads is 0; required: at least 1"),
+        (["none"], {"warmup": -1}, r"quantize\.warmup is -1; required: at least 0"),
+        (["none"], {"max_images": 0}, r"quantize\.max_images is 0; required: at least 1"),
+        (["none"], {"calibration_images": 0}, r"quantize\.calibration_images is 0; required: at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(methods: Sequence[str], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(*methods, **changes)
+
+
+# ------------------------------------------------------------------ accuracy and the images it is measured on
+class Recorder:
+    """Records the boxes it is given, and answers with empty masks."""
+
+    def __init__(self) -> None:
+        self.boxes: list[np.ndarray] = []
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return np.zeros((len(images), 4, 2, 2), np.float32)
+
+    def decode(
+        self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.boxes.append(boxes_256.copy())
+        return np.full((len(boxes_256), 256, 256), -1, np.float32), np.zeros(len(boxes_256), np.float32)
+
+
+def test_every_method_gets_the_same_boxes_and_every_box_is_scored() -> None:
+    count = 2 * BOX_BATCH + 1
+    boxes = torch.arange(4 * count).reshape(count, 4).float()
+    masks = torch.zeros(count, 256, 256, dtype=torch.bool)
+    item = Item("key", "CT_a", "CT", torch.zeros(3, 256, 256), boxes, masks)
+    recorders = {name: Recorder() for name in ("a", "b")}
+    scores = {name: Scores() for name in recorders}
+    score({name: PreparedModel(recorder, frozenset(), 0) for name, recorder in recorders.items()}, item, scores)
+    for name, recorder in recorders.items():
+        assert np.array_equal(np.concatenate(recorder.boxes), boxes.numpy())
+        assert [s.prompt for s in scores[name].objects] == list(range(count))
+
+
+def test_chosen_images_are_round_robin_over_groups_and_spread_within_them() -> None:
+    groups = np.array(["CT"] * 9 + ["US"] + ["MR"] * 3)
+    assert choose(groups, None) == choose(groups, 13) == list(range(13))
+    assert choose(groups, 3) == [0, 9, 10]
+    assert choose(groups, 7) == [0, 4, 8, 9, 10, 11, 12]
+    assert choose(groups, 8) == [0, 3, 5, 8, 9, 10, 11, 12]
+
+
+# ------------------------------------------------------------------ times
+def test_methods_are_timed_with_the_given_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
+    box = np.array([[60, 60, 140, 140]], np.float32)
+    prompts = [(np.zeros((3, 256, 256), np.float32), np.tile(box, (n, 1))) for n in (1, 3)]
+    methods = ["none", "dynamic_qint8"]
+    times = time_methods(checkpoint, methods, prompts, stored=tmp_path, threads=2, repeats=1, warmup=1)
+    assert times.threads == 2
+    assert list(times.by_method) == methods
+    for measures in times.by_method.values():
+        assert list(measures) == ["encoder_ms", "decoder_ms", "image_ms"]
+        for spread in measures.values():
+            assert spread["n"] == 2
+            assert 0 < spread["min"] <= spread["median"] <= spread["max"]
+        assert measures["image_ms"]["median"] > measures["encoder_ms"]["min"]
+    with pytest.raises(ChildProcessError, match=r"absent\.ckpt does not exist"):
+        time_methods(tmp_path / "absent.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
+
+
+# ------------------------------------------------------------------ the callback
+@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
+def test_a_run_ends_with_its_best_checkpoint_under_every_method(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(METHODS, "torchao_int8", UNAVAILABLE)
+    run_dir = tmp_path / "run"
+    config = compose_plain("train", overrides(toy_shards, run_dir))
+    data, numbers = build_data(config), compose_plain("train")["quantize"]
+    module, trainer = build_module(config, data=data), build_trainer(config)
+    target = {"_target_": "graysam.training.quantization_callback.QuantizeBenchmark", "run_dir": str(run_dir)}
+    methods = ["none", "dynamic_qint8", "torchao_int8"]
+    changes = {"methods": methods, "threads": 1, "repeats": 1, "timing_images": 2}
+    callback: QuantizeBenchmark = build(target | numbers | changes)
+    assert isinstance(callback, QuantizeBenchmark)
+    trainer.callbacks.append(callback)
+    trainer.fit(module, datamodule=data)
+
+    report = json.loads((run_dir / "quantization.json").read_text())
+    assert list(report["methods"]) == methods
+    assert report["methods"]["torchao_int8"] == {"available": False, "reason": REASON}
+    assert (report["threads"], report["images"], report["objects"]) == (1, 3, 5)
+    trainer.validate(module, datamodule=data, verbose=False)
+    none, dynamic = (report["methods"][name] for name in ("none", "dynamic_qint8"))
+    for name, means in module.scores.summary().items():
+        assert none["scores"][name]["n"] == dynamic["scores"][name]["n"] == means["n"]
+        assert none["scores"][name]["dsc"] == pytest.approx(means["dsc"], abs=1e-3)
+        assert dynamic["scores"][name]["dsc"] == pytest.approx(means["dsc"], abs=0.05)
+    assert none["quantized"]["layers"] == {"image_encoder": [0, 33], "heads": [0, 52]}
+    assert dynamic["quantized"]["layers"] == {"image_encoder": [0, 33], "heads": [47, 52]}
+    assert none["size_mb"] > dynamic["size_mb"] > 1
+    assert none["image_ms"]["n"] == 2
+
+    printed = capsys.readouterr().out
+    assert f"torchao_int8 is unavailable: {REASON}" in printed
+    assert printed.count("47 of 52") == 1
+    metrics = (next((run_dir / "metrics").glob("*/metrics.csv"))).read_text()
+    assert "quantization/dynamic_qint8/image_ms" in metrics.splitlines()[0]
+    table = (run_dir / "tables" / "quantization.csv").read_text().splitlines()
+    assert table[0].split(",")[1:] == list(LOGGED)
+    assert [line.split(",")[1] for line in table[1:]] == methods
+
+    # The same command once more, after a kill say: nothing is measured again, everything is reported again.
+    monkeypatch.setattr(quantization_callback, "compare_methods", lambda *_: pytest.fail("measured twice"))
+    stored = callback.report(data.validation_set())
+    callback.on_fit_end(trainer, module)
+    assert "47 of 52" in capsys.readouterr().out
+    monkeypatch.setattr(quantization_callback, "compare_methods", lambda *_: replace(stored, images=77))
+    callback.settings = settings(*methods)
+    callback.on_fit_end(trainer, module)
+    assert "DSC and NSD: 77 images" in capsys.readouterr().out
+
+
+def test_no_methods_means_nothing(tmp_path: Path) -> None:
+    callback = QuantizeBenchmark(run_dir=tmp_path, **compose_plain("train", ["quantize=none"])["quantize"])
+    callback.on_fit_end(lightning.Trainer(accelerator="cpu", logger=False), lightning.LightningModule())
+    assert not list(tmp_path.iterdir())
+
+
+def test_methods_that_cannot_run_have_their_reasons(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(model: Any, target: Any) -> PreparedModel:
+        assert len(target.calibration_images()) == 2
+        raise RuntimeError("no kernel\nfor this model")
+
+    failing = QuantizationMethod("openvino_int8", lambda: None, fail)
+    monkeypatch.setitem(METHODS, "torchao_int8", UNAVAILABLE)
+    monkeypatch.setitem(METHODS, "openvino_int8", failing)
+    checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
+    report = compare_methods(checkpoint, slices(toy_shards), settings("torchao_int8", "openvino_int8"))
+    failed = "failed on this model: no kernel for this model"
+    assert {name: method.reason for name, method in report.methods.items()} == {
+        "torchao_int8": REASON,
+        "openvino_int8": failed,
+    }
+    lines = [f"torchao_int8 is unavailable: {REASON}", f"openvino_int8 is unavailable: {failed}"]
+    assert text(report).splitlines()[-2:] == lines
+    assert scalars(report) == {}
+    assert rows(report)[0] == ["torchao_int8", *[None] * (len(LOGGED) - 2), REASON]
