@@ -27,7 +27,7 @@ from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_to_dict
 from graysam.inference.exported_model import ExportedModel, is_exported, read_exported, write_exported
 from graysam.inference.openvino_core import has_bf16, open_core
-from graysam.inference.predictor import Predictor
+from graysam.inference.predictor import BackendName, Predictor
 from graysam.inference.volume import Backend
 from graysam.models.sam import Sam
 
@@ -80,7 +80,7 @@ def open_prepared(name: str, model: Sam, folder: Path, threads: int) -> Backend:
 
 def open_backend(exported: ExportedModel, threads: int | None) -> Backend:
     """Open an exported model with the engine that it is for, without a cache of compiled graphs."""
-    backend = "onnxruntime" if exported.format == "onnx" else "openvino"
+    backend: BackendName = "onnxruntime" if exported.format == "onnx" else "openvino"
     return Predictor(exported.path, backend=backend, threads=threads, cache=False).backend
 
 
