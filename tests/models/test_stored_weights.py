@@ -105,7 +105,17 @@ def test_the_command_stores_interpolated_weights(tmp_path: Path, capsys: pytest.
     tuned = save_tiny_model(tmp_path / "tuned.safetensors", channels="perona_malik", filled=True)
     first, second = read_weights(str(start)), read_weights(str(tuned))
     target = tmp_path / "between.safetensors"
-    command = [str(tuned), "-o", str(target), "--format", "weights", "--interpolate-from", str(start), "--interpolate-weight", "0.25"]
+    command = [
+        str(tuned),
+        "-o",
+        str(target),
+        "--format",
+        "weights",
+        "--interpolate-from",
+        str(start),
+        "--interpolate-weight",
+        "0.25",
+    ]
     assert graysam.export.main(command) == 0
     assert capsys.readouterr().out.startswith(f"{target}: ")
     for key, value in read_weights(str(target)).tensors.items():
@@ -120,7 +130,10 @@ def test_the_command_stores_interpolated_weights(tmp_path: Path, capsys: pytest.
         (["best.ckpt", "-o", "folder"], "-o folder holds weights, so its name must end in .safetensors"),
         (["absent.ckpt", "-o", "a.safetensors"], "weight file absent.ckpt does not exist"),
         (["best.ckpt", "-o", "a.safetensors", "--interpolate-from", "absent.ckpt"], "absent.ckpt does not exist"),
-        (["best.ckpt", "-o", "a.safetensors", "--interpolate-from", "best.ckpt", "--interpolate-weight", "2"], "from 0 to 1"),
+        (
+            ["best.ckpt", "-o", "a.safetensors", "--interpolate-from", "best.ckpt", "--interpolate-weight", "2"],
+            "from 0 to 1",
+        ),
     ],
 )
 def test_what_cannot_be_stored_is_one_line(
