@@ -64,7 +64,8 @@ def define_workspace(entity: str, project: str, modalities: Sequence[str] = MODA
             workspaces.Section(name="Overlays", panels=pictures),
             workspaces.Section(name="Tables", panels=tables),
             workspaces.Section(
-                name="Quantization", panels=[panels.WeavePanelSummaryTable(table_name="tables/quantization"), *benchmark]
+                name="Quantization",
+                panels=[panels.WeavePanelSummaryTable(table_name="tables/quantization"), *benchmark],
             ),
         ],
     )

@@ -45,7 +45,11 @@ def test_the_definition_can_be_sent(workspace: ModuleType) -> None:
     """What `save` sends; a panel that W&B does not know would fail here."""
     made = workspace.define_workspace("me", "graysam", workspace.MODALITIES)
     sent = made._to_model().model_dump_json(by_alias=True)
-    for name in ("val/dsc_slice256/modality/Fundus", "images/validation/worst/CT", "quantization/dynamic_qint8/image_ms"):
+    for name in (
+        "val/dsc_slice256/modality/Fundus",
+        "images/validation/worst/CT",
+        "quantization/dynamic_qint8/image_ms",
+    ):
         assert name in sent
 
 
