@@ -18,7 +18,6 @@ from graysam.benchmarking.competitors import COMPETITORS
 from graysam.benchmarking.paper_cases import paper_cases
 from graysam.benchmarking.running import Settings, run, write_report
 from graysam.imaging.presets import scheme_names
-from graysam.reporting.schemas import BenchmarkReport
 from graysam.reporting.speed import failures
 from graysam.system.extras import require
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
@@ -33,7 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("benchmark")
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     try:
-        report = _run(arguments)
+        if arguments.gts is not None and arguments.input is None:
+            raise ValueError("--gts gives the masks of --input's cases; give both")
+        sources = paper_cases() if arguments.input is None else folder_cases(arguments.input, arguments.gts)
+        # Masks are scored on whole volumes only, so a folder's own cases keep all slices.
+        arguments.slices = arguments.slices or (math.inf if arguments.input else SLICES)
+        settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        report = run(choose_cases(sources, arguments.cases), settings)
         write_report(report, arguments.output)
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -43,22 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT  # as shells do
     finally:
         signal.signal(signal.SIGTERM, previous)
-    for line in failures(report):
-        print(f"error: {line}", file=sys.stderr)
-    return FAILED if failures(report) else 0
-
-
-def _run(arguments: argparse.Namespace) -> BenchmarkReport:
-    if arguments.gts is not None and arguments.input is None:
-        raise ValueError("--gts gives the masks of --input's cases; give both")
-    if arguments.input is None:
-        require("demo")  # the brain that the paper's cases are made from
-    sources = paper_cases() if arguments.input is None else folder_cases(arguments.input, arguments.gts)
-    if arguments.slices is None:  # masks are scored on whole volumes only, so a folder's own cases keep all slices
-        arguments.slices = SLICES if arguments.input is None else math.inf
-    settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    return run(choose_cases(sources, arguments.cases), settings)
+    lines = failures(report)
+    print(*(f"error: {line}\n" for line in lines), sep="", end="", file=sys.stderr)
+    return FAILED if lines else 0
 
 
 def _pair(text: str) -> tuple[str, Path]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from graysam.benchmarking.cases import BenchmarkCase, Sources
 from graysam.data.demo import load_template, template_paths
+from graysam.system.extras import check_extra
 
 UInt8 = NDArray[np.uint8]
 Boxes = NDArray[np.int64]
@@ -67,16 +68,13 @@ TABLE_5 = (
 
 
 def paper_cases() -> Sources:
-    """Return the 14 cases; building one raises ValueError where nilearn's template is missing."""
+    """Return the 14 cases; raise ValueError where nilearn, whose brain they are made from, is missing."""
+    check_extra("demo")
     return {case.name: partial(build, case) for case in TABLE_5}
 
 
 def build(case: PaperCase) -> BenchmarkCase:
-    """Make a case, deterministically.
-
-    Raises:
-        ValueError: nilearn or its template is missing.
-    """
+    """Make a case, deterministically."""
     image, boxes = _volume(case) if case.name.startswith("3D") else _mosaic(case)
     return BenchmarkCase(case.name, image, boxes, image.shape, paper_s=(case.baseline_s, case.proposed_s))
 

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from graysam.benchmarking.script_loop import Array, segment
 from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.channels import Scheme
+from graysam.inference.predictor import Predictor
 from graysam.inference.volume import Backend
 from graysam.io.cases import read_input_case
 from graysam.io.image import write_mask
@@ -74,10 +76,7 @@ def peak_bytes() -> int | None:
 
 def open_predictor(threads: int, exported: str) -> Segmenter:
     """Open graysam's predictor on an exported model."""
-    from graysam.inference.predictor import Predictor
-
-    predictor = Predictor(exported, threads=threads, cache=False)
-    return Segmenter(predictor.predict)
+    return Segmenter(Predictor(exported, threads=threads, cache=False).predict)
 
 
 def open_script(threads: int) -> Segmenter:
@@ -90,20 +89,8 @@ def open_script(threads: int) -> Segmenter:
 
 def open_reference(threads: int) -> Segmenter:
     """Open graysam's LiteMedSAM in float32 torch with the script's propagation: the script's masks must equal its."""
-    import torch
-
-    from graysam.exporting.torch_backend import TorchBackend
-    from graysam.imaging.presets import load_scheme
-    from graysam.inference.volume import segment as segment_volume
-    from graysam.models.pretrained import open_pretrained
-
-    torch.set_num_threads(threads)
-    found = open_pretrained("lite_medsam")
-    backend = TorchBackend(found.model, device="cpu", precision="fp32")
-    scheme = found.scheme or load_scheme("replicate")
-    return Segmenter(
-        lambda image, boxes: segment_volume(image, boxes, backend, scheme, propagation="litemedsam", size=found.size)
-    )
+    predictor = Predictor("lite_medsam", backend="torch", threads=threads)
+    return Segmenter(partial(predictor.predict, propagation="litemedsam"))
 
 
 class OneBoxNetwork:
