@@ -17,7 +17,11 @@ RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "report": {"--kinds": "--methods"},
     "benchmark": {"--contend" + "ers": "--competitors", "--bundle": "--exported NAME=DIR"},
 }
-RENAMED_KEYS: Mapping[str, str] = {"quantize.kinds": "quantize.methods", "data.leave" + "_out": "data.exclude_groups"}
+RENAMED_KEYS: Mapping[str, str] = {
+    "quantize.kinds": "quantize.methods",
+    "data.leave" + "_out": "data.exclude_groups",
+    "callbacks.progress.plain_seconds": "callbacks.progress.refresh_rate",
+}
 RENAMED_BENCHMARK_KEYS: Mapping[str, str] = {  # of benchmark.json
     "contend" + "ers": "competitors",
     "contend" + "er": "competitor",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
@@ -89,15 +90,8 @@ def wandb_files(run_dir: Path) -> list[Path]:
 
 def background_processes() -> list[int]:
     """Return the wandb processes that this process has started and that still run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = path.read_bytes().split(b"\0")
-        except OSError:  # it has just ended
-            continue
-        if any(b"wandb-core" in part for part in arguments) and str(os.getpid()).encode() in arguments:
-            found.append(int(path.parent.name))
-    return found
+    lines = ((process.pid, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    return [pid for pid, line in lines if str(os.getpid()) in line and any("wandb-core" in part for part in line)]
 
 
 def wait_until_gone(seconds: float) -> bool:

@@ -69,18 +69,13 @@ def file(finished: Path) -> WandbFile:
     return only
 
 
-def test_a_run_ends_finished_under_the_name_of_what_was_swept(finished: Path, file: WandbFile) -> None:
+def test_the_wandb_run_is_finished_and_described_without_uncommitted_lines(finished: Path, file: WandbFile) -> None:
     origin = json.loads((finished / "run.json").read_text())
-    assert file.exit_code == 0
-    assert (file.id, file.group, file.name) == (origin["id"], "toy", "channels=replicate seed3")
-
-
-def test_the_config_is_the_runs_and_uncommitted_lines_stay_at_home(finished: Path, file: WandbFile) -> None:
+    assert (file.exit_code, file.id) == (0, origin["id"])
+    assert (file.group, file.name) == ("toy", "channels=replicate seed3")
     stored = json.loads((finished / "config.json").read_text())
-    kept = {key: value for key, value in file.config.items() if key in stored}
-    assert kept == stored
-    git = json.loads((finished / "run.json").read_text())["git"]
-    assert file.config["run"]["git"] == {key: git[key] for key in ("commit", "dirty")}
+    assert {key: value for key, value in file.config.items() if key in stored} == stored
+    assert file.config["run"]["git"] == {key: origin["git"][key] for key in ("commit", "dirty")}
     for pattern in ("*.patch", "code/*"):
         assert not list(finished.rglob(pattern))
 
@@ -204,7 +199,7 @@ def test_tables_and_pictures_are_files_beside_the_csv(finished: Path, file: Wand
     assert ours is not None and theirs is not None and (ours == theirs).all()
 
 
-def test_a_run_that_fails_is_ended_as_failed_and_goes_on_as_the_same_run(
+def test_a_run_that_fails_is_ended_as_failed_and_is_resumed_as_the_same_run(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = SamModule.training_step
@@ -231,7 +226,6 @@ def test_a_run_that_fails_is_ended_as_failed_and_goes_on_as_the_same_run(
         {step: row["train/loss"] for step, row in part.rows.items() if "train/loss" in row} for part in (first, second)
     ]
     assert (set(losses[0]), set(losses[1])) == ({0, 1, 2}, {2, 3})
-    assert losses[0][2] == pytest.approx(losses[1][2], rel=1e-5)
     assert "tables/validation" in second.rows[3]
 
 
