@@ -15,7 +15,8 @@ def build(config: dict[str, Any], **arguments: Any) -> Any:
     Raises:
         ValueError: the target does not exist or does not take these arguments; in one line.
     """
-    errors = [f"{path} {text}" for path, text in check_targets(config, "", {"": tuple(arguments)})]
+    supplied = {"": tuple(arguments)} if arguments else {}  # a partial target may lack arguments that nobody supplies
+    errors = [f"{path} {text}" for path, text in check_targets(config, "", supplied)]
     if errors:
         raise ValueError(f"{config['_target_']}: {' | '.join(errors)}")
     try:
