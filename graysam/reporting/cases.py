@@ -1,7 +1,6 @@
 """Cases that the report shows: the best and the worst by DSC, and the first grey image of each modality."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.canvas import to_uint8
-from graysam.io.cases import Case, read_gts, read_input_case, read_segs
+from graysam.io.cases import read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.challenge import case_dice
 from graysam.reporting.accuracy import WORST, in_papers_order
-from graysam.reporting.tables import Table
 from graysam.system.terminal import one_line
 
 MAX_SEARCHED = 20  # cases of a modality among which a grey image is searched
@@ -96,54 +94,31 @@ def shown_cases(folders: Folders) -> ShownCases:
         except (ValueError, OSError) as error:
             left_out.append(f"{path.stem}: {one_line(error)}")
     ranked = sorted((case for case in dsc if not math.isnan(dsc[case])), key=lambda case: (dsc[case], case))
-    extremes = []
+    headings = []
     for modality in in_papers_order({modality_of(case) for case in ranked}):
         cases = [case for case in ranked if modality_of(case) == modality]
         chosen = {"only": cases[0]} if len(cases) == 1 else {"best": cases[-1], "worst": cases[0]}
-        extremes += [
-            replace(_read_view(case, folders), heading=f"{modality}, {which}") for which, case in chosen.items()
-        ]
+        headings += [(f"{modality}, {which}", case) for which, case in chosen.items()]
+    extremes = [replace(_read_view(case, folders), heading=heading) for heading, case in headings]
     worst = [replace(_read_view(case, folders), heading=modality_of(case)) for case in ranked[:WORST]]
     return ShownCases(extremes, worst, left_out)
-
-
-def _read_view(name: str, folders: Folders) -> View:
-    """Read a case from all three folders; of a volume, the slice with most of the ground truth is shown."""
-    imgs, gts, segs = (folder / f"{name}.npz" for folder in vars(folders).values())
-    for path in (imgs, gts):
-        if not path.is_file():
-            raise ValueError(f"{path} is missing")
-    case, (truth, _), masks = read_input_case(imgs), read_gts(gts), read_segs(segs)
-    if truth.shape != case.image.grid:
-        raise ValueError(f"gts have shape {truth.shape}, imgs {case.image.pixels.shape}; required: the same grid")
-    view = _view_slice(case, _largest_slice(truth) if case.image.is_volume else None)
-    shown: Any = ... if view.z is None else view.z
-    return replace(view, truth=truth[shown], masks=masks[shown], dsc=case_dice(truth, masks))
-
-
-def extremes_table(extremes: Iterable[View]) -> Table:
-    """Return the best and worst cases with their DSC."""
-    rows = [[view.heading, f"{100 * view.dsc:.2f}", view.name] for view in extremes]
-    return Table("Best and worst case by DSC (%)", ["modality", "DSC", "case"], rows, labels=3)
 
 
 def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
     """Return the first grey image of each modality in the paper's order, and a line for each file that was left out.
 
-    Of a volume it is the slice with most of the ground truth; without it, the middle of the first box. A modality
-    without a grey image among its first MAX_SEARCHED cases is left out.
+    A modality without a grey image among its first MAX_SEARCHED cases is left out.
     """
-    paths: dict[str, list[Path]] = {}
+    names: dict[str, list[str]] = {}
     for path in sorted(folders.cases.glob("*.npz")) if folders.cases is not None else []:
-        paths.setdefault(modality_of(path.stem), []).append(path)
+        names.setdefault(modality_of(path.stem), []).append(path.stem)
     views, left_out = [], []
-    for modality in in_papers_order(paths):
-        for path in paths[modality][:MAX_SEARCHED]:
+    for modality in in_papers_order(names):
+        for name in names[modality][:MAX_SEARCHED]:
             try:
-                case = read_input_case(path)
-                view = _view_slice(case, _shown_slice(case, folders.gts) if case.image.is_volume else None)
+                view = _read_view(name, replace(folders, segs=None))
             except (ValueError, OSError) as error:
-                left_out.append(f"{path.stem}: {one_line(error)}")
+                left_out.append(f"{name}: {one_line(error)}")
                 continue
             if view.image.ndim == 2:
                 views.append(view)
@@ -151,26 +126,31 @@ def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
     return views, left_out
 
 
-def _largest_slice(truth: NDArray[Any]) -> int:
-    return int((truth > 0).sum(axis=(1, 2)).argmax())
+def _read_view(name: str, folders: Folders) -> View:
+    """Read a case with the ground truth and masks of the folders that are given.
 
-
-def _shown_slice(case: Case, gts: Path | None) -> int:
-    if gts is not None and (gts / f"{case.image.name}.npz").is_file():
-        truth, _ = read_gts(gts / f"{case.image.name}.npz")
-        if truth.shape == case.image.grid and truth.any():
-            return _largest_slice(truth)
-    depth = len(case.image.pixels)
-    return depth // 2 if case.boxes is None or not len(case.boxes) else int(case.boxes[0, [2, 5]].sum()) // 2
-
-
-def _view_slice(case: Case, z: int | None) -> View:
-    """Return a case's image, or slice z of a volume, as one channel where its three are equal."""
-    image = to_uint8(case.image.pixels)
+    Of a volume, the slice with most of the ground truth is shown; without ground truth, the middle of the first box.
+    An image of three equal channels becomes one channel.
+    """
+    imgs, gts, segs = (None if folder is None else folder / f"{name}.npz" for folder in vars(folders).values())
+    if segs is None and gts is not None and not gts.is_file():
+        gts = None
+    for path in (imgs, gts):
+        if path is not None and not path.is_file():
+            raise ValueError(f"{path} is missing")
+    case = read_input_case(imgs or name)
+    truth = None if gts is None else read_gts(gts)[0]
+    masks = None if segs is None else read_segs(segs)
+    if truth is not None and truth.shape != case.image.grid:
+        raise ValueError(f"gts have shape {truth.shape}, imgs {case.image.pixels.shape}; required: the same grid")
+    dsc = math.nan if truth is None or masks is None else case_dice(truth, masks)
+    image, z = to_uint8(case.image.pixels), None
     boxes = np.zeros((0, 4)) if case.boxes is None else case.boxes
-    if z is not None:
+    if case.image.is_volume:
+        z = len(image) // 2 if not len(boxes) else int(boxes[0, [2, 5]].sum()) // 2
+        z = int((truth > 0).sum(axis=(1, 2)).argmax()) if truth is not None and truth.any() else z
         boxes = boxes[(boxes[:, 2] <= z) & (z <= boxes[:, 5])][:, [0, 1, 3, 4]]
-        image = image[z]
+        image, truth, masks = image[z], truth if truth is None else truth[z], masks if masks is None else masks[z]
     if image.ndim == 3 and (image == image[..., :1]).all():
         image = image[..., 0]
-    return View(case.image.name, case.image.modality, np.ascontiguousarray(image), z, boxes)
+    return View(name, case.image.modality, np.ascontiguousarray(image), z, boxes, truth, masks, dsc)

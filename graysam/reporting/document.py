@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from graysam.reporting import accuracy, case_figures, cases, figures, paired_runs, probes
 from graysam.reporting.inputs import Inputs
-from graysam.reporting.run_tables import curve_table, run_tables
+from graysam.reporting.run_tables import run_tables
 from graysam.reporting.runs import read_curves
 from graysam.reporting.speed_charts import speed_section
 
@@ -91,8 +91,8 @@ def compose(
         shown=shown, views=views, unusable=unusable, tables=tables,
         pairs=pairs, plain=[pair for pair in paired_runs.unquantized(pairs) if pair.dsc["macro"].n],
         costs=paired_runs.method_pairs(inputs.runs) if options.methods else [],
-        curves=[(run, one) for run, one in curves if not one.empty], curve_table=curve_table,
-        accuracy=accuracy, cases=cases, case_figures=case_figures, figures=figures, paired=paired_runs, probes=probes,
+        curves=[(run, one) for run, one in curves if not one.empty],
+        accuracy=accuracy, case_figures=case_figures, figures=figures, paired=paired_runs, probes=probes,
     )  # fmt: skip
     return Report(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", excluded, problems)
 

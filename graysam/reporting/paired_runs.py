@@ -156,23 +156,20 @@ def not_compared(runs: Iterable[Run], pairs: Iterable[Pair]) -> list[str]:
 
 def pairs_table(pairs: Iterable[Pair], title: str) -> Table:
     """Return macro averages, one row a pair."""
-    rows = []
-    for pair in pairs:
-        dsc, nsd = pair.dsc[MACRO], pair.nsd[MACRO]
-        row = [pair.variant, pair.method, str(pair.seeds), str(dsc.n), dsc.percent(sign=True), nsd.percent(sign=True)]
-        rows.append(row)
+    rows = [
+        [p.variant, p.method, str(p.seeds), str(dsc.n), dsc.percent(sign=True), p.nsd[MACRO].percent(sign=True)]
+        for p in pairs
+        for dsc in [p.dsc[MACRO]]
+    ]
     return Table(title, ["variant", "method", "seeds", "subjects", "DSC", "NSD"], rows, labels=2)
 
 
 def pairs_by_modality_table(pairs: Sequence[Pair], title: str) -> Table:
     """Return the DSC of each modality with its number of subjects: one row a pair, one column a modality."""
-    modalities = in_papers_order({name for pair in pairs for name in pair.dsc} - {MACRO})
-    subjects = {m: max(pair.dsc[m].n for pair in pairs if m in pair.dsc) for m in modalities}
-    rows = [
-        [pair.variant, *(pair.dsc[m].percent(sign=True) if m in pair.dsc else EMPTY for m in modalities)]
-        for pair in pairs
-    ]
-    return Table(title, ["variant", *(f"{m}, n = {n}" for m, n in subjects.items())], rows)
+    subjects = {m: max(pair.dsc[m].n for pair in pairs if m in pair.dsc) for pair in pairs for m in pair.dsc}
+    names = in_papers_order(subjects.keys() - {MACRO})
+    rows = [[p.variant, *(p.dsc[m].percent(sign=True) if m in p.dsc else EMPTY for m in names)] for p in pairs]
+    return Table(title, ["variant", *(f"{m}, n = {subjects[m]}" for m in names)], rows)
 
 
 def verdict(difference: Estimate) -> str:
@@ -200,11 +197,6 @@ def variant_conclusions(pairs: Iterable[Pair]) -> list[str]:
         + "."
         for (reference, metric), group in groups.items()
     ]
-
-
-def single_subject_modalities(pairs: Iterable[Pair]) -> list[str]:
-    """Return the modalities that have one subject in an unquantized pair, and so no interval of their own."""
-    return sorted({m for pair in unquantized(pairs) for m, one in pair.dsc.items() if m != MACRO and one.n == 1})
 
 
 def method_conclusions(pairs: Iterable[Pair]) -> list[str]:

@@ -99,13 +99,10 @@ def _percent(value: float) -> str:
     return EMPTY if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def objects_by_modality(probes: Sequence[Probe]) -> str:
-    """Return the number of objects of each modality; probes of the same objects share an entry."""
-    counts: dict[str, list[str]] = {}
-    for probe in probes:
-        of = probe.objects["modality"].value_counts()
-        counts.setdefault(", ".join(f"{m} {of[m]}" for m in in_papers_order(of.index)), []).append(probe.title)
-    return "; ".join(f"{', '.join(titles)}: {of or 'none'}" for of, titles in counts.items())
+def objects_by_modality(probe: Probe) -> str:
+    """Return the number of objects of each modality."""
+    of = probe.objects["modality"].value_counts()
+    return ", ".join(f"{m} {of[m]}" for m in in_papers_order(of.index)) or "none"
 
 
 def robustness_table(probes: Sequence[Probe]) -> Table:

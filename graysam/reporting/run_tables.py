@@ -1,7 +1,6 @@
 """Tables over runs: one row a variant, mean and spread over its seeds."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from graysam.metrics.aggregation import MACRO
-from graysam.reporting.runs import DSC, TITLES, TRAINED, Run, by_variant, read_run, usable
+from graysam.reporting.runs import TITLES, TRAINED, Run, by_variant, read_run, usable
 from graysam.reporting.schemas import TIMES
 from graysam.reporting.tables import EMPTY, Table
 
@@ -80,15 +79,6 @@ def methods_table(chosen: Variants) -> Table:
             rows.append([name, method, str(len(found)), span(score.n for score in scores), *cells])
     columns = ["variant", "method", "runs", "objects", "DSC", "NSD", "encoder ms", "decoder ms", "image ms", "size MB"]
     return Table("Quantization of the same weights; times are medians, ± over seeds", columns, rows, labels=2)
-
-
-def curve_table(run: Run, curves: pd.DataFrame) -> Table:
-    """Return learning curves as a table, one row for each step that was validated or ended an epoch."""
-    digits = {column: "{:.2f}" if column == DSC else "{:.3f}" for column in curves}
-    scaled = curves.assign(**{DSC: 100 * curves[DSC]}) if DSC in curves else curves
-    text = [[EMPTY if math.isnan(v) else digits[c].format(v) for c, v in row.items()] for _, row in scaled.iterrows()]
-    rows = [[str(images), *cells] for images, cells in zip(curves.index, text, strict=True)]
-    return Table(f"Learning curve: {run.name}, seed {run.seed}", ["images seen", *curves.columns], rows)
 
 
 def run_tables(runs: Iterable[Run], *, modalities: bool = False, methods: bool = False) -> tuple[str, list[str]]:

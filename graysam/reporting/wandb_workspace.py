@@ -27,18 +27,18 @@ def define_workspace(entity: str, project: str, modalities: Sequence[str] = MODA
         project: W&B project.
         modalities: as in the names of the case files; each gets its panels.
     """
-    scores: dict[str, list[Any]] = {
-        title: [
-            panels.LinePlot(title=f"{title}, {name}", y=[f"val/{title.lower()}_slice256/{place}"], range_y=(0, 1))
-            for name, place in (("macro average", "macro"), *((m, f"modality/{m}") for m in modalities))
+    places = {"macro average": "macro"} | {m: f"modality/{m}" for m in modalities}
+
+    def scores(metric: str) -> list[Any]:
+        return [
+            panels.LinePlot(title=f"{metric}, {name}", y=[f"val/{metric.lower()}_slice256/{place}"], range_y=(0, 1))
+            for name, place in places.items()
         ]
-        for title in ("DSC", "NSD")
-    }
+
     losses: list[Any] = [
         panels.LinePlot(title=f"loss{term.replace('_', ', ')}", y=[f"train/loss{term}_epoch", f"val/loss{term}"])
         for term in TERMS
     ]
-    rate = panels.LinePlot(title="learning rate", metric_regex="lr-.*")
     pictures: list[Any] = [
         panels.MediaBrowser(
             title=f"{m}: {end}", media_keys=[f"images/validation/{end}/{m}"], gallery_axis="step", num_columns=1
@@ -46,29 +46,17 @@ def define_workspace(entity: str, project: str, modalities: Sequence[str] = MODA
         for m in modalities
         for end in ("worst", "best")
     ]
-    tables: list[Any] = [
-        panels.WeavePanelSummaryTable(table_name=f"tables/{name}") for name in ("validation", "trained")
-    ]
-    benchmark = [
-        panels.BarPlot(title=figure, metrics=[f"quantization/{method}/{figure}" for method in METHODS])
-        for figure in FIGURES
-    ]
-    return workspaces.Workspace(
-        entity=entity,
-        project=project,
-        name="graysam",
-        sections=[
-            workspaces.Section(name="DSC", panels=scores["DSC"], is_open=True),
-            workspaces.Section(name="NSD", panels=scores["NSD"], is_open=True),
-            workspaces.Section(name="Losses", panels=[*losses, rate]),
-            workspaces.Section(name="Overlays", panels=pictures),
-            workspaces.Section(name="Tables", panels=tables),
-            workspaces.Section(
-                name="Quantization",
-                panels=[panels.WeavePanelSummaryTable(table_name="tables/quantization"), *benchmark],
-            ),
-        ],
-    )
+    bars = [panels.BarPlot(title=f, metrics=[f"quantization/{method}/{f}" for method in METHODS]) for f in FIGURES]
+    sections: dict[str, list[Any]] = {
+        "DSC": scores("DSC"),
+        "NSD": scores("NSD"),
+        "Losses": [*losses, panels.LinePlot(title="learning rate", metric_regex="lr-.*")],
+        "Overlays": pictures,
+        "Tables": [panels.WeavePanelSummaryTable(table_name=f"tables/{name}") for name in ("validation", "trained")],
+        "Quantization": [panels.WeavePanelSummaryTable(table_name="tables/quantization"), *bars],
+    }
+    made = [workspaces.Section(name=n, panels=p, is_open=n in ("DSC", "NSD")) for n, p in sections.items()]
+    return workspaces.Workspace(entity=entity, project=project, name="graysam", sections=made)
 
 
 def save_workspace(where: str, modalities: Sequence[str] = ()) -> str:

@@ -15,7 +15,6 @@ from graysam.reporting.paired_runs import (
     not_compared,
     pairs_by_modality_table,
     pairs_table,
-    single_subject_modalities,
     subject_of,
     unquantized,
     variant_conclusions,
@@ -235,5 +234,4 @@ def test_few_subjects_show_nothing() -> None:
     )
     dsc, _ = variant_conclusions(variant_pairs(RUNS, "channels=replicate"))
     assert dsc.endswith("DSC in points: too few subjects to tell: `channels=paper` +15.00.")
-    assert single_subject_modalities(variant_pairs(RUNS, "channels=replicate")) == ["CT"]
     assert variant_conclusions([]) == method_conclusions([]) == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from graysam.report import main
-from graysam.reporting.run_tables import cell, curve_table, sweep_summary
+from graysam.reporting.run_tables import cell, sweep_summary
 from graysam.reporting.runs import images_per_step, natural_key, read_curves, read_run
 from graysam.reporting.schemas import QuantizationReport, Score
 from graysam.reporting.tables import Table
@@ -270,9 +270,11 @@ def test_a_runs_starts_are_one_curve_over_images(tmp_path: Path) -> None:
     first = "0,9,1.5,,\n0,9,,1.25,0.5\n1,19,7.0,,\n"  # killed within the second epoch's validation
     run = read_run(run_with(tmp_path, "a", first, "1,19,0.75,,\n1,19,,0.5,0.625\n"))
     curves = read_curves(run)
-    assert list(curves.columns) == ["train/embedding_error_epoch", "val/embedding_error", "val/dsc_slice256/macro"]
-    rows = [["80", "1.500", "1.250", "50.00"], ["160", "0.750", "0.500", "62.50"]]
-    assert curve_table(run, curves).rows == rows
+    assert curves.to_dict() == {
+        "train/embedding_error_epoch": {80: 1.5, 160: 0.75},
+        "val/embedding_error": {80: 1.25, 160: 0.5},
+        "val/dsc_slice256/macro": {80: 0.5, 160: 0.625},
+    }
 
 
 def test_starts_are_read_in_their_order_beyond_ten(tmp_path: Path) -> None:
@@ -286,7 +288,7 @@ def test_curves_are_drawn_byte_identically(tmp_path: Path, capsys: pytest.Captur
     run_with(tmp_path / "runs", "b")
     given = [str(tmp_path / "runs"), "-o", str(tmp_path / "new")]
     assert main(given) == 0
-    assert "**Learning curve: a, seed 0**" in capsys.readouterr().out
+    assert "![Learning curves over the images seen: a](learning.png)" in capsys.readouterr().out
     picture = tmp_path / "new" / "learning.png"
     drawn, image = picture.read_bytes(), cv2.imread(str(picture))
     assert image.shape[1] > 2 * image.shape[0] and image.min() < 100, "two panels, and something in them"
