@@ -48,7 +48,9 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
 
 
 def test_nothing_heavy_is_imported(folder: Path) -> None:
-    modules = imported(predict(folder, python=("-X", "importtime")))
+    done = predict(folder, python=("-X", "importtime"))
+    assert "timing" not in done.stdout
+    modules = imported(done)
     assert {"numpy", "cv2", "openvino", "graysam.inference.openvino_backend"} <= modules
     assert not {module.partition(".")[0] for module in modules} & HEAVY
     parts = {module for module in modules if module.startswith("graysam.")}
@@ -68,10 +70,6 @@ def test_the_split_adds_up_to_the_process(folder: Path) -> None:
         assert sum(map(float, found.values())) == pytest.approx(total, abs=0.005)
         assert all(float(found[part]) > 0 for part in ("imports", "model", "encode", "decode"))
         assert total < seconds + 0.02  # what it measures is true to a hundredth
-
-
-def test_the_split_is_printed_when_asked_for_alone(folder: Path) -> None:
-    assert "timing" not in predict(folder).stdout
 
 
 def test_a_stopwatch_counts_every_moment_once() -> None:
