@@ -153,52 +153,50 @@ def test_predict(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str],
     assert not (tmp_path / "trap").exists()
 
 
-def test_predict_where_every_case_is_bad(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_case(tmp_path / "in", "bad", imgs=IMAGE)
-    out = tmp_path / "out"
-    assert graysam.predict.main(["-i", str(tmp_path / "in"), "-o", str(out), "--model", str(tiny)]) == 1
-    captured = capsys.readouterr()
-    assert "0 of 1 cases" in captured.out
-    assert "no array 'boxes'" in only_line_about("bad.npz", captured.err)
-    assert files(out) == []
+WEIGHTS: dict[str, Callable[[Path, Path, Path], Any]] = {  # a path, a trap and a tiny model -> a bad weight file
+    "missing": lambda path, trap, tiny: None,
+    "empty": lambda path, trap, tiny: path.touch(),
+    "truncated": lambda path, trap, tiny: path.write_bytes(tiny.read_bytes()[:5000]),
+    "pickle": lambda path, trap, tiny: path.write_bytes(pickle.dumps(Trap(trap))),
+    "pickle inside": lambda path, trap, tiny: torch.save({"state_dict": {"image_encoder.x": Trap(trap)}}, path),
+    "folder": lambda path, trap, tiny: path.mkdir(),
+    "other keys": lambda path, trap, tiny: torch.save({"weight": torch.zeros(3)}, path),
+    "keys left out": lambda path, trap, tiny: save_without_a_key(save_tiny_model(path.with_suffix(".ckpt")), path),
+}
 
 
-def damaged_weights(kind: str, path: Path, trap: Path, tiny: Path) -> None:
-    if kind == "empty":
-        path.touch()
-    elif kind == "truncated":
-        path.write_bytes(tiny.read_bytes()[:5000])
-    elif kind == "pickle":
-        path.write_bytes(pickle.dumps(Trap(trap)))
-    elif kind == "pickle inside":
-        torch.save({"state_dict": {"image_encoder.x": Trap(trap)}}, path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "other keys":
-        torch.save({"weight": torch.zeros(3)}, path)
-    elif kind == "keys left out":
-        content = torch.load(tiny.with_suffix(".ckpt"), weights_only=True)
-        content["state_dict"].popitem()
-        torch.save(content, path)
+def save_without_a_key(given: Path, path: Path) -> None:
+    content = torch.load(given, weights_only=True)
+    given.unlink()
+    content["state_dict"].popitem()
+    torch.save(content, path)
 
 
-WEIGHTS = ["missing", "empty", "truncated", "pickle", "pickle inside", "folder", "other keys", "keys left out"]
-
-
+@pytest.mark.parametrize("command", ["predict", "train weights", "train heads"])
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_predict_with_bad_weights(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    save_tiny_model(tiny.with_suffix(".ckpt"))
-    write_case(tmp_path / "in", "2DBox_US_good", **GOOD["input"])
+def test_bad_weights(
+    tmp_path: Path,
+    toy_shards: Path,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    command: str,
+) -> None:
     weights = tmp_path / ("w.safetensors" if kind == "truncated" else "w.pth")
-    damaged_weights(kind, weights, tmp_path / "trap", tiny)
-    out = tmp_path / "out"
-    assert graysam.predict.main(["-i", str(tmp_path / "in"), "-o", str(out), "--model", str(weights)]) == 2
+    WEIGHTS[kind](weights, tmp_path / "trap", tiny)
+    if command == "predict":
+        write_case(tmp_path / "in", "2DBox_US_good", **GOOD["input"])
+        folders = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+        assert graysam.predict.main([*folders, "--model", str(weights)]) == 2
+    else:
+        shutil.copytree(toy_shards, tmp_path / "shards")
+        assert train(monkeypatch, tmp_path, f"{command.split()[1]}={weights}") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     line = only_line_about(weights.name, error)
-    assert "bundle.json is missing" in line if kind == "folder" else line.startswith("error: weight")
-    assert not out.exists()
-    assert not (tmp_path / "trap").exists()
+    assert "bundle.json is missing" in line if (command, kind) == ("predict", "folder") else "weight" in line
+    assert not {"out", "run", "trap"} & set(files(tmp_path))
 
 
 # --------------------------------------------------------------------------------------------------- evaluate
@@ -296,29 +294,6 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *more: str) -> int:
         # Handlers that Hydra and Lightning set keep the standard error of an earlier test, which is closed by now.
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     return hydra_command(monkeypatch, graysam.train.main, *given)
-
-
-@pytest.mark.parametrize("key", ["weights", "heads"])
-@pytest.mark.parametrize("kind", WEIGHTS)
-def test_train_with_bad_weights(
-    tmp_path: Path,
-    toy_shards: Path,
-    tiny: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    kind: str,
-    key: str,
-) -> None:
-    save_tiny_model(tiny.with_suffix(".ckpt"))
-    shutil.copytree(toy_shards, tmp_path / "shards")
-    weights = tmp_path / ("w.safetensors" if kind == "truncated" else "w.pth")
-    damaged_weights(kind, weights, tmp_path / "trap", tiny)
-    assert train(monkeypatch, tmp_path, f"{key}={weights}") == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "weight" in only_line_about(weights.name, error)
-    assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "trap").exists()
 
 
 def change_manifest(folder: Path, pattern: str, new: str) -> None:

@@ -141,7 +141,6 @@ def altered(path: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "missing graph": (lambda path: (path / "encoder.xml").unlink(), "encoder.xml", "is missing"),
-    "missing weights": (lambda path: (path / "encoder.bin").unlink(), "encoder.bin", "is missing"),
     "truncated": (
         lambda path: (path / "encoder.xml").write_bytes((path / "encoder.xml").read_bytes()[:-1]),
         "encoder.xml",
@@ -150,16 +149,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "emptied": (lambda path: (path / "encoder.bin").write_bytes(b""), "encoder.bin", "has 0 bytes instead of"),
     "one bit": (altered, "encoder.xml", "differs from the SHA-256 in bundle.json"),
     "no description": (lambda path: (path / DESCRIPTION).unlink(), DESCRIPTION, "is missing"),
-    "truncated description": (
-        lambda path: (path / DESCRIPTION).write_text((path / DESCRIPTION).read_text()[:99]),
-        DESCRIPTION,
-        "invalid JSON",
-    ),
-    "binary description": (
-        lambda path: (path / DESCRIPTION).write_bytes(b"\xff\xfe\x00"),
-        DESCRIPTION,
-        "invalid JSON",
-    ),
+    "binary description": (lambda path: (path / DESCRIPTION).write_bytes(b"\xff\xfe"), DESCRIPTION, "invalid JSON"),
     "deep description": (lambda path: (path / DESCRIPTION).write_text("[" * 99999), DESCRIPTION, "invalid JSON"),
     "endless description": (
         lambda path: (path / DESCRIPTION).write_bytes(b" " * (5 << 20)),
@@ -169,20 +159,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "a list": (lambda path: (path / DESCRIPTION).write_text("[]"), DESCRIPTION, "not a JSON object"),
     "later format": (change(format=2), DESCRIPTION, "is of format 2, this version of graysam reads 1"),
     "no format": (change(format=...), DESCRIPTION, "is of format None"),
-    "no name": (change(name=...), DESCRIPTION, "it has no name"),
     "unknown kind": (change(kind="int4"), DESCRIPTION, "kind is 'int4', not one of fp32, bf16, int8, onnx"),
-    "no precision": (change(precision=...), DESCRIPTION, "precision is None, not one of"),
     "strange precision": (change(precision=["f32"]), DESCRIPTION, "precision is ['f32'], not one of"),
     "no size": (change(size=...), DESCRIPTION, "size is None"),
-    "a size in words": (change(size="256"), DESCRIPTION, "size is '256'"),
     "a huge size": (change(size=10**9), DESCRIPTION, "size is 1000000000"),
-    "no channels": (change(channels=...), DESCRIPTION, "a name and a dictionary of params are required"),
     "unknown channels": (change(channels={"name": "rgb", "params": {}}), DESCRIPTION, "unknown channel scheme 'rgb'"),
     "no files": (change(files=...), DESCRIPTION, "it lists no files"),
     "an unlisted graph": (unlist("box_tokens.xml", "box_tokens.bin"), DESCRIPTION, "it lists the graphs box_decoder"),
-    "unlisted weights": (unlist("box_tokens.bin"), DESCRIPTION, "it lists box_tokens.xml without box_tokens.bin"),
     "a file above": (list_file("../outside.bin"), DESCRIPTION, "it lists '../outside.bin'"),
-    "a file elsewhere": (list_file("ABSOLUTE/outside.bin"), DESCRIPTION, "/outside.bin'"),
     "a file below": (list_file("deeper/outside.bin"), DESCRIPTION, "it lists 'deeper/outside.bin'"),
     "another kind of file": (list_file("code.py"), DESCRIPTION, "it lists 'code.py'"),
     "bytes in words": (list_file("more.bin", bytes="7"), DESCRIPTION, "it lists 'more.bin'"),
@@ -255,6 +239,8 @@ def test_a_weight_file_is_known_by_its_content(shelves: Path, monkeypatch: pytes
     assert len({key, *(other.name.rpartition("_")[2] for other in others)}) == 5
     with pytest.raises(ValueError, match=r"a\.pth is not exported as int8 yet; give the folder"):
         open_exported("a.pth")
+    write_tiny_exported(exported_path("a.pth", "fp32"))
+    assert open_exported("a.pth", "fp32").name == "tiny"
 
 
 def test_a_name_stands_for_the_weights_that_are_shipped_with_it(shelves: Path) -> None:
@@ -264,12 +250,6 @@ def test_a_name_stands_for_the_weights_that_are_shipped_with_it(shelves: Path) -
     path = exported_path("shipped_one", "fp32")
     assert path.name.startswith("shipped_one_fp32_")
     assert path.name.removeprefix("shipped_one") == exported_path("a.pth", "fp32").name.removeprefix("a")
-
-
-def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
-    Path("a.pth").write_bytes(b"weights")
-    write_tiny_exported(exported_path("a.pth", "fp32"))
-    assert open_exported("a.pth", "fp32").name == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -287,8 +267,3 @@ def test_an_export_in_the_cache_is_opened(shelves: Path) -> None:
 def test_a_model_that_is_not_there_is_refused(shelves: Path, model: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         open_exported(model)
-
-
-def test_a_name_stands_for_its_own_export(shelves: Path) -> None:
-    assert exported_path("lite_medsam", "fp32").parent == shelves / "cache" / "bundles"
-    assert exported_path("lite_medsam", "fp32") != exported_path("sam_vit_b", "fp32")

@@ -152,15 +152,6 @@ def test_another_network_or_machine_is_another_entry(
     assert len(entries(tmp_path)) == 2
 
 
-def test_threads_are_those_asked_for_after_an_import(encoder: Path, tmp_path: Path) -> None:
-    for calls in (["compile"], ["import"]):
-        core: Any = CountingCore()
-        compiled = compile_cached(core, encoder, {**PROPERTIES, "INFERENCE_NUM_THREADS": 1}, tmp_path, "key")
-        assert core.calls == calls
-        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
-        assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
-
-
 # ------------------------------------------------------------------------------------------------ no cache at all
 def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,16 +166,6 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
         patch.setattr(Path, "write_bytes", full)
         assert load(encoder, tmp_path / "full")[0] == ["compile"]
     assert entries(tmp_path / "full") == []
-
-
-def test_a_read_only_folder_is_read(encoder: Path, tmp_path: Path) -> None:
-    load(encoder, tmp_path)
-    tmp_path.chmod(0o500)
-    try:
-        assert load(encoder, tmp_path)[0] == ["import"]
-        assert load(encoder, tmp_path, "other")[0] == ["compile"]
-    finally:
-        tmp_path.chmod(0o700)
 
 
 def test_processes_at_once_do_not_disturb_each_other(encoder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.imaging.presets import load_scheme
 from graysam.inference.locating import shipped_models
 from graysam.inference.predictor import Predictor, choose_backend
 from graysam.io.image import Image
@@ -107,11 +106,6 @@ def test_threads_bound_network_and_images(tiny_exported: Path) -> None:
     assert cv2.getNumThreads() == 2
 
 
-def test_channels_of_the_bundle_or_those_asked_for(tiny_exported: Path) -> None:
-    assert Predictor(tiny_exported).scheme == load_scheme("replicate")
-    assert Predictor(tiny_exported, channels="paper").scheme == load_scheme("paper")
-
-
 def test_the_cache_is_the_users_and_may_be_left_alone(
     tiny_exported: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,13 +139,6 @@ def test_what_cannot_be_opened_is_one_line(tiny_exported: Path, options: dict[st
     with pytest.raises(ValueError, match=reason) as refused:
         Predictor(**{"model": tiny_exported, **options})
     assert "\n" not in str(refused.value)
-
-
-def test_damaged_and_foreign_bundles_are_refused(tmp_path: Path) -> None:
-    onnx = write_tiny_exported(tmp_path / "tiny", plain=True).path
-    (onnx / "encoder.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"encoder\.bin has 0 bytes instead of .* export the model again"):
-        Predictor(onnx)
 
 
 @pytest.mark.parametrize(
