@@ -136,16 +136,16 @@ def to_uint8(image: AnyArray) -> UInt8Array:
     if not image.size:
         return np.zeros(image.shape, np.uint8)
     # float32 represents 16-bit integers exactly and halves the memory.
-    kind = np.result_type(image.dtype, np.float32).type
-    low = kind(image.min())
+    dtype = np.result_type(image.dtype, np.float32).type
+    low = dtype(image.min())
     with np.errstate(over="ignore", invalid="ignore"):
-        value_range = kind(image.max()) - low
+        value_range = dtype(image.max()) - low
     if not np.isfinite(value_range):
         raise ValueError("the image holds NaN, infinite or too large values; finite numbers are required")
     result = np.empty(image.shape, np.uint8)
     rows = max(_SLAB_VALUES * len(image) // image.size, 1)
     for top in range(0, len(image), rows):  # a whole volume in floats would not fit
-        scaled = image[top : top + rows].astype(kind)
+        scaled = image[top : top + rows].astype(dtype)
         scaled -= low
         if value_range > 0:
             scaled /= value_range

@@ -41,6 +41,8 @@ def test_released_is_bit_exact(golden):
     for case in golden["case_names"]:
         image = golden[f"{case}__input"]
         np.testing.assert_array_equal(load_scheme("released")(image), golden[f"{case}__merged"])
+    two_levels = golden["equalize__two_level_in"]
+    np.testing.assert_array_equal(load_scheme("released")(two_levels)[..., 2], golden["equalize__two_level_out"])
 
 
 def test_paper_equalizes_the_diffused_image(golden):
@@ -75,14 +77,6 @@ def test_one_coloured_pixel_is_colour(row, channel):
     assert channels._is_coloured(image)
 
 
-def test_equalization_goldens(golden):
-    two_levels = golden["equalize__two_level_in"]
-    # Stretched to 0 and 255 first, then equalized: the histogram's shape alone decides.
-    np.testing.assert_array_equal(load_scheme("released")(two_levels)[..., 2], golden["equalize__two_level_out"])
-    constant = np.full((4, 6), 77, np.uint8)
-    np.testing.assert_array_equal(cv2.equalizeHist(constant), golden["equalize__constant77_out"])
-
-
 def test_released_grey_conversion_rounds_as_the_original_on_every_tie():
     # All colours whose weighted sum ends in exactly .5, where one rounding error turns the result.
     red, green, blue = (axis.ravel() for axis in np.meshgrid(*[np.arange(256)] * 3, indexing="ij"))
@@ -94,26 +88,6 @@ def test_released_grey_conversion_rounds_as_the_original_on_every_tie():
     red, green, blue = (scaled[..., i] * weight for i, weight in enumerate((0.2989, 0.5870, 0.1140)))
     expected = np.round(red + green + blue).astype(np.uint8)
     np.testing.assert_array_equal(load_scheme("released")(colours)[..., 0], expected)
-
-
-def test_kappa_20_on_unit_images_is_a_plain_blur():
-    # The largest difference on [0, 1] is 1, so the conductance exp(-(d/20)^2) is never below 0.9975 ...
-    assert np.exp(-((1 / 20) ** 2)) >= 0.9975
-    # ... and the released diffusion is a 5-point average up to one grey level.
-    image = np.random.default_rng(1).integers(0, 256, (40, 50), dtype=np.uint8)
-    neighbours = sum(np.roll(image.astype(float), shift, axis) for axis in (0, 1) for shift in (-1, 1))
-    blurred = image + 0.1 * (neighbours - 4.0 * image)
-    difference = diffuse_wrapped(image, iterations=1, kappa=20, gamma=0.1) - blurred
-    assert np.abs(difference).max() <= 1.2
-
-
-def test_perona_malik_keeps_an_edge_the_released_diffusion_blurs():
-    step = np.zeros((16, 16), np.uint8)
-    step[:, 8:] = 200
-    released = diffuse_wrapped(step, iterations=1, kappa=20, gamma=0.1)
-    kept = diffuse(step.astype(np.float32), iterations=10, kappa=20, gamma=0.2, conductance="exponential")
-    assert released[5, 7] >= 19  # a tenth of the step leaks in one iteration
-    np.testing.assert_allclose(kept, step, atol=1e-3)
 
 
 def test_diffusion_by_hand():
@@ -128,18 +102,9 @@ def test_diffusion_by_hand():
     first, second = 0.25 * 0.4 / 1.01, 0.25 * 7.2 / 4.24
     twice = diffuse(row, iterations=2, kappa=4, gamma=0.25, conductance="rational")
     np.testing.assert_allclose(twice, [[first, 0.4 - first + second, 7.6 - second]], atol=1e-6)
-    # rows and columns alike
+    # rows and columns are treated in the same way
     np.testing.assert_allclose(diffuse(row.T, iterations=2, kappa=4, gamma=0.25, conductance="rational"), twice.T)
     assert row.tolist() == [[0, 0, 8]]
-
-
-def test_diffusion_spreads_to_four_neighbours_only():
-    spike = np.zeros((5, 5), np.float32)
-    spike[2, 2] = 1
-    spread = diffuse(spike, iterations=1, kappa=1e6, gamma=0.2, conductance="exponential")
-    expected = np.zeros((5, 5))
-    expected[2, 1:4] = expected[1:4, 2] = 0.2
-    np.testing.assert_allclose(spread, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("conductance", ["exponential", "rational"])
@@ -207,7 +172,7 @@ def test_schemes_leave_their_input_alone(name, smooth_grey):
     "bad", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)]
 )
 def test_schemes_refuse_other_arrays(name, bad):
-    with pytest.raises(ValueError, match=r"got (an empty image|float32|uint8)"):
+    with pytest.raises(ValueError, match="required: uint8"):
         load_scheme(name)(bad)
 
 

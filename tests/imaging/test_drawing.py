@@ -53,18 +53,12 @@ def test_the_image_keeps_its_colours_and_is_not_drawn_into() -> None:
     image = np.zeros((600, 600, 3), np.uint8)
     image[..., 0] = 200
     before = image.copy()
+    grey = draw_overlay(np.arange(4096, dtype=np.uint16).reshape(64, 64), np.zeros((64, 64), np.uint8))
+    assert has_colour(grey, (0, 0, 0)) and has_colour(grey, (255, 255, 255)), "16 bits are scaled"
     picture = draw_overlay(image, np.zeros((600, 600), np.uint8), np.array([[5, 5, 50, 50]]))
     assert picture.shape == (600, 1204, 3)
     assert tuple(picture[300, 300]) == (200, 0, 0)
     np.testing.assert_array_equal(image, before)
-
-
-def test_label_colours_are_stable_and_apart_from_each_other_and_from_yellow() -> None:
-    colours = np.array([label_colour(label) for label in range(1, 13)], int)
-    assert label_colour(7) == label_colour(7)
-    gaps = np.abs(colours[:, None] - colours).sum(axis=-1) + 1000 * np.eye(12, dtype=int)
-    assert gaps.min() > 30
-    assert np.abs(colours - YELLOW).sum(axis=-1).min() > 60
 
 
 def test_a_volume_shows_up_to_six_objects_at_their_middle_slices() -> None:
@@ -100,14 +94,6 @@ def test_odd_sizes_and_long_captions(shape: tuple[int, int]) -> None:
     picture = draw_overlay(empty, empty, np.zeros((0, 4)), empty, caption="\u00e9" * 300)
     assert min(picture.shape) > 0
     assert max(picture.shape) < 4000
-
-
-def test_sixteen_bit_images_are_scaled() -> None:
-    image = np.full((64, 64), 1000, np.uint16)
-    image[:, 32:] = 3000
-    picture = draw_overlay(image, np.zeros((64, 64), np.uint8))
-    assert has_colour(picture, (0, 0, 0))
-    assert has_colour(picture, (255, 255, 255))
 
 
 def test_write_overlay_writes_rgb_whole_or_nothing(tmp_path: Path) -> None:
