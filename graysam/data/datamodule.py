@@ -20,24 +20,24 @@ from graysam.imaging.channels import Scheme
 
 
 class ResumableLoader(DataLoader[Item]):
-    """Training batches that can begin within an epoch: Lightning stores its state in a checkpoint and gives it back."""
+    """Training batches that resume within an epoch; Lightning stores the state in a checkpoint."""
 
     sampler: BalancedSampler
     batch_size: int
-    given = 0
+    yielded = 0
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what iter() needs, and no more
-        self.given = self.sampler.begin_at // self.batch_size
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.yielded = self.sampler.begin_at // self.batch_size
         for batch in super().__iter__():
-            self.given += 1
+            self.yielded += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many draws of the epoch have been given; an epoch that is through counts as not begun."""
-        return {"draws": self.given * self.batch_size if self.given < len(self) else 0}
+        """Return the number of draws yielded in this epoch; 0 when it is complete."""
+        return {"draws": self.yielded * self.batch_size if self.yielded < len(self) else 0}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out what has been given in the epoch that comes next."""
+        """Skip the draws that were yielded before in the next epoch that is iterated."""
         self.sampler.begin_at = state["draws"]
 
 
@@ -49,23 +49,19 @@ class ShardDataModule(lightning.LightningDataModule):
         further_shards: more such folders, whose groups join; images without masks (`graysam.pack source=images`) have
             no prompts.
         exclude_groups: groups or modalities that training does not draw; they are still validated.
-        prepare: makes the shards in that folder where they are missing (the embedded demo), or None.
-        scheme: how channels are made.
-        size: side of the input grid in pixels.
-        jitter: random change of training boxes.
-        augmentations: further changes in training; empty by default.
+        prepare: makes missing shards in shards_dir (the embedded demo), or None.
+        scheme, size, teacher_scheme: as for `Slices`.
+        jitter, augmentations, boxes_per_image: as for `TrainingSlices`.
         seed: of the sampler and of all random choices per sample.
         samples_per_group: exact count of every group an epoch, None for all its samples.
         cap_small_groups: whether a group gives at most its own size an epoch.
-        with_replacement: whether each sample is drawn from its whole group, so that some come twice and some never.
-        views_per_group: how many different images (fixed crops and label choices of its samples) a group gives in all
-            epochs together, so that what a teacher makes of them can be kept; None draws new ones each time.
-        boxes_per_image: training prompts an image.
+        with_replacement: whether each sample is drawn from its whole group, so that some are repeated and some missing.
+        views_per_group: number of different images (fixed crops and label choices of its samples) of a group over all
+            epochs, so that a teacher's embeddings of them can be cached; None draws new ones each time.
         val_boxes_per_image: most validation prompts an image, None for all.
         batch_size, val_batch_size: per process.
         num_workers: DataLoader workers per process; 0 reads in the main one.
         pin_memory: whether to pin batches for a GPU.
-        teacher_scheme: a teacher's channels, None where there is no teacher or it takes the same ones.
 
     Raises:
         ValueError: a count below 1; at setup: no shards, no training or validation samples, or nothing of a name in
@@ -176,20 +172,21 @@ class ShardDataModule(lightning.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            worker_init_fn=_begin_reading,
+            worker_init_fn=_start_worker,
             **kwargs,
         )
 
+    def _settings(self) -> dict[str, Any]:
+        return {"scheme": self.scheme, "size": self.size, "teacher_scheme": self.teacher_scheme}
+
     def train_dataloader(self) -> DataLoader[Item]:
-        """Return balanced batches; the sampler's epoch is set by Lightning."""
+        """Return balanced batches; Lightning sets the sampler's epoch."""
         dataset = TrainingSlices(
             self._reader(),
-            scheme=self.scheme,
-            size=self.size,
             jitter=self.jitter,
             augmentations=self.augmentations,
             boxes_per_image=self.boxes_per_image,
-            teacher_scheme=self.teacher_scheme,
+            **self._settings(),
         )
         sampler = self.sampler(*self._rank_of_ranks())
         return self._loader(ResumableLoader, dataset, sampler=sampler, batch_size=self.batch_size)
@@ -198,14 +195,7 @@ class ShardDataModule(lightning.LightningDataModule):
         """Return one rank's share of all held-out slices."""
         reader = self._reader()
         rows = reader.index.rows(split="val")[rank::ranks]
-        return FixedSlices(
-            reader,
-            rows,
-            scheme=self.scheme,
-            size=self.size,
-            max_boxes_per_image=self.val_boxes_per_image,
-            teacher_scheme=self.teacher_scheme,
-        )
+        return FixedSlices(reader, rows, max_boxes_per_image=self.val_boxes_per_image, **self._settings())
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Return the fixed validation batches."""
@@ -216,11 +206,8 @@ class ShardDataModule(lightning.LightningDataModule):
         return self._loader(DataLoader, self.validation_set(rank, ranks), batch_size=self.val_batch_size, shuffle=False)
 
 
-def _begin_reading(_: int) -> None:
-    """Keep a reading process to one thread: the model's threads need the cores.
-
-    Ctrl-C reaches the whole group of processes; the main one decides when reading ends.
-    """
+def _start_worker(_: int) -> None:
+    """Keep a DataLoader worker to one thread, and leave Ctrl-C, which reaches all processes, to the main one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

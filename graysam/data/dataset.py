@@ -22,8 +22,8 @@ from graysam.imaging.prompts import tight_box
 class Item:
     """One image with its prompts: image (3,S,S) float32, boxes (N,4) float32 and masks (N,S,S) bool on the S grid.
 
-    N is 0 for an image without labels. teacher_image: the image as a teacher's channels want it, None where there is no
-    teacher or it wants the same ones. view: a name of this very image, None where it never comes again.
+    N is 0 for an image without labels. teacher_image: the image in a teacher's channels; None without a teacher, or
+    where it takes the same ones. view: a name of exactly this image; None where it is not repeated.
     """
 
     key: str
@@ -91,75 +91,70 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-def prompt_box(sample: Sample, label: int, size: int) -> Box:
-    """Return a label's tight native box on the grid, float32 (4,), by the rule that prediction uses."""
-    height, width = sample.meta["original_size"]
-    return boxes_to_grid([sample.meta["boxes_xyxy"][str(label)]], height, width, size)[0]
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How an image becomes the networks' input.
-
-    scheme: the student's channels; size: side of the input grid in pixels; teacher_scheme: a teacher's channels where
-    there is one and they differ.
-    """
-
-    scheme: Scheme
-    size: int
-    teacher_scheme: Scheme | None = None
-
-    def item(
-        self,
-        sample: Sample,
-        image: np.ndarray,
-        masks: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray],
-        view: str | None = None,
-    ) -> Item:
-        """Make an item of a (changed) image (H,W[,3]) with its objects' masks (H,W) and boxes on the grid."""
-        size = self.size
-        no_boxes, no_masks = np.zeros((0, 4), np.float32), torch.zeros(0, size, size, dtype=torch.bool)
-        return Item(
-            key=sample.key,
-            group=str(sample.meta["group"]),
-            modality=str(sample.meta["modality"]),
-            image=self._image(image, self.scheme),
-            boxes=torch.from_numpy(np.stack(boxes).astype(np.float32) if boxes else no_boxes),
-            masks=torch.from_numpy(np.stack([np.asarray(pad(mask, size)) for mask in masks])) if masks else no_masks,
-            teacher_image=None if self.teacher_scheme is None else self._image(image, self.teacher_scheme),
-            view=view,
-        )
-
-    def _image(self, image: np.ndarray, scheme: Scheme) -> Tensor:
-        return torch.from_numpy(prepare_resized(image, scheme, self.size, training=True))
-
-
-class TrainingSlices(Dataset[Item]):
-    """Random prompts on a shard's samples; indexed by `Draw`, so it holds no epoch and no state.
+class Slices(Dataset[Item]):
+    """Make items of a shard's samples.
 
     Args:
         reader: the shards.
         scheme: how channels are made.
         size: side of the input grid in pixels.
+        teacher_scheme: a teacher's channels; None where there is no teacher, or it takes the same ones.
+    """
+
+    def __init__(self, reader: ShardReader, *, scheme: Scheme, size: int, teacher_scheme: Scheme | None = None) -> None:
+        self.reader, self.scheme, self.size, self.teacher_scheme = reader, scheme, size, teacher_scheme
+
+    def _item(
+        self,
+        sample: Sample,
+        image: np.ndarray,
+        masks: Sequence[np.ndarray],
+        boxes: Sequence[np.ndarray],
+        view: str | None,
+    ) -> Item:
+        """Return an item of a (changed) image (H,W[,3]) with its objects' masks (H,W) and boxes on the grid."""
+        size = self.size
+        padded = [np.asarray(pad(mask, size)) for mask in masks]
+        return Item(
+            key=sample.key,
+            group=str(sample.meta["group"]),
+            modality=str(sample.meta["modality"]),
+            image=self._input(image, self.scheme),
+            boxes=torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)),
+            masks=torch.from_numpy(np.array(padded, bool).reshape(-1, size, size)),
+            teacher_image=None if self.teacher_scheme is None else self._input(image, self.teacher_scheme),
+            view=view,
+        )
+
+    def _input(self, image: np.ndarray, scheme: Scheme) -> Tensor:
+        return torch.from_numpy(prepare_resized(image, scheme, self.size, training=True))
+
+    def _prompt_box(self, sample: Sample, label: int) -> Box:
+        """Return a label's tight native box on the grid, float32 (4,), by the rule of prediction."""
+        height, width = sample.meta["original_size"]
+        return boxes_to_grid([sample.meta["boxes_xyxy"][str(label)]], height, width, self.size)[0]
+
+
+class TrainingSlices(Slices):
+    """Random prompts; indexed by `Draw`, so it holds no epoch and no state.
+
+    Args:
         jitter: random change of the box.
         augmentations: changes of image and masks before the box is taken.
-        boxes_per_image: prompts an image; drawn without repetition while the slice has as many labels.
-        teacher_scheme: a teacher's channels, None where there is no teacher or it takes the same ones.
+        boxes_per_image: prompts an image, of different labels; fewer where a slice has fewer labels.
+        reader, settings: as for `Slices`.
     """
 
     def __init__(
         self,
         reader: ShardReader,
         *,
-        scheme: Scheme,
-        size: int,
         jitter: Jitter,
         augmentations: Sequence[Augmentation],
         boxes_per_image: int,
-        teacher_scheme: Scheme | None = None,
+        **settings: Any,
     ) -> None:
-        self.reader, self.preparation = reader, Preparation(scheme, size, teacher_scheme)
+        super().__init__(reader, **settings)
         self.jitter, self.augmentations, self.boxes_per_image = jitter, tuple(augmentations), boxes_per_image
 
     def __getitem__(self, draw: Draw) -> Item:
@@ -171,36 +166,28 @@ class TrainingSlices(Dataset[Item]):
         stored = [sample.mask(label) for label in labels]
         image, masks = augment(self.augmentations, sample.image, stored, fixed_rng)
         height, width = image.shape[:2]
-        # An augmentation that moved the objects left no native boxes; their masks are then all there is.
+        # Where an augmentation moved the objects, the native boxes no longer hold.
         moved = any(new is not old for new, old in zip(masks, stored, strict=True))
-        size = self.preparation.size
-        tight = [tight_box(m) for m in masks] if moved else [prompt_box(sample, x, size) for x in labels]
+        tight = [tight_box(m) for m in masks] if moved else [self._prompt_box(sample, label) for label in labels]
         boxes = [self.jitter(box, height, width, rng) for box in tight]
         view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"
-        return self.preparation.item(sample, image, masks, boxes, view)
+        return self._item(sample, image, masks, boxes, view)
 
 
-class FixedSlices(Dataset[Item]):
+class FixedSlices(Slices):
     """Validation: every row once, tight boxes, nothing random.
 
     Args:
         rows: rows of the index, in the order given.
-        max_boxes_per_image: at most so many labels of a slice, evenly spread over its sorted labels; None for all.
+        max_boxes_per_image: most labels of a slice, evenly spread over its sorted labels; None for all.
+        reader, settings: as for `Slices`.
     """
 
     def __init__(
-        self,
-        reader: ShardReader,
-        rows: np.ndarray,
-        *,
-        scheme: Scheme,
-        size: int,
-        max_boxes_per_image: int | None,
-        teacher_scheme: Scheme | None = None,
+        self, reader: ShardReader, rows: np.ndarray, *, max_boxes_per_image: int | None, **settings: Any
     ) -> None:
-        self.reader, self.rows, self.scheme, self.size = reader, rows, scheme, size
-        self.preparation = Preparation(scheme, size, teacher_scheme)
-        self.max_boxes_per_image = max_boxes_per_image
+        super().__init__(reader, **settings)
+        self.rows, self.max_boxes_per_image = rows, max_boxes_per_image
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -211,5 +198,5 @@ class FixedSlices(Dataset[Item]):
         if self.max_boxes_per_image is not None and len(labels) > self.max_boxes_per_image:
             labels = labels[np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)]
         masks = [sample.mask(int(label)) for label in labels]
-        boxes = [prompt_box(sample, int(label), self.size) for label in labels]
-        return self.preparation.item(sample, sample.image, masks, boxes, view=f"val-{sample.key}")
+        boxes = [self._prompt_box(sample, int(label)) for label in labels]
+        return self._item(sample, sample.image, masks, boxes, view=f"val-{sample.key}")

@@ -7,7 +7,6 @@ from one half only: the other half's are the same pictures again, and would put 
 training.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from graysam.data.encoding import encode_labelled_image
 from graysam.data.shard_writing import ShardWriter, check_output
 from graysam.data.shards import MANIFEST_NAME, load_manifest
-from graysam.system.files import replacing_folder
+from graysam.system.files import replacing_folder, sha256_of
 
 DEMO_VERSION = 2  # a higher number rebuilds what an older graysam built
 LABELS = {1: "grey matter", 2: "white matter", 3: "whole brain"}  # 3 holds 1 and 2
@@ -34,27 +33,28 @@ _DATASET = "MNI152"
 
 
 def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, overwrite: bool = False) -> dict[str, Any]:
-    """Build the demo's shards once, and return their manifest.
+    """Build the demo's shards where they are missing; safe for two processes at once.
 
-    Every `stride`-th slice is taken, in the one half that gives sagittal slices twice as many; the central
-    `slab` slices of each direction are held out, and `gap` slices on either side of them belong to neither
-    split. Does nothing where the same version with the same parameters is there already; another demo is
-    replaced, other shards only with `overwrite`. Safe for two processes at once. Raises ValueError when
-    nilearn or its template is missing, for parameters below 1 (gap: 10), and for a folder in use.
+    Args:
+        output_dir: of the shards; another demo there is replaced.
+        stride: step between slices; half of it for the sagittal ones, of which only one half of the brain is used.
+        slab: central slices of each direction that are held out.
+        gap: slices on either side of the slab that belong to neither split; at least 10.
+        overwrite: whether other shards in output_dir are replaced.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: other parameters, a folder in use, or no nilearn.
     """
     if stride < 1 or slab < stride or gap < 10:
         raise ValueError(
             f"demo: stride {stride}, slab {slab}, gap {gap}; required: stride >= 1, slab >= stride, gap >= 10"
         )
     output_dir = Path(output_dir)
-    settings = {
-        "version": DEMO_VERSION,
-        "stride": stride,
-        "slab": slab,
-        "gap": gap,
-        "size": _SIZE,
-        "min_pixels": _MIN_PIXELS,
-    }
+    given = {"stride": stride, "slab": slab, "gap": gap}
+    settings = {**given, "version": DEMO_VERSION, "size": _SIZE, "min_pixels": _MIN_PIXELS}
     present = _built(output_dir)
     if present is not None and present["demo"] == settings and not overwrite:
         return present
@@ -90,28 +90,16 @@ def _write(folder: Path, paths: dict[str, Path], settings: dict[str, int]) -> di
             for index, split in _plan(brain, axis, settings["stride"], settings["slab"], settings["gap"]):
                 maps = [_without_slivers(_slice(label_map, axis, index)) for label_map in label_maps]
                 name = f"MR_{_DATASET}_{group.removeprefix('MR_')}"
-                meta = {
-                    "case_id": name,
-                    "subject_id": "template",
-                    "dataset": _DATASET,
-                    "slice_index": index,
-                    "spacing_mm_zyx": [1.0, 1.0, 1.0],
-                }
-                sample, _ = encode_labelled_image(
-                    f"{name}_{index:04d}",
-                    _slice(image, axis, index),
-                    maps,
-                    size=_SIZE,
-                    group=group,
-                    modality="MR",
-                    meta=meta,
-                )
+                meta: dict[str, Any] = {"case_id": name, "subject_id": "template", "dataset": _DATASET}
+                meta |= {"slice_index": index, "spacing_mm_zyx": [1.0, 1.0, 1.0]}
+                key, picture = f"{name}_{index:04d}", _slice(image, axis, index)
+                sample, _ = encode_labelled_image(key, picture, maps, size=_SIZE, group=group, modality="MR", meta=meta)
                 if sample is not None:
                     writer.write(sample)
                     splits.append(split)
                     if split == "val":
                         held_out.setdefault(group, []).append(index)
-        source = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
+        source = {path.name: sha256_of(path) for path in paths.values()}
         return writer.finish(
             splits,
             {

@@ -17,10 +17,10 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample of an epoch: its row, the seed words of its random choices, and which of its views it is.
+    """One sample of an epoch: its row, the seed of its random choices, and the number of its view.
 
-    A view fixes what is random about the image itself (labels and augmentation), so that what is made of it can be
-    kept; None draws that anew as well.
+    A view fixes the image (labels and augmentation), so that a teacher's embedding of it can be cached; None draws a
+    new one.
     """
 
     row: int
@@ -37,7 +37,7 @@ def group_counts(
         sizes: rows of every group; none may be 0.
         samples_per_group: the count wanted of every group, None for all its rows.
         cap_small_groups: whether a group gives at most its own size (the released code).
-        ranks: processes; the total is rounded up to a multiple by one more sample of some groups in turn, of those
+        ranks: processes; the total is rounded up to a multiple of them by one more sample of some groups, those
             that are not capped first.
 
     Raises:
@@ -58,17 +58,17 @@ def group_counts(
     return counts
 
 
-def _group_epoch(rows: Rows, count: int, epoch: int, group_seed: tuple[int, ...]) -> Rows:
-    """Return `count` rows of a group: whole copies, then the next part of a cyclic walk through a permutation."""
+def _group_epoch(rows: Rows, count: int, epoch: int, group_seed: tuple[int, ...], with_replacement: bool) -> Rows:
+    """Return `count` rows of a group: whole copies, then the next part of a cyclic walk through a permutation.
+
+    With replacement each row is drawn from the whole group, as in the released code.
+    """
+    if with_replacement:
+        return np.random.default_rng((*group_seed, epoch)).choice(rows, count)
     copies, rest = divmod(count, len(rows))
     walk = np.random.default_rng(group_seed).permutation(rows)
     places = (epoch * rest + np.arange(rest)) % len(rows)
     return np.concatenate([np.tile(rows, copies), walk[places]])
-
-
-def _drawn_with_replacement(rows: Rows, count: int, epoch: int, group_seed: tuple[int, ...]) -> Rows:
-    """Return `count` rows of a group, each drawn from all of them (the released code)."""
-    return np.random.default_rng((*group_seed, epoch)).choice(rows, count)
 
 
 def plan_epoch(
@@ -82,13 +82,17 @@ def plan_epoch(
 ) -> list[Draw]:
     """Return an epoch's draws in order, the same for the same (rows, counts, seed, epoch) on every process.
 
-    Each draw carries seed words of its own, so that the label and the jitter do not depend on which worker or rank
-    reads it. views_per_group: how many different images a group may give in all epochs together, at least one of every
-    row; each row then has as many views, drawn at random. None: a new one each time.
+    Each draw carries its own seed, so that labels and jitter do not depend on the worker or rank that reads it.
+    views_per_group: number of different images of a group over all epochs, at least one of every row; each row has an
+    equal number of views, drawn at random. None draws a new one each time.
     """
-    take = _drawn_with_replacement if with_replacement else _group_epoch
     names = sorted(counts)
-    parts = [take(groups[name], counts[name], epoch, (seed, _stable_hash(name))) for name in names]
+    # The name as a number, which unlike hash() is the same in all processes.
+    seeds = [(seed, int.from_bytes(name.encode()[:64], "little")) for name in names]
+    parts = [
+        _group_epoch(groups[name], counts[name], epoch, group_seed, with_replacement)
+        for name, group_seed in zip(names, seeds, strict=True)
+    ]
     rows = np.concatenate(parts)
     order = np.random.default_rng((seed, epoch)).permutation(len(rows))
     views: list[int | None] = [None] * len(rows)
@@ -99,17 +103,12 @@ def plan_epoch(
     return [Draw(int(rows[place]), (seed, epoch, position), views[place]) for position, place in enumerate(order)]
 
 
-def _stable_hash(name: str) -> int:
-    """Return a number for a name that does not change between processes, as hash() does."""
-    return int.from_bytes(name.encode()[:64], "little")
-
-
 class BalancedSampler(Sampler[Draw]):
     """Yields one rank's draws of the current epoch; Lightning calls `set_epoch`.
 
     Rank r takes positions r, r + ranks, ...: batch b over all ranks holds the same draws as batch b of one process
-    with a batch `ranks` times as large. `begin_at` leaves out so many draws of the next iteration, and of no other: a
-    run that goes on within an epoch has seen them.
+    with a batch `ranks` times as large. `begin_at`: draws to skip in the next iteration only, when a run resumes within
+    an epoch.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class BalancedSampler(Sampler[Draw]):
 
 
 def choose(groups: NDArray[np.str_], count: int | None) -> list[int]:
-    """Return at most `count` positions, in order: every group in turn, evenly spread within each; None takes all."""
+    """Return at most `count` positions, in order: groups in round-robin, evenly spread within each; None takes all."""
     if count is None or count >= len(groups):
         return list(range(len(groups)))
     places = {str(name): np.flatnonzero(groups == name) for name in np.unique(groups)}
