@@ -48,27 +48,30 @@ def epoch_batches(data: ShardDataModule, epoch: int) -> list[Any]:
     return list(loader)
 
 
-def test_every_group_gives_exactly_the_count() -> None:
-    assert group_counts({"a": 7, "b": 3}, 5, False, 1) == {"a": 5, "b": 5}
-    assert group_counts({"a": 7, "b": 3}, 5, True, 1) == {"a": 5, "b": 3}
-    assert group_counts({"a": 7, "b": 3}, None, False, 1) == {"a": 7, "b": 3}
+@pytest.mark.parametrize(
+    ("count", "capped", "ranks", "expected"),
+    [
+        (5, False, 1, {"a": 5, "b": 5}),
+        (5, True, 1, {"a": 5, "b": 3}),
+        (None, False, 1, {"a": 7, "b": 3}),
+        (5, False, 4, {"a": 6, "b": 6}),
+        (5, False, 3, {"a": 6, "b": 6}),
+        (1, False, 7, {"a": 4, "b": 3}),
+    ],
+)
+def test_groups_give_exact_counts_rounded_up_to_the_ranks(
+    count: int | None, capped: bool, ranks: int, expected: dict[str, int]
+) -> None:
+    assert group_counts({"a": 7, "b": 3}, count, capped, ranks) == expected
 
 
-def test_total_is_rounded_up_to_a_multiple_of_the_ranks() -> None:
-    assert group_counts({"a": 7, "b": 3}, 5, False, 4) == {"a": 6, "b": 6}
-    assert group_counts({"a": 7, "b": 3}, 5, False, 3) == {"a": 6, "b": 6}
-    assert group_counts({"a": 7, "b": 3}, 1, False, 7) == {"a": 4, "b": 3}
-
-
-@pytest.mark.parametrize("sizes", [{}, {"a": 0}])
-def test_nothing_to_sample_is_refused(sizes: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="nothing to sample"):
-        group_counts(sizes, 5, False, 1)
-
-
-def test_a_count_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="samples_per_group is 0"):
-        group_counts({"a": 3}, 0, False, 1)
+@pytest.mark.parametrize(
+    ("sizes", "count", "message"),
+    [({}, 5, "nothing to sample"), ({"a": 0}, 5, "nothing to sample"), ({"a": 3}, 0, "samples_per_group is 0")],
+)
+def test_what_cannot_be_sampled_is_refused(sizes: dict[str, int], count: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        group_counts(sizes, count, False, 1)
 
 
 @given(size=st.integers(1, 30), count=st.integers(1, 70), seed=st.integers(0, 5), epochs=st.integers(1, 6))
