@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.inference.predictor import BackendName, Predictor
 from graysam.inference.volume import Backend
 from graysam.models.sam import Sam
+
+MethodName = Literal["none", "dynamic_qint8", "torchao_int8", "openvino_bf16", "openvino_int8", "onnxruntime_dynamic"]
 
 
 class PreparedModel(NamedTuple):

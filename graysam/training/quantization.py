@@ -13,7 +13,7 @@ from graysam.benchmarking.method_timing import time_methods
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
 from graysam.exporting.accounting import account_for
-from graysam.exporting.methods import METHODS, PreparedModel, Target, check_methods
+from graysam.exporting.methods import METHODS, MethodName, PreparedModel, Target, check_methods
 from graysam.exporting.pipeline import calibration_images
 from graysam.inference.volume import decode_all
 from graysam.models.pretrained import open_pretrained
@@ -41,7 +41,7 @@ class Settings:
         ValueError: an unknown or repeated method, or a count out of range.
     """
 
-    methods: tuple[str, ...]
+    methods: Sequence[MethodName]
     threads: int
     repeats: int
     warmup: int

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from graysam.data.dataset import FixedSlices
 from graysam.metrics.aggregation import MACRO
-from graysam.reporting.schemas import QUANTIZATION, TIMES, MethodResult, QuantizationReport, read_json_object
+from graysam.reporting.schemas import QUANTIZATION, TIMES, QuantizationReport, read_json_object
 from graysam.system.files import sha256_of, write_json_file
 from graysam.training.checkpoints import BEST
 from graysam.training.loggers import log_table
@@ -38,36 +38,13 @@ class QuantizeBenchmark(Callback):
 
     Args:
         run_dir: the run's directory, with `checkpoints/best.ckpt`.
-        methods: names of `graysam.exporting.methods.METHODS`; empty: nothing is done.
-        counts: see `graysam.training.quantization.Settings`.
-
-    Raises:
-        ValueError: an unknown or repeated method, or a count out of range.
+        settings: what is compared, and how; without methods, nothing is done.
     """
 
-    def __init__(
-        self,
-        *,
-        run_dir: str | Path,
-        methods: Sequence[str],
-        threads: int,
-        repeats: int,
-        warmup: int,
-        timing_images: int,
-        max_images: int | None,
-        calibration_images: int,
-    ) -> None:
+    def __init__(self, *, run_dir: str | Path, settings: Settings) -> None:
         self.file = Path(run_dir) / QUANTIZATION
         self.checkpoint = Path(run_dir) / "checkpoints" / BEST
-        self.settings = Settings(
-            methods=tuple(methods),
-            threads=threads,
-            repeats=repeats,
-            warmup=warmup,
-            timing_images=timing_images,
-            max_images=max_images,
-            calibration_images=calibration_images,
-        )
+        self.settings = settings
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare the methods, print and log the result; the model in training stays as it is."""
@@ -109,18 +86,6 @@ def _percent(parts: Mapping[str, Sequence[int]]) -> float:
     return 100 * sum(hit for hit, _ in parts.values()) / sum(total for _, total in parts.values())
 
 
-def scalars(report: QuantizationReport) -> dict[str, float]:
-    """Return `quantization/<method>/<dsc|nsd|encoder_ms|decoder_ms|image_ms|size_mb>`; DSC and NSD in [0,1]."""
-    found: dict[str, float] = {}
-    for name, method in report.methods.items():
-        if not method.reason:
-            macro = method.scores[MACRO]
-            values = {"dsc": macro.dsc, "nsd": macro.nsd, "size_mb": method.size_mb}
-            values |= {measure: method.times_ms[measure]["median"] for measure in TIMES}
-            found |= {f"quantization/{name}/{metric}": float(value) for metric, value in values.items()}
-    return found
-
-
 def rows(report: QuantizationReport) -> list[list[Any]]:
     """Return one row per method in the order of LOGGED; DSC and NSD in [0,1], None where it was not available."""
     table: list[list[Any]] = []
@@ -136,31 +101,38 @@ def rows(report: QuantizationReport) -> list[list[Any]]:
     return table
 
 
-def _printed(name: str, method: MethodResult) -> list[str]:
-    macro, quantized = method.scores[MACRO], method.quantized
-    times = [method.times_ms[measure] for measure in TIMES]
-    return [
-        name,
-        f"{100 * macro.dsc:.2f} / {100 * macro.nsd:.2f}",
-        *[f"{time['median']:.1f} ({time['min']:.1f}-{time['max']:.1f})" for time in times],
-        f"{method.size_mb:.1f}",
-        *["{} of {}".format(*quantized["layers"][part]) for part in ("image_encoder", "heads")],
-        *[f"{_percent(quantized[what]):.1f} %" for what in ("parameters", "macs")],
-    ]
+def _available(report: QuantizationReport) -> dict[str, dict[str, Any]]:
+    """Return the rows of the methods that ran, by name and column."""
+    return {row[0]: dict(zip(LOGGED, row, strict=True)) for row in rows(report) if not row[-1]}
+
+
+def scalars(report: QuantizationReport) -> dict[str, float]:
+    """Return `quantization/<method>/<dsc|nsd|encoder_ms|decoder_ms|image_ms|size_mb>`; DSC and NSD in [0,1]."""
+    metrics = ("dsc", "nsd", *TIMES, "size_mb")
+    return {f"quantization/{name}/{key}": row[key] for name, row in _available(report).items() for key in metrics}
 
 
 def text(report: QuantizationReport) -> str:
     """Format a report for a terminal: the methods side by side, then their scores by modality."""
-    available = {name: method for name, method in report.methods.items() if not method.reason}
     lines = [
         f"{report.checkpoint} with several quantization methods. DSC and NSD: {report.images} images with "
         f"{report.objects} boxes, slice-wise, mean over modalities. Times: median (min-max), threads={report.threads}, "
         f"{report.machine['cpu']}, torch {report.machine['torch']}. Layers, parameters, MACs: really quantized."
     ]
+    available = _available(report)
     if available:
-        table = [_printed(name, method) for name, method in available.items()]
+        table = [
+            [
+                name,
+                f"{100 * row['dsc']:.2f} / {100 * row['nsd']:.2f}",
+                *[f"{row[key]:.1f} ({row[f'{key}_min']:.1f}-{row[f'{key}_max']:.1f})" for key in TIMES],
+                f"{row['size_mb']:.1f}",
+                *[row[key].replace("/", " of ") for key in QUANTIZED[:2]],
+                *[f"{row[key]:.1f} %" for key in QUANTIZED[2:]],
+            ]
+            for name, row in available.items()
+        ]
         lines.append(tabulate(table, PRINTED, tablefmt="plain", disable_numparse=True, stralign="right"))
-        scores = {name: method.to_json()["scores"] for name, method in available.items()}
-        lines += ["", comparison_table(scores)]
+        lines += ["", comparison_table({name: report.methods[name].to_json()["scores"] for name in available})]
     lines += [f"{name} is unavailable: {method.reason}" for name, method in report.methods.items() if method.reason]
     return "\n".join(lines)

@@ -38,7 +38,7 @@ def test_every_modality_has_its_panels(workspace: ModuleType) -> None:
     ]
     assert [panel.table_name for panel in sections["Tables"]] == ["tables/validation", "tables/trained"]
     assert sections["Quantization"][0].table_name == "tables/quantization"
-    assert sections["Quantization"][1].metrics == [f"benchmark/{method}/dsc" for method in workspace.METHODS]
+    assert sections["Quantization"][1].metrics == [f"quantization/{method}/dsc" for method in workspace.METHODS]
 
 
 def test_the_definition_can_be_sent(workspace: ModuleType) -> None:

@@ -33,7 +33,7 @@ REASON = "torchao is not installed: pip install '.[quantize]'"
 UNAVAILABLE = QuantizationMethod("torchao_int8", lambda: REASON, lambda model, target: pytest.fail("unavailable"))
 
 
-def settings(*methods: str, **changes: Any) -> Settings:
+def settings(*methods: Any, **changes: Any) -> Settings:
     numbers: dict[str, Any] = {"threads": 1, "repeats": 2, "warmup": 1, "timing_images": 1, "calibration_images": 2}
     return Settings(methods=methods, **({"max_images": None} | numbers | changes))
 
@@ -126,12 +126,12 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
     monkeypatch.setitem(METHODS, "torchao_int8", UNAVAILABLE)
     run_dir = tmp_path / "run"
     config = compose_plain("train", overrides(toy_shards, run_dir))
-    data, numbers = build_data(config), compose_plain("train")["quantize"]
+    data, settings_of_config = build_data(config), compose_plain("train")["quantize"]
     module, trainer = build_module(config, data=data), build_trainer(config)
     target = {"_target_": "graysam.training.quantization_callback.QuantizeBenchmark", "run_dir": str(run_dir)}
     methods = ["none", "dynamic_qint8", "torchao_int8"]
     changes = {"methods": methods, "threads": 1, "repeats": 1, "timing_images": 2}
-    callback: QuantizeBenchmark = build(target | numbers | changes)
+    callback: QuantizeBenchmark = build({**target, "settings": settings_of_config | changes})
     assert isinstance(callback, QuantizeBenchmark)
     trainer.callbacks.append(callback)
     trainer.fit(module, datamodule=data)
@@ -172,7 +172,7 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
 
 
 def test_no_methods_means_nothing(tmp_path: Path) -> None:
-    callback = QuantizeBenchmark(run_dir=tmp_path, **compose_plain("train", ["quantize=none"])["quantize"])
+    callback = QuantizeBenchmark(run_dir=tmp_path, settings=settings())
     callback.on_fit_end(lightning.Trainer(accelerator="cpu", logger=False), lightning.LightningModule())
     assert not list(tmp_path.iterdir())
 
