@@ -51,10 +51,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
     output: Path | None = arguments.output
     folder = None if output is None or output.suffix == ".md" else output
-    if output is not None and folder is None and output.is_dir():
-        raise ValueError(f"-o {output} is a folder; give a folder's name that does not end in .md")
-    if folder is not None and folder.is_file():
-        raise ValueError(f"-o {folder} is a file; required: a folder, or a file's name such as report.md")
+    if output is not None and (output.is_dir() if folder is None else output.is_file()):
+        what = "a folder" if folder is None else "a file"
+        raise ValueError(f"-o {output} is {what}; required: a folder, or the name of a file such as report.md")
     if arguments.over and arguments.reference is None:
         raise ValueError("--over selects the modalities of differences; required beside it: --reference VARIANT")
     folders = Folders(arguments.cases, arguments.gts, arguments.segs)
@@ -78,19 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("runs", type=Path, nargs="*", metavar="RUNS", help=INPUTS)
     add("--cases", type=Path, metavar="IMGS", help="input NPZ (imgs, boxes); their channels are drawn")
-    add("--gts", type=Path, metavar="GTS", help="their ground truth, for pictures of the best and worst cases")
+    add("--gts", type=Path, metavar="GTS", help="ground truth, for pictures of the best and worst cases")
     add("--segs", type=Path, metavar="SEGS", help="masks of graysam predict for them, likewise")
     add("-o", "--output", type=Path, metavar="FOLDER", help="write the report; FILE.md: its text only")
     add("--reference", metavar="VARIANT", help="add differences from this variant, e.g. channels=replicate")
-    over = (
-        "modalities of the differences' macro averages, e.g. CT,MR,PET,US, or of the workspace's panels; default: all"
-    )
+    over = "modalities of the macro averages of differences, e.g. CT,MR,PET,US, or of the workspace; default: all"
     add("--over", type=parse_list, default=[], metavar="MODALITY,...", help=over)
     add("--modalities", action="store_true", help="add DSC and NSD per modality")
     add("--methods", action="store_true", help="add the quantization methods (quantization.json of each run)")
-    checks = (
-        "recompute the figures that the paper leaves unexplained, or those that are named; -o FILE.json for a report"
-    )
+    checks = "recompute what the paper leaves unexplained, all or the named checks; -o FILE.json for a report"
     add("--reproducibility-checks", nargs="*", metavar="NAME", help=checks)
     add("--train-npz", type=Path, metavar="DIR", help="training NPZ whose volumes the check `split` splits")
     add("--wandb-workspace", metavar="ENTITY/PROJECT", help="save a W&B view of the runs' panels and end")

@@ -131,11 +131,11 @@ def variant_pairs(runs: Sequence[Run], reference: str, over: Collection[str] = (
 def method_pairs(runs: Iterable[Run]) -> list[Pair]:
     """Compare each quantization method of a variant with the same seeds' unquantized weights."""
     scores = object_scores(runs)
+    quantized = [key for key in scores if key[1] not in (PLAIN, OWN) and (key[0], PLAIN) in scores]
     pairs = []
-    for name, method in scores:
-        if method not in (PLAIN, OWN) and (name, PLAIN) in scores:
-            seeds, found = paired_differences(scores[name, PLAIN], scores[name, method])
-            pairs.append(Pair(name, method, PLAIN, seeds, **found))
+    for name, method in quantized:
+        seeds, found = paired_differences(scores[name, PLAIN], scores[name, method])
+        pairs.append(Pair(name, method, PLAIN, seeds, **found))
     return pairs
 
 
@@ -205,19 +205,21 @@ def method_conclusions(pairs: Iterable[Pair]) -> list[str]:
     Args:
         pairs: of `method_pairs`.
     """
-    groups: dict[tuple[str, str], list[Pair]] = {}
+    groups: dict[str, list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault((pair.variant.rpartition("/")[0] or pair.variant, pair.method), []).append(pair)
+        family = pair.variant.rpartition("/")[0] or pair.variant
+        groups.setdefault(f"`{pair.method}` changes `{family}`", []).append(pair)
     lines = []
-    for (family, method), group in groups.items():
-        compared = [pair for pair in group if pair.dsc[MACRO].n]
+    for start, group in groups.items():
         parts = []
-        for metric in METRICS if compared else ():
-            found: list[Estimate] = [getattr(pair, metric)[MACRO] for pair in compared]
-            means, clear = [100 * one.mean for one in found], sum(verdict(one) in ("better", "worse") for one in found)
-            changes = f"{metric.upper()} by {min(means):+.2f} to {max(means):+.2f} points"
-            parts.append(f"{changes}, with an interval that excludes 0 in {clear} of {len(found)} variants")
-        missing = len(group) - len(compared)
+        for metric in METRICS:
+            found: list[Estimate] = [getattr(pair, metric)[MACRO] for pair in group]
+            means = [100 * one.mean for one in found if one.n]
+            clear = sum(verdict(one) in ("better", "worse") for one in found)
+            if means:
+                changes = f"{metric.upper()} by {min(means):+.2f} to {max(means):+.2f} points"
+                parts.append(f"{changes}, with an interval that excludes 0 in {clear} of {len(means)} variants")
+        missing = sum(pair.dsc[MACRO].n == 0 for pair in group)
         parts += [f"{missing} variants not compared, because no seed has both"] if missing else []
-        lines.append(f"`{method}` changes `{family}`: {'; '.join(parts)}.")
+        lines.append(f"{start}: {'; '.join(parts)}.")
     return lines

@@ -92,8 +92,10 @@ def read_run(path: Path) -> Run:
         with schemas.parsing(CONFIG):
             run = {"name": str(config["name"]), "seed": int(config["seed"]), "config": config}
             max_epochs = config.get("trainer", {}).get("max_epochs")
-        run["images_per_step"] = images_per_step(config, _read_optional(path / RUN).get("ranks"))
-        summary = _read_optional(path / SUMMARY)
+        summary, started = (
+            schemas.read_json_object(path / name) if (path / name).is_file() else {} for name in (SUMMARY, RUN)
+        )
+        run["images_per_step"] = images_per_step(config, started.get("ranks"))
         with schemas.parsing(SUMMARY):
             scores = {title: schemas.parse_scores(summary[title]) for title in TITLES if title in summary}
             objects = schemas.parse_objects(summary.get("objects", []))
@@ -114,10 +116,6 @@ def read_run(path: Path) -> Run:
     if TRAINED not in scores:
         problem = f"unfinished: {'none' if epochs is None else epochs} of {max_epochs} epochs recorded"
     return Run(path, **run, scores=scores, objects=objects, epochs=epochs, steps=steps, problem=problem)
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    return schemas.read_json_object(path) if path.is_file() else {}
 
 
 def read_history(path: Path) -> pd.DataFrame:

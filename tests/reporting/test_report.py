@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -207,14 +205,6 @@ def test_bad_arguments_end_with_one_line_and_code_2(
     assert printed.out == ""
     assert reason in printed.err
     assert len(printed.err.splitlines()) == 1
-
-
-def test_the_command_runs_as_a_module(tmp_path: Path) -> None:
-    make_run(tmp_path, "a", 0, summary())
-    command = [sys.executable, "-m", "graysam.report", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "| a " in done.stdout
 
 
 def test_the_former_option_ends_in_the_new_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -340,16 +340,6 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
         assert why in line
 
 
-def test_a_sweep_of_which_nothing_is_finished_is_a_table_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_run(tmp_path, "a", 0, None)
-    assert main([str(tmp_path), "--modalities", "--methods"]) == 1
-    macro, *others = tables(capsys.readouterr().out)
-    assert macro == [["variant", "finished", "epochs", "images", "objects", "DSC", "NSD"], ["a", "0/1", *["-"] * 5]]
-    assert [len(table) for table in others] == [1, 1]
-
-
 def test_two_runs_of_one_name_and_seed_count_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "here", "a", 0, summary())
     make_run(tmp_path / "there", "a", 0, summary(0.2))
