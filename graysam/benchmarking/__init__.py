@@ -1,1 +1,1 @@
-"""The benchmark: cases, contenders in processes of their own, times taken in turns, tables and charts."""
+"""The benchmark: cases, competitors in processes of their own, and the one timing harness."""

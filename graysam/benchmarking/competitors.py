@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graysam.benchmarking.harness import Worker
-from graysam.imaging.presets import load_scheme, scheme_to_dict
+from graysam.imaging.presets import scheme_to_dict
 from graysam.inference.exported_model import is_exported, write_exported
 from graysam.inference.locating import exported_path
 from graysam.reporting.speed import BASELINE
@@ -113,12 +113,9 @@ class Exporter:
             return {}
         from graysam.exporting.conversion import convert_plain
         from graysam.exporting.graph_files import save_graphs
-        from graysam.models.pretrained import open_pretrained
+        from graysam.exporting.torch_backend import open_with_scheme
 
-        found = open_pretrained(model)
-        scheme = found.scheme if channels is None else load_scheme(channels)
-        if scheme is None:
-            raise ValueError(f"{model} does not name its channel scheme; give --channels")
+        found, scheme = open_with_scheme(model, channels)
         graphs = convert_plain(found.model, found.size)
         description = {
             "name": Path(model).stem,

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from graysam.benchmarking.harness import Worker, WorkerError, spread, time_round_robin
 from graysam.inference.volume import decode_all
+from graysam.reporting.schemas import TIMES
 from graysam.system.terminal import progress
 
 Float32 = NDArray[np.float32]
-MEASURES = ("encoder_ms", "decoder_ms", "image_ms")
 
 
 @dataclass(frozen=True)
 class Times:
-    """torch's threads in the worker, and method -> measure (MEASURES) -> median, min, max, n."""
+    """torch's threads in the worker, and method -> measure (TIMES) -> median, min, max, n."""
 
     threads: int
     by_method: dict[str, dict[str, dict[str, float]]]
@@ -74,7 +74,7 @@ def time_methods(
                         raise WorkerError(f"timing {name} failed: {timed.error}", exited=False)
                     runs[name] += [dict(run) for run in timed.runs]
     by_method = {
-        name: {measure: spread([run[measure] for run in found]) for measure in MEASURES} for name, found in runs.items()
+        name: {measure: spread([run[measure] for run in found]) for measure in TIMES} for name, found in runs.items()
     }
     return Times(actual, by_method)
 
@@ -101,7 +101,7 @@ class QuantizedModels:
         return {"threads": torch.get_num_threads()}
 
     def measure(self, method: str, index: int) -> dict[str, float]:
-        """Segment the prompt of the index once by a method; return MEASURES, and `seconds` for the whole image."""
+        """Segment the prompt of the index once by a method; return TIMES, and `seconds` for the whole image."""
         backend, (image, boxes) = self._backends[method], self._prompts[index]
         start = time.perf_counter()
         embedding = backend.encode(image[None])[0]
@@ -112,5 +112,5 @@ class QuantizedModels:
         backend.decode(embedding, boxes[:1])
         decoded = time.perf_counter()
         seconds = (encoded - start, decoded - segmented, segmented - start)
-        measured = {name: 1000 * value for name, value in zip(MEASURES, seconds, strict=True)}
+        measured = {name: 1000 * value for name, value in zip(TIMES, seconds, strict=True)}
         return {**measured, "seconds": segmented - start}
