@@ -4,6 +4,7 @@ Cases that cannot be scored are named and left out, and the exit code is 1; argu
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -64,11 +65,8 @@ def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, names: Sequen
     scored = [case for case in cases if case.metrics is not None]
     failed, undrawn = [case for case in cases if case.metrics is None], [case for case in scored if case.error]
     reason = "no label in gts" if evaluation.absent == "skip" else "no label in gts, or a gap in the labels"
-    lines = [
-        f"not scored: {case.case}: {reason}; nan in the CSV"
-        for case in scored
-        if case.metrics is not None and case.metrics.dsc != case.metrics.dsc
-    ]
+    nan = [case.case for case in scored if case.metrics is not None and math.isnan(case.metrics.dsc)]
+    lines = [f"not scored: {case}: {reason}; nan in the CSV" for case in nan]
     extra = sorted({path.name for path in evaluation.segs.glob("*.npz")} - set(names))
     lines += [f"ignored: {evaluation.segs / name} has no gts" for name in extra]
     lines += [f"left out: {case.case}: {case.error}" for case in failed]

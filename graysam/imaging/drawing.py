@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.canvas import to_uint8
-from graysam.imaging.masks import mask_bounds
 from graysam.imaging.outlines import (
     BLACK,
     RGB,
@@ -27,6 +26,7 @@ from graysam.imaging.outlines import (
     label_colour,
     outlines,
 )
+from graysam.imaging.prompts import mask_bounds
 from graysam.system.files import replacing
 
 MIN_SIDE, MAX_SIDE = 512, 1536  # px, longest side of an image in an overlay; a volume's slices have 512

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, to_uint8
-from graysam.imaging.masks import mask_bounds, mask_to_native
+from graysam.imaging.masks import mask_to_native
+from graysam.imaging.prompts import mask_bounds
 from graysam.inference.predictor import Predictor
 from graysam.inference.volume import BOX_BATCH
 from graysam.io.image import Image

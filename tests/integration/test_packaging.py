@@ -7,11 +7,10 @@ import zipfile
 from email.parser import Parser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from tests.support.commands import run_module_without, run_without, write_case
+from tests.support.commands import run_without
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT_SIDE = {"torch", "torchvision", "timm", "lightning", "pytorch_lightning", "hydra", "omegaconf", "pandas"}
@@ -143,15 +142,3 @@ from graysam.imaging.presets import load_scheme, scheme_names
 print([load_scheme(name).__class__.__name__ for name in scheme_names()])
 """
     assert "PeronaMalik" in run_installed(installed, EXPERIMENT_SIDE, code, tmp_path)
-
-
-def test_evaluate_runs_without_torch_and_hydra(tmp_path: Path) -> None:
-    gts = np.zeros((30, 40), np.uint8)
-    gts[5:15, 5:25] = 1
-    write_case(tmp_path / "gts", "2DBox_US_1", gts=gts)
-    write_case(tmp_path / "segs", "2DBox_US_1", segs=gts.astype(np.uint16))
-    arguments = ["-s", "segs", "-g", "gts", "-o", "metrics.csv", "--workers", "1"]
-    done = run_module_without(EXPERIMENT_SIDE, "graysam.evaluate", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "metrics.csv").read_text().splitlines()[1:] == ["2DBox_US_1,US,1.000000,1.000000,1.000000"]
-    assert "100.00" in done.stdout
