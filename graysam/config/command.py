@@ -48,7 +48,7 @@ def entry_point(config_name: str, summarize: Summarize | None = None) -> Callabl
 
 def _run(config_name: str, function: Function, summarize: Summarize | None) -> int:
     options = get_args_parser().parse_args()
-    config_name, conf = options.config_name or config_name, options.config_path or str(conf_dir())
+    config_name, conf = options.config_name or config_name, os.path.abspath(options.config_path or conf_dir())
     codes: list[int] = []
 
     @wraps(function)  # Hydra takes the command's name from it
@@ -59,17 +59,17 @@ def _run(config_name: str, function: Function, summarize: Summarize | None) -> i
     if options.config_dir is not None:  # `compose` takes it as an override
         overrides.insert(0, f"hydra.searchpath=['{os.path.abspath(options.config_dir)}']")
     if not (options.help or options.hydra_help or options.cfg or options.info or options.shell_completion):
-        plan = plan_runs(config_name, overrides, Path(conf))
-        multirun = options.multirun or plan.multirun
+        runs, swept = plan_runs(config_name, overrides, Path(conf))
+        multirun = options.multirun or "hydra.mode=MULTIRUN" in overrides
         if multirun and summarize is None:
             raise ValueError(f"graysam.{config_name} runs one job at a time; leave out -m")
-        if plan.swept and not multirun:
-            raise ValueError(f"several values of {', '.join(plan.swept)}: add -m to run them one after another")
+        if swept and not multirun:
+            raise ValueError(f"several values of {', '.join(swept)}: add -m to run them one after another")
         if multirun and summarize is not None:
             with initialize_config_dir(conf, job_name=config_name, version_base="1.3"):
-                code = run_sweep(config_name, overrides, plan.runs, function)
+                code = run_sweep(config_name, overrides, runs, function)
             if os.environ.get("RANK", "0") == "0":  # one of the processes that run the same sweep reports
-                print(summarize(plan.runs), end="", flush=True)
+                print(summarize(runs), end="", flush=True)
             return code
     if options.cfg:
         compose_config(config_name, overrides, Path(conf))  # its errors are clearer than Hydra's

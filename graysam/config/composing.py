@@ -100,11 +100,11 @@ def explain(error: Exception, overrides: Sequence[str], conf: Path) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         file = os.path.relpath(error.problem_mark.name, conf.parent)
         return f"{file}: line {error.problem_mark.line + 1}: invalid YAML: {error.problem}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
         place = next((o for o in overrides if o.lstrip("+").startswith(f"{group}=")), text.partition(":")[0])
         hint = suggestion(name, error.options or []) or f"; choices are {', '.join(error.options or [])}"
-        return f"{place}: {group or conf.name} has no choice {name!r}{hint}"
+        return f"{place}: {group} has no choice {name!r}{hint}"
     if "Config group override must be" in text:
         place = next(o for o in overrides if o.endswith("=null") and (conf / o.partition("=")[0]).is_dir())
         return f"{place}: a group cannot be null; choose none"
@@ -118,5 +118,5 @@ def explain(error: Exception, overrides: Sequence[str], conf: Path) -> str:
         near = suggestion(key, cause.parent_node, path)
         reason = f"{path.rpartition('.')[0] or 'the config'} has no key {key!r}{near or f'; +{place} adds it'}"
     elif "defaults list" in text:
-        reason += suggestion(quoted[-1], [group.name for group in conf.iterdir()])
+        reason = f"{reason.rstrip('.')}{suggestion(quoted[-1], [group.name for group in conf.iterdir()])}"
     return f"{place}: {reason}" if place else reason

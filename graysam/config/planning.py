@@ -11,7 +11,6 @@ from typing import NamedTuple
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from graysam.config.composing import COMPOSE_ERRORS, compose_config, explain, open_configs, to_plain
@@ -33,24 +32,16 @@ class Run(NamedTuple):
     reason: str = ""
 
 
-class Plan(NamedTuple):
-    """What a command line runs.
-
-    runs: in order. swept: keys with several values. multirun: the config itself asks for a sweep (`hydra.mode`).
-    """
-
-    runs: list[Run]
-    swept: list[str]
-    multirun: bool
-
-
-def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None = None) -> Plan:
+def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None = None) -> tuple[list[Run], list[str]]:
     """Expand a command line's grid, and compose and check every config; nothing is built, run or written.
 
     Args:
         config_name: a file of the folder of configs, without suffix, e.g. `train`.
         overrides: as on the command line, without options.
         conf: folder of configs; None for the project's own.
+
+    Returns:
+        The runs in order, and the keys that have several values.
 
     Raises:
         ValueError: errors of the configs, one line each, with the override or file at fault, the key path, what was
@@ -96,7 +87,7 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
         runs.append(run)
     if errors:
         raise ValueError("\n".join(dict.fromkeys(errors)))
-    return Plan(runs, swept, base.hydra.mode == RunMode.MULTIRUN)
+    return runs, swept
 
 
 def check_config(config: DictConfig, config_name: str, overrides: Sequence[str], conf: Path) -> Iterator[str]:

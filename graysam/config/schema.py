@@ -1,13 +1,27 @@
 """The keys at the top of `conf/train.yaml` and `conf/pack.yaml`, and the arguments that code supplies."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from graysam.config.targets import Target
 
 Group = dict[str, Target | None]  # several objects; null switches one off
 Optional = Target | dict[str, Target]  # one object, or the choice `none`: {}
 Mode = Literal["min", "max"]
+
+
+class QuantizeConfig(TypedDict):
+    """`conf/quantize`: the methods that are compared after training, and how they are timed."""
+
+    methods: list[
+        Literal["none", "dynamic_qint8", "torchao_int8", "openvino_bf16", "openvino_int8", "onnxruntime_dynamic"]
+    ]
+    threads: int
+    repeats: int
+    warmup: int
+    timing_images: int
+    max_images: int | None
+    calibration_images: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class TrainConfig:
     trainer: Target
     callbacks: Group
     logger: Group
-    quantize: dict[str, Any]  # typed by the callback that it is handed to
+    quantize: QuantizeConfig
     name: str
     seed: int
     run_dir: str

@@ -58,7 +58,9 @@ def run_sweep(config_name: str, overrides: Sequence[str], runs: list[Run], funct
     task = partial(_run_swept, function=function, parent=os.getpid(), runs=runs)
     folder = os.path.relpath(os.path.commonpath([os.path.dirname(os.path.abspath(run.run_dir)) for run in runs]))
     quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
-    logging.getLogger("hydra").setLevel(logging.WARNING)  # each job prints one line itself
+    log = logging.getLogger("hydra")
+    level = log.level
+    log.setLevel(logging.WARNING)  # each job prints one line itself
     settings = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir='{quoted}'"]
     try:
         hydra: Any = GlobalHydra.instance().hydra
@@ -72,6 +74,8 @@ def run_sweep(config_name: str, overrides: Sequence[str], runs: list[Run], funct
         reason = one_line(error)[:400]
         print(f"error: {reason}; other jobs may still run: python -m graysam.report {folder}", file=sys.stderr)
         return FAILED
+    finally:
+        log.setLevel(level)
     return FAILED if any(run.state for run in runs) else 0
 
 

@@ -3,6 +3,8 @@
 import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from pkgutil import iter_modules, resolve_name
 from types import UnionType
@@ -131,7 +133,9 @@ def _check_value(value: Any, annotation: Any, path: str) -> Iterator[Error]:
         required = re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", inspect.formatannotation(annotation))  # without modules
         required = re.sub(r"\bNone(Type)?\b", "null", required).replace(" | ", " or ")
         required = required.replace("Target", "mapping with _target_")
-        hint = suggestion(str(value), re.findall(r"'(.+?)'", required))
+        valid = re.findall(r"'(.+?)'", required)
+        wrong = [item for item in (value if isinstance(value, list) else [value]) if item not in valid]
+        hint = suggestion(str(wrong[0]), valid) if wrong else ""
         yield path, f"is {format_value(value)}; required: {required}{hint}"
 
 
@@ -149,16 +153,16 @@ def fits(value: Any, annotation: Any) -> bool:
     if isinstance(value, str):
         excluded = (Sequence, Iterable, Collection)
     members = [part for part in _members(annotation) if part not in excluded and get_origin(part) not in excluded]
-    return any(_passes(reading, part) for reading in readings for part in members)
-
-
-def _passes(value: Any, annotation: Any) -> bool:
-    items = CollectionCheckStrategy.ALL_ITEMS
-    try:
-        check_type(value, annotation, forward_ref_policy=ForwardRefPolicy.IGNORE, collection_check_strategy=items)
-    except TypeCheckError:
-        return False
-    return True
+    for reading, part in product(readings, members):
+        with suppress(TypeCheckError):
+            check_type(
+                reading,
+                part,
+                forward_ref_policy=ForwardRefPolicy.IGNORE,
+                collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+            )
+            return True
+    return False
 
 
 def _built(value: Any) -> Any:

@@ -21,6 +21,7 @@ RENAMED_KEYS: Mapping[str, str] = {
     "quantize.kinds": "quantize.methods",
     "data.leave" + "_out": "data.exclude_groups",
     "callbacks.progress.plain_seconds": "callbacks.progress.refresh_rate",
+    "callbacks.benchmark": "callbacks.quantization",
 }
 RENAMED_BENCHMARK_KEYS: Mapping[str, str] = {  # of benchmark.json
     "contend" + "ers": "competitors",

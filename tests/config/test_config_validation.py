@@ -1,11 +1,10 @@
 """Mistakes in configs end in one clear line each before anything is built, with the nearest valid name."""
 
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
 import pytest
 
@@ -99,113 +98,80 @@ def test_nothing_is_built(conf: Path) -> None:
 
 # ------------------------------------------------------------------------------------------ mistakes in the files
 
-# By mistake: file, text, its replacement (without text: the whole file), overrides, and the error.
-IN_FILES: dict[str, tuple[str, str, str, list[str], str]] = {
+# In an experiment of one's own: its text below the package line, and the error.
+IN_EXPERIMENTS: dict[str, tuple[str, str]] = {
     "misspelt key at the top": (
-        "experiment/new.yaml",
-        "",
-        f"{EXPERIMENT}wieghts: lite_medsam\n",
-        ["experiment=new"],
+        "wieghts: lite_medsam\n",
         "conf/experiment/new.yaml: wieghts is unknown to conf/train.yaml; did you mean 'weights'?",
     ),
     "misspelt argument": (
-        "experiment/new.yaml",
-        "",
-        f"{EXPERIMENT}trainer:\n  max_epoch: 3\n",
-        ["experiment=new"],
+        "trainer:\n  max_epoch: 3\n",
         "conf/experiment/new.yaml: trainer.max_epoch is unknown to lightning.Trainer; did you mean 'max_epochs'?",
     ),
+    "wrong type": ("data:\n  batch_size: four\n", "conf/experiment/new.yaml: data.batch_size is 'four'; required: int"),
+    "misspelt group": (
+        "defaults:\n  - override /chanels: replicate\n",
+        "In 'experiment/new': Could not override 'chanels'. No match in the defaults list; did you mean 'channels'?",
+    ),
+    "package line forgotten": (
+        "seed: 1\n",
+        "conf/train.yaml: experiment is unknown to conf/train.yaml; is `# @package _global_` missing in its file?",
+    ),
+    "misspelt number of the model": (
+        "model:\n  encoder:\n    nek_depth: 3\n",
+        "conf/experiment/new.yaml: model.encoder.nek_depth is unknown to model.encoder; did you mean 'neck_depth'?",
+    ),
+    "a key twice": ("seed: 1\nseed: 2\n", "conf/experiment/new.yaml: line 3: invalid YAML: found duplicate key seed"),
+}
+# In another file: its path, a text, what replaces it, and the error.
+IN_FILES: dict[str, tuple[str, str, str, str]] = {
     "misspelt argument in a group": (
         "loss/three_term.yaml",
         "bce_weight",
         "bce_wight",
-        [],
         f"conf/loss/three_term.yaml: loss.bce_wight is unknown to {LOSS}; did you mean 'bce_weight'?",
-    ),
-    "wrong type": (
-        "experiment/new.yaml",
-        "",
-        f"{EXPERIMENT}data:\n  batch_size: four\n",
-        ["experiment=new"],
-        "conf/experiment/new.yaml: data.batch_size is 'four'; required: int",
     ),
     "misspelt choice": (
         "train.yaml",
         "channels: paper",
         "channels: papr",
-        [],
         "In 'train': channels has no choice 'papr'; did you mean 'paper'?",
-    ),
-    "misspelt group": (
-        "experiment/new.yaml",
-        "",
-        f"{EXPERIMENT}defaults:\n  - override /chanels: replicate\n",
-        ["experiment=new"],
-        "In 'experiment/new': Could not override 'chanels'. No match in the defaults list.; did you mean 'channels'?",
-    ),
-    "package line forgotten": (
-        "experiment/new.yaml",
-        "",
-        "seed: 1\n",
-        ["experiment=new"],
-        "conf/train.yaml: experiment is unknown to conf/train.yaml; is `# @package _global_` missing in its file?",
     ),
     "misspelt class": (
         "loss/three_term.yaml",
         "SegmentationLoss",
         "SegmentatonLoss",
-        [],
         "conf/loss/three_term.yaml: loss._target_ is 'graysam.training.losses.SegmentatonLoss': module "
         "'graysam.training.losses' has no attribute 'SegmentatonLoss'; did you mean 'SegmentationLoss'?",
-    ),
-    "misspelt module": (
-        "scheduler/plateau.yaml",
-        "torch.optim.lr_scheduler",
-        "torch.optim.lr_sheduler",
-        [],
-        "conf/scheduler/plateau.yaml: scheduler._target_ is 'torch.optim.lr_sheduler.ReduceLROnPlateau': module "
-        "'torch.optim' has no attribute 'lr_sheduler'; did you mean 'lr_scheduler'?",
     ),
     "misspelt _target_": (
         "loss/three_term.yaml",
         f"_target_: {LOSS}\nbce_weight: 1.0\ndice_weight: 1.0",
         "_taget_: x",
-        [],
         'conf/loss/three_term.yaml: loss is {"_taget_": "x", "iou_weight": 1.0}; required: mapping with _target_',
     ),
     "missing argument": (
         "loss/three_term.yaml",
         "iou_weight: 1.0\n",
         "",
-        [],
         f"conf/loss/three_term.yaml: loss.iou_weight is missing; {LOSS} requires it",
     ),
     "missing argument of a function called later": (
         "data/demo.yaml",
         "  gap: 10\n",
         "",
-        [],
         "conf/data/demo.yaml: data.prepare.gap is missing; graysam.data.demo.build_demo requires it",
-    ),
-    "misspelt number of the model": (
-        "experiment/new.yaml",
-        "",
-        f"{EXPERIMENT}model:\n  encoder:\n    nek_depth: 3\n",
-        ["experiment=new"],
-        "conf/experiment/new.yaml: model.encoder.nek_depth is unknown to model.encoder; did you mean 'neck_depth'?",
     ),
     "a string for a list": (
         "train.yaml",
         "frozen: []",
         "frozen: image_encoder",
-        [],
         "conf/train.yaml: frozen is 'image_encoder'; required: list[str]",
     ),
     "bad interpolation": (
         "train.yaml",
         "${name}",
         "${nmae}",
-        [],
         "conf/train.yaml: run_dir is 'experiments/${nmae}/seed${seed}': Interpolation key 'nmae' not found; "
         "did you mean 'name'?",
     ),
@@ -213,14 +179,12 @@ IN_FILES: dict[str, tuple[str, str, str, list[str], str]] = {
         "optimizer/adamw.yaml",
         "lr: 5.0e-5",
         "lr: ???",
-        [],
         "conf/optimizer/adamw.yaml: optimizer.lr is '???': Missing mandatory value: lr",
     ),
     "unknown literal": (
         "channels/perona_malik.yaml",
         "conductance: exponential",
         "conductance: exponentail",
-        ["channels=perona_malik"],
         "conf/channels/perona_malik.yaml: channels.conductance is 'exponentail'; "
         "required: Literal['exponential', 'rational']; did you mean 'exponential'?",
     ),
@@ -228,52 +192,35 @@ IN_FILES: dict[str, tuple[str, str, str, list[str], str]] = {
         "trainer/default.yaml",
         "devices: 1",
         "devices: 1\ncallbacks: []",
-        [],
         "conf/trainer/default.yaml: trainer.callbacks cannot be set: the code supplies it to lightning.Trainer",
     ),
     "no object among several": (
         "callbacks/default.yaml",
         "progress:",
         "loud: true\nprogress:",
-        [],
         "conf/callbacks/default.yaml: callbacks.loud is true; required: mapping with _target_ or null",
-    ),
-    "a teacher without a class": (
-        "distillation/none.yaml",
-        "{}",
-        "weight: 1.0",
-        [],
-        "conf/distillation/none.yaml: distillation.weight is 1.0; required: mapping with _target_",
-    ),
-    "key missing at the top": (
-        "train.yaml",
-        "require_improvement: false",
-        "",
-        [],
-        "conf/train.yaml: require_improvement is missing; conf/train.yaml requires it",
     ),
     "invalid YAML": (
         "loss/three_term.yaml",
         "bce_weight: 1.0",
         "bce_weight: 1.0: 2.0",
-        [],
         "conf/loss/three_term.yaml: line 3: invalid YAML: mapping values are not allowed here",
-    ),
-    "a key twice": (
-        "experiment/new.yaml",
-        "",
-        f"{EXPERIMENT}seed: 1\nseed: 2\n",
-        ["experiment=new"],
-        "conf/experiment/new.yaml: line 3: invalid YAML: found duplicate key seed",
     ),
 }
 
 
+@pytest.mark.parametrize("mistake", IN_EXPERIMENTS)
+def test_a_mistake_in_an_experiment_is_one_line(conf: Path, mistake: str) -> None:
+    text, error = IN_EXPERIMENTS[mistake]
+    plant(conf, "experiment/new.yaml", "", text if "package" in mistake else EXPERIMENT + text)
+    assert errors_of("train", ["experiment=new"], conf) == [error]
+
+
 @pytest.mark.parametrize("mistake", IN_FILES)
 def test_a_mistake_in_a_file_is_one_line(conf: Path, mistake: str) -> None:
-    file, old, new, overrides, error = IN_FILES[mistake]
+    file, old, new, error = IN_FILES[mistake]
     plant(conf, file, old, new)
-    assert errors_of("train", overrides, conf) == [error]
+    assert errors_of("train", ["channels=perona_malik"], conf) == [error]
 
 
 @pytest.mark.parametrize("old", KEYS)
@@ -293,9 +240,7 @@ ON_COMMAND_LINE: dict[str, tuple[str, str]] = {
     "unknown choice": ("scheduler=warmup", "scheduler has no choice 'warmup'; choices are cosine, none, plateau"),
     "misspelt group": ("optimzer=adamw", "the config has no key 'optimzer'; did you mean 'optimizer'?"),
     "misspelt key": ("optimizer.lrr=1", "optimizer has no key 'lrr'; did you mean 'lr'?"),
-    "misspelt key above": ("optimzer.lr=1", "the config has no key 'optimzer'; did you mean 'optimizer'?"),
     "misspelt key, added": ("+optimizer.lrr=1", "optimizer.lrr is unknown to torch.optim.AdamW; did you mean 'lr'?"),
-    "misspelt key, forced": ("++sede=1", "sede is unknown to conf/train.yaml; did you mean 'seed'?"),
     "misspelt key, deleted": ("~optimizer.lrr", "Could not delete from config. 'optimizer.lrr' does not exist."),
     "key not set yet": ("optimizer.eps=1e-6", "optimizer has no key 'eps'; +optimizer.eps=1e-6 adds it"),
     "null for a group": ("scheduler=null", "a group cannot be null; choose none"),
@@ -305,9 +250,12 @@ ON_COMMAND_LINE: dict[str, tuple[str, str]] = {
         "monitor_mode=mim",
         "monitor_mode is 'mim'; required: Literal['min', 'max']; did you mean 'min'?",
     ),
+    "unknown item of a list": (
+        "quantize.methods=[none,dynamic_qint]",
+        "quantize.methods is [\"none\", \"dynamic_qint\"]; required: list[Literal['none', 'dynamic_qint8', "
+        "'torchao_int8', 'openvino_bf16', 'openvino_int8', 'onnxruntime_dynamic']]; did you mean 'dynamic_qint8'?",
+    ),
     "true for a number": ("data.num_workers=true", "data.num_workers is true; required: int"),
-    "a fraction for a whole number": ("threads=1.5", "threads is 1.5; required: int or null"),
-    "a number for a name": ("name=2024", "name is 2024; required: str"),
     "Hydra's own": ("hydra.jobb.chdir=true", "hydra has no key 'jobb'; did you mean 'job'?"),
     "no such module": (
         "jitter._target_=garysam.data.boxes.NoJitter",
@@ -388,25 +336,16 @@ def test_check_reports_every_file_with_a_mistake(
     [
         (1, float, True),
         (True, int, False),
-        (True, int | bool, True),
         (1.0, int, False),
-        (None, int, False),
         (None, int | None, True),
         ("a", Path, True),
-        (3, str | Path, False),
         ("none", Sequence[str], False),
         (["none"], Sequence[str], True),
-        (["none", 3], list[str], False),
         ([1, 2], tuple[int, int], True),
-        ([1, 2, 3], tuple[int, int], False),
         ([1, "2"], tuple[int, ...], False),
-        ("mim", Literal["min", "max"], False),
-        ({"a": "b"}, dict[str, int], False),
-        ({"a": 1}, Target, False),
         ({"_target_": "x"}, Target, True),
         ([{"_target_": "x"}], list[Target], True),
         ("x", Callable[[Path], Any] | None, False),
-        ("x", Any, True),
         ("x", Optional["OnlyForTypeCheckers"], True),  # noqa: F821
     ],
 )
@@ -425,15 +364,8 @@ def test_a_target_that_takes_anything_still_has_named_arguments() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("config", "error"),
-    [
-        ({"_target_": "graysam.data.jitter.PositionSizeJitter", "shift": 0.1, "scal": 1}, "did you mean 'scale'"),
-        ({"_target_": "graysam.data.jitter.NoJiter"}, "did you mean 'NoJitter'"),
-        ({"_target_": "graysam.data.jitter.PositionSizeJitter", "shift": None, "scale": 1}, "shift is null"),
-    ],
-)
-def test_building_refuses_in_one_line(config: dict[str, Any], error: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(error)) as caught:
-        build(config)
-    assert "\n" not in str(caught.value)
+def test_building_refuses_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^\S+NoJiter: _target_ is .* did you mean 'NoJitter'\?$"):
+        build({"_target_": "graysam.data.jitter.NoJiter"})
+    with pytest.raises(ValueError, match=r"^\S+PositionSizeJitter: shift is null; required: float$"):
+        build({"_target_": "graysam.data.jitter.PositionSizeJitter", "shift": None, "scale": 1})

@@ -2,11 +2,8 @@
 
 import json
 import logging
-import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,16 +104,12 @@ def ends_of(printed: str) -> list[str]:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("channels=paper", "channels=paper"),
         ("optimizer.lr=5e-05", "optimizer.lr=5e-05"),
         ("frozen=[]", "frozen=none"),
         ("frozen=[image_encoder.backbone,image_encoder.neck]", "frozen=image_encoder.backbone+image_encoder.neck"),
         ("weights='dir name/a&b.pt'", "weights=dirname-a-b.pt"),
-        ("weights=null", "weights=null"),
         ("weights=../../x", "weights=..-..-x"),
-        ("model/heads=sam", "model-heads=sam"),
         ("+trainer.limit_train_batches=2", "trainer.limit_train_batches=2"),
-        ("x=1.5", "x=1.5"),
         ("x='größe'", "x=gr--e"),
     ],
 )
@@ -158,22 +151,14 @@ def test_every_job_has_a_directory_of_its_own(jobs: Jobs, capsys: pytest.Capture
     assert "run 4 of 4: abl/channels=paper, seed 1\n" in capsys.readouterr().out
 
 
-def test_seeds_alone_need_no_label(jobs: Jobs) -> None:
-    assert jobs("-m", "name=a", "seed=range(1,3)") == 0
-    assert jobs.places == ["experiments/a/seed1", "experiments/a/seed2"]
-
-
 def test_an_experiments_own_grid_is_run_and_a_part_of_it_finds_the_same_directories(jobs: Jobs) -> None:
     assert jobs("-m", "experiment=grid") == 0
     whole = jobs.places
     assert whole == [f"experiments/grid/optimizer.lr={lr}/seed{seed}" for lr in ("0.0001", "0.0002") for seed in (0, 1)]
-    assert jobs("-m", "experiment=grid", "optimizer.lr=2e-4", "channels=paper,replicate", "seed=1") == 0
-    assert jobs.places == [
-        f"experiments/grid/channels={name},optimizer.lr=0.0002/seed1" for name in ("paper", "replicate")
-    ]
     assert jobs("-m", "experiment=grid", "optimizer.lr=2e-4") == 0
     assert jobs.places == whole[2:]
-    assert {config["optimizer"]["lr"] for config in jobs.seen} == {2e-4}
+    assert jobs("-m", "experiment=grid", "optimizer.lr=2e-4", "channels=paper", "seed=1") == 0
+    assert jobs.places == whole[3:]
 
 
 def test_a_grid_is_not_begun_without_m_nor_mixed_with_another_experiment(
@@ -192,8 +177,8 @@ def test_a_grid_is_not_begun_without_m_nor_mixed_with_another_experiment(
 
 
 def test_experiments_bring_their_names_unless_one_is_given(jobs: Jobs) -> None:
-    assert jobs("-m", "experiment=one,two") == 0
-    assert jobs.places == ["experiments/one/seed0", "experiments/two/seed0"]
+    assert jobs("-m", "experiment=one,two", "seed=range(1,3)") == 0
+    assert jobs.places == [f"experiments/{name}/seed{seed}" for name in ("one", "two") for seed in (1, 2)]
     assert left_behind() == ["experiments", "experiments/multirun.yaml"]
     assert jobs("-m", "experiment=one,two", "name=x") == 0
     assert jobs.places == ["experiments/x/experiment=one/seed0", "experiments/x/experiment=two/seed0"]
@@ -273,29 +258,26 @@ def test_a_job_that_is_stopped_stops_the_sweep(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error"),
     [
-        ("-m channels=paper,nonsense seed=0,1", ["channels=nonsense"]),
-        ("-m seed=0,1 optimizer.lrr=1", ["optimizer.lrr=1"]),
-        ("-m channels=paper,nonsense seed=[", ["seed=["]),
-        ("-m optimizer.lr=interval(0,1)", ["interval"]),
-        ("-m seed=0,1 hydra/launcher=nonsense", ["nonsense"]),
-        ("seed=0,1", ["several values of seed: add -m"]),
-        ("--cfg job channels=nonsense", ["nonsense"]),
-        ("--config-name nonsense", ["nonsense"]),
-        ("--config-path conf", ["absolute"]),
+        ("-m channels=paper,nonsense seed=0,1", "channels=nonsense"),
+        ("-m seed=0,1 optimizer.lrr=1", "optimizer.lrr=1"),
+        ("-m channels=paper,nonsense seed=[", "seed=["),
+        ("-m optimizer.lr=interval(0,1)", "INTERVAL"),
+        ("-m seed=0,1 hydra/launcher=nonsense", "nonsense"),
+        ("seed=0,1", "several values of seed: add -m"),
+        ("--cfg job channels=nonsense", "nonsense"),
+        ("--config-name nonsense", "nonsense"),
+        ("--config-path nowhere", "nowhere"),
     ],
 )
-def test_mistakes_are_a_line_each_and_code_2_before_anything_runs(
-    jobs: Jobs, capfd: pytest.CaptureFixture[str], arguments: str, said: list[str]
+def test_a_mistake_is_one_line_and_code_2_before_anything_runs(
+    jobs: Jobs, capfd: pytest.CaptureFixture[str], arguments: str, error: str
 ) -> None:
     assert jobs(*arguments.split()) == 2
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == len(said)
-    for word in said:
-        assert sum(word in line for line in lines) == 1, word
-    assert jobs.seen == []
-    assert left_behind() == []
+    (line,) = capfd.readouterr().err.splitlines()
+    assert error in line
+    assert jobs.seen == left_behind() == []
 
 
 @pytest.mark.parametrize(
@@ -336,17 +318,6 @@ def sweep_of_tiny_models(shards: Path, *arguments: str) -> list[str]:
     return ["-m", *tiny, *fixed, *arguments]
 
 
-def start(cwd: Path, arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "graysam.train", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 def check_one_good_one_bad(cwd: Path, out: str) -> dict[Path, int]:
     """Check a sweep over a learning rate that trains and one that cannot; return the good run's files and times."""
     good, bad = (Path("experiments") / "s" / f"optimizer.lr={lr}" / "seed0" for lr in ("0.001", "-1"))
@@ -380,35 +351,15 @@ def test_a_sweep_trains_reports_and_does_not_train_twice(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_job_and_the_sweep(toy_shards: Path, tmp_path: Path) -> None:
-    given = ("seed=0,1", "trainer.max_epochs=1000", "callbacks.progress.refresh_rate=1")
-    printed, errors = [], []
-    with start(tmp_path, sweep_of_tiny_models(toy_shards, *given)) as process:
-        reader = threading.Thread(target=lambda: errors.extend(process.stderr or []))
-        reader.start()
-        for line in process.stdout or []:
-            printed.append(line)
-            if "Epoch 2" in line:
-                process.send_signal(signal.SIGINT)
-        reader.join()
-    assert process.returncode == 130, "".join(errors)
-    assert "the sweep was stopped; the same command resumes it\n" in errors
-    assert "Traceback" not in "".join(errors)
-    lines = ends_of("".join(printed))
-    assert [line.split()[3] for line in lines] == ["stopped", "not"]
-    assert [path.name for path in (tmp_path / "experiments" / "s").glob("seed*")] == ["seed0"]
-
-
-@pytest.mark.slow
 def test_a_cluster_launcher_runs_the_jobs_in_processes_of_their_own(toy_shards: Path, tmp_path: Path) -> None:
     """The local submitit launcher, which does what the SLURM one does but for the queue."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="extra `cluster`")
     given = sweep_of_tiny_models(toy_shards, "optimizer.lr=1e-3,-1", "hydra/launcher=submitit_local")
-    process = start(tmp_path, given)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 1, err
-    assert "Traceback" not in err
-    check_one_good_one_bad(tmp_path, out)
+    command = [sys.executable, "-m", "graysam", "train", *given]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    assert process.returncode == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    check_one_good_one_bad(tmp_path, process.stdout)
     logs = list((tmp_path / "experiments" / "s" / ".submitit").glob("*/*_log.out"))
     assert len(logs) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]
