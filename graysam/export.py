@@ -16,6 +16,9 @@ from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
 
+PASSED_ON = ("channels", "shards_dirs", "threads", "calibration_count", "check_count", "keep_below_gate")
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; argparse exits with code 2 on a mistake."""
     parser = argparse.ArgumentParser(prog="python -m graysam.export", description="Export a model to run without torch")
@@ -27,9 +30,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--precision", choices=("fp32", "bf16", "int8"), help="of openvino (default: int8); onnx has fp32")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     shards_help = "packed shards to calibrate and compare on, all groups alike; default: the embedded demo"
-    add("--shards", type=Path, nargs="+", metavar="DIR", help=shards_help)
-    add("--calibration-images", type=int, default=300, help="training slices for int8 (default: 300)")
-    add("--check-images", type=int, default=96, help="held-out slices to compare on (default: 96)")
+    add("--shards", type=Path, nargs="+", metavar="DIR", dest="shards_dirs", help=shards_help)
+    add("--calibration-images", type=int, dest="calibration_count", default=300, help="slices for int8 (default: 300)")
+    add("--check-images", type=int, dest="check_count", default=96, help="slices to compare on (default: 96)")
     add("--cases", type=Path, metavar="DIR", help="compare on a folder of case files instead; with --gts")
     add("--gts", type=Path, metavar="DIR", help="ground truths of --cases, same names")
     add("--threads", type=int, help="CPU threads of the comparison")
@@ -56,12 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.format != "weights":
         if arguments.format == "onnx" or arguments.precision in (None, "int8"):
             require("quantize")
-        if arguments.shards is None:
+        if arguments.shards_dirs is None:
             require("demo")
     from graysam.exporting.pipeline import BelowGate
 
     try:
-        print(write_weights(arguments) if arguments.format == "weights" else export(arguments))
+        print(export(arguments))
     except BelowGate as error:
         print(error.table)
         print(f"error: not kept: {one_line(error)}; see --keep-below-gate", file=sys.stderr)
@@ -73,7 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(arguments: argparse.Namespace) -> str:
-    """Export the model and return its comparison with torch and its size."""
+    """Export the model, or store its weights; return a description of what was written."""
+    if arguments.format == "weights":
+        from graysam.models.half_precision import save_half
+        from graysam.models.interpolation import interpolate
+        from graysam.models.weights import read_weights
+
+        file = read_weights(arguments.model)
+        if arguments.interpolate_from is not None:
+            file = interpolate(read_weights(arguments.interpolate_from), file, arguments.interpolate_weight)
+        save_half(file, arguments.output)
+        return f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB"
     from graysam.exporting.parity import table
     from graysam.exporting.pipeline import export_model
 
@@ -82,30 +95,12 @@ def export(arguments: argparse.Namespace) -> str:
         arguments.output,
         precision=arguments.precision or ("int8" if arguments.format == "openvino" else "fp32"),
         format=arguments.format,
-        channels=arguments.channels,
-        shards_dirs=arguments.shards,
         cases=None if arguments.cases is None else (arguments.cases, arguments.gts),
-        threads=arguments.threads,
-        calibration_count=arguments.calibration_images,
-        check_count=arguments.check_images,
-        keep_below_gate=arguments.keep_below_gate,
+        **{name: getattr(arguments, name) for name in PASSED_ON},
     )
     size = sum(facts["bytes"] for facts in exported.description["files"].values())
     scores = table(exported.description["parity"]["scores"])
     return f"{scores}\n{exported.path}: {exported.name}, {exported.format} {exported.precision}, {size / 1e6:.1f} MB"
-
-
-def write_weights(arguments: argparse.Namespace) -> str:
-    """Store a checkpoint in float16 and return its name and size."""
-    from graysam.models.half_precision import save_half
-    from graysam.models.interpolation import interpolate
-    from graysam.models.weights import read_weights
-
-    file = read_weights(arguments.model)
-    if arguments.interpolate_from is not None:
-        file = interpolate(read_weights(arguments.interpolate_from), file, arguments.interpolate_weight)
-    save_half(file, arguments.output)
-    return f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":
