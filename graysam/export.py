@@ -15,7 +15,6 @@ from graysam.system.extras import require
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
-
 PASSED_ON = ("channels", "shards_dirs", "threads", "calibration_count", "check_count", "keep_below_gate")
 
 
