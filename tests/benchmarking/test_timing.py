@@ -94,7 +94,7 @@ def test_a_plain_export_holds_the_networks_own_graphs(tmp_path: Path) -> None:
     weights = str(save_tiny_model(tmp_path / "tiny.safetensors"))
     Exporter(1).export(weights, "plain", None, str(tmp_path / "plain"))
     exported = read_exported(tmp_path / "plain")
-    assert (exported.precision, exported.size, set(exported.graphs)) == (None, 256, {"encoder", "decoder"})
+    assert (exported.precision_hint, exported.size, set(exported.graphs)) == (None, 256, {"encoder", "decoder"})
     (tmp_path / "broken.pth").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="cannot be read as tensors"):
         Exporter(1).export(str(tmp_path / "broken.pth"), "plain", None, str(tmp_path / "none"))
