@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
 
 from graysam.imaging.presets import scheme_names
 from graysam.inference.batch import Batch
@@ -86,18 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
     if arguments.timing:
         print(f"timing: {watch.describe()}")
-    for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
+    sys.stderr.writelines(f"error: {failure}\n" for failure in failures)
     return FAILED if failures else 0
-
-
-def leave(code: int) -> NoReturn:
-    """End the process at once: all is written, and taking networks apart takes as long as segmenting an image."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":
     skip_converter()
-    leave(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is written, and taking networks apart takes as long as segmenting an image
