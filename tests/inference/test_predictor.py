@@ -206,7 +206,14 @@ def test_the_default_is_our_own_model() -> None:
     ],
 )
 def test_the_backend_that_is_chosen(
-    tiny_exported: Path, monkeypatch: pytest.MonkeyPatch, model: str, options: dict[str, Any], wanted: str
+    tmp_path: Path,
+    tiny_exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    options: dict[str, Any],
+    wanted: str,
 ) -> None:
     monkeypatch.setattr("graysam.inference.predictor.shipped_models", lambda: {"shipped_one": ["int8"]})
+    monkeypatch.chdir(tmp_path)
+    Path("weights.pth").touch()
     assert choose_backend(model.replace("FOLDER", str(tiny_exported)), **options) == wanted
