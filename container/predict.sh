@@ -1,7 +1,7 @@
 #!/bin/sh
 # The challenge's entry: /workspace/inputs/*.npz -> /workspace/outputs/*.npz, called as `sh predict.sh`.
-# GRAYSAM_MODEL: a shipped model's name or a bundle's folder. Further arguments go to graysam.predict.
+# GRAYSAM_MODEL: a shipped model's name or the folder of an exported model. Further arguments go to graysam.predict.
 set -eu
 cd "$(dirname "$0")"
-# A container is made anew for every case, so a compiled model kept in it would never be used again.
+# Every case runs in a new container, so a cache of compiled models would never be used again.
 exec python -m graysam.predict -i inputs -o outputs --model "${GRAYSAM_MODEL:-graysam_l0}" --no-cache "$@"
