@@ -101,10 +101,10 @@ def check_config(config: DictConfig, config_name: str, overrides: Sequence[str],
         top = f"{conf.name}/{config_name}.yaml"
         errors = list(check_call(SCHEMAS[config_name], top, plain, "")) if config_name in SCHEMAS else []
         errors = errors or list(check_targets(plain, "", SUPPLIED))
-    first: dict[str, str] = {}
-    for path, text in errors:  # a value that other keys refer to is one mistake
-        first.setdefault(text, path)
-    for text, path in first.items():
+    first: dict[str, tuple[str, str]] = {}
+    for path, text in sorted(errors, key=lambda error: error[0].count(".")):  # other keys may refer to the wrong value
+        first.setdefault(text.partition(";")[0], (path, text))
+    for path, text in first.values():
         if path == "experiment":
             text += "; is `# @package _global_` missing in its file?"
         yield f"{_source(path, config, config_name, overrides, conf)}: {path} {text}"

@@ -1,27 +1,13 @@
 """The keys at the top of `conf/train.yaml` and `conf/pack.yaml`, and the arguments that code supplies."""
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal
 
 from graysam.config.targets import Target
 
 Group = dict[str, Target | None]  # several objects; null switches one off
 Optional = Target | dict[str, Target]  # one object, or the choice `none`: {}
 Mode = Literal["min", "max"]
-
-
-class QuantizeConfig(TypedDict):
-    """`conf/quantize`: the methods that are compared after training, and how they are timed."""
-
-    methods: list[
-        Literal["none", "dynamic_qint8", "torchao_int8", "openvino_bf16", "openvino_int8", "onnxruntime_dynamic"]
-    ]
-    threads: int
-    repeats: int
-    warmup: int
-    timing_images: int
-    max_images: int | None
-    calibration_images: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +26,7 @@ class TrainConfig:
     trainer: Target
     callbacks: Group
     logger: Group
-    quantize: QuantizeConfig
+    quantize: Target
     name: str
     seed: int
     run_dir: str

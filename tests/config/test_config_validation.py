@@ -133,9 +133,9 @@ IN_FILES: dict[str, tuple[str, str, str, str]] = {
     ),
     "misspelt choice": (
         "train.yaml",
-        "channels: paper",
-        "channels: papr",
-        "In 'train': channels has no choice 'papr'; did you mean 'paper'?",
+        "loss: three_term",
+        "loss: three_trm",
+        "In 'train': loss has no choice 'three_trm'; did you mean 'three_term'?",
     ),
     "misspelt class": (
         "loss/three_term.yaml",
@@ -252,7 +252,7 @@ ON_COMMAND_LINE: dict[str, tuple[str, str]] = {
     ),
     "unknown item of a list": (
         "quantize.methods=[none,dynamic_qint]",
-        "quantize.methods is [\"none\", \"dynamic_qint\"]; required: list[Literal['none', 'dynamic_qint8', "
+        "quantize.methods is [\"none\", \"dynamic_qint\"]; required: Sequence[Literal['none', 'dynamic_qint8', "
         "'torchao_int8', 'openvino_bf16', 'openvino_int8', 'onnxruntime_dynamic']]; did you mean 'dynamic_qint8'?",
     ),
     "true for a number": ("data.num_workers=true", "data.num_workers is true; required: int"),
@@ -279,8 +279,8 @@ def test_the_command_of_pack_is_checked_too() -> None:
     assert errors_of("pack", ["demo.strid=2"]) == ["demo.strid=2: demo has no key 'strid'; did you mean 'stride'?"]
     assert errors_of("pack", ["source=demos", "demo.slab=x", "workers=two"]) == [
         "source=demos: source is 'demos'; required: Literal['npz', 'images', 'demo']; did you mean 'demo'?",
-        "demo.slab=x: demo.slab is 'x'; required: int",
         "workers=two: workers is 'two'; required: int",
+        "demo.slab=x: demo.slab is 'x'; required: int",
     ]
 
 
