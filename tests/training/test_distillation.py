@@ -153,7 +153,6 @@ def test_the_cache_gives_back_what_it_was_given_within_its_budget(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00damaged"])
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00damaged"])
 def test_a_damaged_embedding_counts_as_absent(tmp_path: Path, content: bytes) -> None:
     cache, embedding = EmbeddingCache(tmp_path / "c", 10**6), torch.ones(2).half()
     (tmp_path / "c" / "a.npy").write_bytes(content)
