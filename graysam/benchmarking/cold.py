@@ -47,8 +47,8 @@ def time_cold_starts(
         (folder / "in").mkdir()
         case.write(folder / "in" / f"{case.name}.npz")
         variables = environment(threads, GRAYSAM_CACHE=str(folder / "cache"))
-        contestants = {name: partial(_run, command, folder, variables, starts[name]) for name, _, command in commands}
-        for name, timed in time_round_robin(contestants, warmup=1, repeats=repeats).items():
+        competitors = {name: partial(_run, command, folder, variables, starts[name]) for name, _, command in commands}
+        for name, timed in time_round_robin(competitors, warmup=1, repeats=repeats).items():
             starts[name].seconds, starts[name].error = [run["seconds"] for run in timed.runs], timed.error
     return list(starts.values())
 

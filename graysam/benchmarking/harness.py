@@ -1,7 +1,7 @@
 """The timing harness: fresh worker processes with fixed threads, runs interleaved round-robin, median and spread.
 
 A `Worker` runs `python -m graysam.benchmarking.worker`, which opens one thing to time and answers requests.
-`time_round_robin` interleaves the contestants' runs, so that whatever else the machine does affects all alike.
+`time_round_robin` interleaves the competitors' runs, so that whatever else the machine does affects all alike.
 """
 
 import contextlib
@@ -120,41 +120,41 @@ class Worker:
 
 @dataclass
 class Timed:
-    """Measurements of a contestant's timed runs, or the error that stopped it."""
+    """Measurements of a competitor's timed runs, or the error that stopped it."""
 
     runs: list[Mapping[str, float]] = field(default_factory=list)
     error: str = ""
 
 
 def time_round_robin(
-    contestants: Mapping[str, Run],
+    competitors: Mapping[str, Run],
     *,
     repeats: int,
     warmup: int = 0,
     limit_s: float = math.inf,
     pause_s: float = 0.0,
 ) -> dict[str, Timed]:
-    """Run the contestants round-robin; the order rotates, so that nobody always follows the same one.
+    """Run the competitors round-robin; the order rotates, so that nobody always follows the same one.
 
     Args:
-        contestants: name to a function that runs once and returns its measurements, one of them `seconds`. One that
+        competitors: name to a function that runs once and returns its measurements, one of them `seconds`. One that
             raises WorkerError takes no further part, and the others continue.
         repeats: timed runs of each, at most.
         warmup: runs of each before those.
-        limit_s: time for the timed runs of one contestant, estimated from its first; at least one run is timed.
-        pause_s: pause before each run, in which the threads of the previous contestant go to sleep.
+        limit_s: time for the timed runs of one competitor, estimated from its first; at least one run is timed.
+        pause_s: pause before each run, in which the threads of the previous competitor go to sleep.
 
     Returns:
         The timed runs, or the error, by name.
     """
-    timed = {name: Timed() for name in contestants}
-    order = list(contestants)
+    timed = {name: Timed() for name in competitors}
+    order = list(competitors)
     for turn in range(warmup + repeats):
         for name in tuple(order):
             time.sleep(pause_s)
             runs = timed[name].runs
             try:
-                measured = contestants[name]()
+                measured = competitors[name]()
             except WorkerError as error:
                 timed[name] = Timed(error=str(error))
                 order.remove(name)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.benchmarking.harness import Worker, WorkerError, spread, time_round_robin
-from graysam.inference.volume import decode_all
+from graysam.inference.backend import decode_all
 from graysam.reporting.schemas import TIMES
 from graysam.system.terminal import progress
 
@@ -68,8 +68,8 @@ def time_methods(
         with Worker(f"{__name__}:QuantizedModels", threads=threads, prompts=str(path), **options) as worker:
             actual = worker.ask("threads")["threads"]
             for index in progress(range(len(prompts)), "timing"):
-                contestants = {name: partial(worker.ask, "measure", method=name, index=index) for name in methods}
-                for name, timed in time_round_robin(contestants, repeats=repeats, warmup=warmup).items():
+                competitors = {name: partial(worker.ask, "measure", method=name, index=index) for name in methods}
+                for name, timed in time_round_robin(competitors, repeats=repeats, warmup=warmup).items():
                     if timed.error:
                         raise WorkerError(f"timing {name} failed: {timed.error}", exited=False)
                     runs[name] += [dict(run) for run in timed.runs]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from graysam.benchmarking.script_loop import Array, segment
 from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.channels import Scheme
+from graysam.inference.backend import Backend
 from graysam.inference.predictor import Predictor
-from graysam.inference.volume import Backend
 from graysam.io.cases import read_input_case
 from graysam.io.image import write_mask
 

@@ -49,18 +49,18 @@ def time_case(
             expected = _reference_masks(workers[REFERENCE], path, folder)
         except WorkerError as error:
             results[BASELINE].error = f"graysam's masks of the same network, to check it with, failed: {error}"
-    contestants: dict[str, Run] = {}
+    competitors: dict[str, Run] = {}
     for name, result in results.items():
         worker = workers[name]
         try:
             if not result.error:
                 result.read_s = worker.ask("read", path=str(path))["seconds"]
-                contestants[name] = partial(
+                competitors[name] = partial(
                     _run, worker, case, result, expected if name == BASELINE else None, folder / "segs.npz"
                 )
         except WorkerError as error:
             result.error = str(error)
-    timed = time_round_robin(contestants, warmup=1, repeats=repeats, limit_s=limit_s, pause_s=_PAUSE_S)
+    timed = time_round_robin(competitors, warmup=1, repeats=repeats, limit_s=limit_s, pause_s=_PAUSE_S)
     for name, one in timed.items():
         results[name].seconds, results[name].error = [run["seconds"] for run in one.runs], one.error
     return list(results.values())

@@ -15,7 +15,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from graysam.config.messages import first_line, format_value, suggestion
-from graysam.system.folders import conf_dir
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 _QUOTED = re.compile(r"'(.+?)'")
@@ -76,20 +75,6 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, value in node.items():
         yield from _leaves(value, f"{path}.{key}".lstrip("."))
-
-
-def compose_plain(config_name: str, overrides: Sequence[str] = (), conf: Path | None = None) -> dict[str, Any]:
-    """Compose a config into plain containers, without building or running anything.
-
-    Args:
-        config_name: a file of the folder of configs, without suffix.
-        overrides: as on the command line.
-        conf: folder of configs; None for the project's own.
-
-    Raises:
-        ConfigError: it cannot be composed.
-    """
-    return to_plain(compose_config(config_name, overrides, conf or conf_dir()))
 
 
 def explain(error: Exception, overrides: Sequence[str], conf: Path) -> str:

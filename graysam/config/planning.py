@@ -23,7 +23,7 @@ MAX_LABEL_LENGTH = 120  # file systems allow 255 bytes, dashboards fewer
 
 
 class Run(NamedTuple):
-    """The run of one job: after its end a state if it did not end well, and the reason of a failure in one line."""
+    """One job of a sweep; `state` and `reason` (one line) are set after it failed."""
 
     name: str
     seed: int

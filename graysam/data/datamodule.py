@@ -125,7 +125,7 @@ class ShardDataModule(lightning.LightningDataModule):
         for split in ("train", "val"):
             if not len(self.reader.index.rows(split=split)):
                 raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
-        self.sampler()  # refuses counts that cannot be drawn before anything runs
+        self.sampler()  # fails early on invalid sampling counts
 
     @property
     def unlabelled(self) -> int:

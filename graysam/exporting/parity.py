@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.data.dataset import Item
-from graysam.inference.volume import Backend, decode_all
+from graysam.inference.backend import Backend, decode_all
 from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics, case_metrics
 from graysam.metrics.dice import dice

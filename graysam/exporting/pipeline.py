@@ -23,8 +23,9 @@ from graysam.exporting.parity import Row, check_case, check_slices, shortcomings
 from graysam.exporting.torch_backend import TorchBackend, open_with_scheme
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_to_dict
+from graysam.inference.backend import Backend
 from graysam.inference.exported_model import ExportedModel, write_exported
-from graysam.inference.volume import Backend, segment
+from graysam.inference.volume import segment
 from graysam.io.cases import read_gts, read_input_case
 from graysam.models.sam import Sam
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256

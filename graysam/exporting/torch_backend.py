@@ -48,13 +48,13 @@ class TorchBackend:
 
     @torch.inference_mode()
     def decode(
-        self, embedding: Float32, boxes_256: Float32, valid_size: tuple[int, int] | None = None
+        self, embedding: Float32, grid_boxes: Float32, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: (256,64,64) and boxes (N,4) -> logits (N,256,256), predicted IoU (N,)."""
         with self._mode():
             logits, iou = self.model.decode(
                 torch.from_numpy(embedding)[None].to(self.device),
-                torch.from_numpy(boxes_256)[None].to(self.device),
+                torch.from_numpy(grid_boxes)[None].to(self.device),
             )
         return logits[0].float().cpu().numpy(), iou[0].float().cpu().numpy()
 

@@ -46,11 +46,13 @@ def load_scheme(name: str, **overrides: Any) -> Scheme:
 def scheme_to_dict(scheme: Scheme) -> dict[str, Any]:
     """Return `{"name": ..., "params": {field: value}}` of plain values, for a checkpoint or an exported model."""
     names = {scheme_type: name for name, scheme_type in _SCHEMES.items()}
+    if type(scheme) not in names:
+        raise ValueError(f"{type(scheme).__name__} is not registered; add it to graysam.imaging.presets._SCHEMES")
     return {"name": names[type(scheme)], "params": dataclasses.asdict(scheme)}
 
 
 def scheme_from_dict(stored: dict[str, Any]) -> Scheme:
-    """Build the scheme `scheme_to_dict` described.
+    """Build a scheme from the result of `scheme_to_dict`.
 
     Raises:
         ValueError: an unknown name, or missing, unknown or invalid parameters.

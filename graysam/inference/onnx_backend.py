@@ -50,10 +50,10 @@ class OnnxBackend:
         return np.concatenate(embeddings)
 
     def decode(
-        self, embedding: Float32, boxes_256: Float32, valid_size: tuple[int, int] | None = None
+        self, embedding: Float32, grid_boxes: Float32, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: boxes (N, 4) on the grid -> all logits (N, S, S), iou (N,)."""
         logits, iou = self._sessions["decoder"].run(
-            ["logits", "iou"], {"embedding": embedding[None], "boxes": np.asarray(boxes_256, np.float32)}
+            ["logits", "iou"], {"embedding": embedding[None], "boxes": np.asarray(grid_boxes, np.float32)}
         )
         return logits, iou

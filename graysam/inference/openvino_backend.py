@@ -69,13 +69,13 @@ class OpenVinoBackend:
         return embeddings
 
     def decode(
-        self, embedding: Floating, boxes_256: Float32, valid_size: tuple[int, int] | None = None
+        self, embedding: Floating, grid_boxes: Float32, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: boxes (N, 4) on the grid -> logits (N, R, C), iou (N,), until the next call.
 
         R and C are the rows and columns of `valid_size`, rounded up to whole embedding tokens of 4 pixels, or S.
         """
-        boxes = np.ascontiguousarray(boxes_256, np.float32)
+        boxes = np.ascontiguousarray(grid_boxes, np.float32)
         if "decoder" in self._requests:
             return self._decode_one_by_one(embedding, boxes)
         tokens, decoder = self._requests["box_tokens"], self._requests["box_decoder"]

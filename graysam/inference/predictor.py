@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme
+from graysam.inference.backend import Backend
 from graysam.inference.exported_model import ExportedModel
 from graysam.inference.locating import open_exported, shipped_models
-from graysam.inference.volume import Backend, PromptMask, Propagation, Walk
+from graysam.inference.volume import PromptMask, Propagation, Walk
 from graysam.io.image import Image
 from graysam.system.extras import check_extra
 from graysam.system.folders import user_cache_dir
@@ -173,7 +174,7 @@ def choose_backend(
 
 def _run_exported(exported: ExportedModel, backend: str | None, threads: int | None, cache: bool) -> Backend:
     """Open a backend on an exported model, by its format where none is given; each is imported only here."""
-    if (backend or "") == "onnxruntime" or (backend is None and exported.format == "onnx"):
+    if backend == "onnxruntime" or (backend is None and exported.format == "onnx"):
         from graysam.inference.onnx_backend import OnnxBackend
 
         return OnnxBackend(exported, threads=threads)

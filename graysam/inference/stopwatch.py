@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.inference.volume import Backend
+from graysam.inference.backend import Backend
 
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.floating[Any]]
@@ -63,9 +63,9 @@ class TimedBackend:
         return embeddings
 
     def decode(
-        self, embedding: FloatArray, boxes_256: Float32Array, valid_size: tuple[int, int] | None = None
+        self, embedding: FloatArray, grid_boxes: Float32Array, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32Array, Float32Array]:
         self.watch.lap("masks")
-        result = self.backend.decode(embedding, boxes_256, valid_size)
+        result = self.backend.decode(embedding, grid_boxes, valid_size)
         self.watch.lap("decode")
         return result

@@ -1,14 +1,14 @@
 """Segment images and volumes: a walk through the slices over a backend's two calls, `encode` and `decode`.
 
 Every object starts at its middle slice with its given box, then goes upwards and downwards, prompted at each slice by
-the box around its own mask on the slice before. Source of the walk: LiteMedSAM's CVPR24_LiteMedSAM_infer.py, without
-the faults that design.md lists.
+the box around its own mask on the slice before. Source of the walk: LiteMedSAM's CVPR24_LiteMedSAM_infer.py, except
+that every object follows its own mask and every slice is encoded once; `propagation="litemedsam"` keeps its box rule.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, resize_
 from graysam.imaging.channels import Scheme
 from graysam.imaging.masks import box_from_mask, grow_bounds, mask_to_native, native_blocks, positive_bounds
 from graysam.imaging.prompts import Bounds, fit_boxes, is_volume
+from graysam.inference.backend import Backend, decode_all
 from graysam.io.image import Image
 
 AnyArray = npt.NDArray[Any]
@@ -26,38 +27,8 @@ UInt8Array = npt.NDArray[np.uint8]
 UInt16Array = npt.NDArray[np.uint16]
 Propagation = Literal["own", "litemedsam"]
 
-BOX_BATCH = 8  # boxes decoded in one call; more at once leave the cache
 EMBEDDING_BYTES = 512 << 20  # kept at most: 128 slices in float32, 256 in float16
 BOX_MARGIN = 3  # grid pixels a side around the previous slice's mask, as LiteMedSAM
-
-
-class Backend(Protocol):
-    """A segmentation network with NumPy at the border; `size` is the side of its square input in pixels."""
-
-    def encode(self, images: Float32Array) -> FloatArray:
-        """Embed images.
-
-        Args:
-            images: float32 (B, 3, size, size) in [0, 1].
-
-        Returns:
-            (B, ...) of any float dtype and shape; may be overwritten by the next call.
-        """
-
-    def decode(
-        self, embedding: FloatArray, boxes_256: Float32Array, valid_size: tuple[int, int] | None = None
-    ) -> tuple[Float32Array, Float32Array]:
-        """Segment one image.
-
-        Args:
-            embedding: one that `encode` returned, or a copy of it.
-            boxes_256: (N, 4) on the grid.
-            valid_size: rows and columns of the grid that the image covers; None for all.
-
-        Returns:
-            Logits float32 (N, size, size), which may end after `valid_size`, and predicted IoU float32 (N,). Both may
-            be overwritten by the next call.
-        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,18 +68,6 @@ class Visit:
     logits: Float32Array
     iou: float
     bounds: Bounds | None
-
-
-def decode_all(
-    backend: Backend, embedding: FloatArray, boxes_256: Float32Array, valid_size: tuple[int, int] | None = None
-) -> Iterator[tuple[Float32Array, float]]:
-    """Yield each box's logits, which hold until the next ones are asked for, and predicted IoU, in order.
-
-    The arguments are those of `Backend.decode`, which gets at most BOX_BATCH boxes in one call, and none for no boxes.
-    """
-    for start in range(0, len(boxes_256), BOX_BATCH):
-        logits, iou = backend.decode(embedding, boxes_256[start : start + BOX_BATCH], valid_size)
-        yield from zip(logits, iou.tolist(), strict=True)
 
 
 def segment(

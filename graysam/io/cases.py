@@ -83,7 +83,7 @@ def read_input_case(path: str | Path, *, z_max_inclusive: bool = True, max_bytes
 def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx", *, max_bytes: int = MAX_BYTES) -> Case:
     """Read a case with masks: imgs and gts, and spacing in 3D where stored.
 
-    gts of two axes mean 2D, of three (and the image's shape) 3D. Masks without any object pass.
+    gts of two axes mean 2D, of three (and the image's shape) 3D. Empty masks are accepted.
 
     Args:
         path: the NPZ.

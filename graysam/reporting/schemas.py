@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graysam.metrics.aggregation import MACRO
-from graysam.system.renamed import RENAMED_BENCHMARK_KEYS
 
 QUANTIZATION = "quantization.json"
 EARLIER_QUANTIZATION = "benchmark.json"  # the file's name in format 1, whose key for `methods` was `kinds`
@@ -287,11 +286,19 @@ class BenchmarkReport:
         return document
 
 
+FORMER_KEYS: Mapping[str, str] = {  # in benchmark.json of format 1
+    "contend" + "ers": "competitors",
+    "contend" + "er": "competitor",
+    "bundle": "exported",
+    "troubles": "errors",
+}
+
+
 def _rename(content: Any) -> Any:
     if isinstance(content, list):
         return [_rename(one) for one in content]
     if isinstance(content, dict):
-        return {RENAMED_BENCHMARK_KEYS.get(key, key): _rename(one) for key, one in content.items()}
+        return {FORMER_KEYS.get(key, key): _rename(one) for key, one in content.items()}
     return content
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, to_uint8
 from graysam.imaging.masks import mask_to_native
 from graysam.imaging.prompts import mask_bounds
+from graysam.inference.backend import BOX_BATCH
 from graysam.inference.predictor import Predictor
-from graysam.inference.volume import BOX_BATCH
 from graysam.io.image import Image
 from graysam.metrics.dice import dice
 

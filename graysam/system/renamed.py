@@ -23,12 +23,6 @@ RENAMED_KEYS: Mapping[str, str] = {
     "callbacks.progress.plain_seconds": "callbacks.progress.refresh_rate",
     "callbacks.benchmark": "callbacks.quantization",
 }
-RENAMED_BENCHMARK_KEYS: Mapping[str, str] = {  # of benchmark.json
-    "contend" + "ers": "competitors",
-    "contend" + "er": "competitor",
-    "bundle": "exported",
-    "troubles": "errors",
-}
 RENAMED_COMMANDS: Mapping[str, str] = {
     "findings": "report --reproducibility-checks -o FILE.json",
     "workspace": "report --wandb-workspace ENTITY/PROJECT",

@@ -24,7 +24,7 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
     """
     count = len(items) if total is None else total  # type: ignore[arg-type]
     if sys.stderr.isatty():
-        from tqdm import tqdm  # only here: it is not needed where no terminal is
+        from tqdm import tqdm  # only here: it is not needed without a terminal
 
         yield from tqdm(items, total=count, desc=title, unit="case")
         return

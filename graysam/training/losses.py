@@ -11,6 +11,7 @@ from torch import Tensor, nn
 DICE_SMOOTHING = 1e-5  # MONAI's default, in numerator and denominator
 TERMS = ("total", "bce", "dice", "iou")
 EMBEDDING = "embedding"  # the student's distance from its teacher
+LOGGED = {"total": "loss", **{term: f"loss_{term}" for term in TERMS[1:]}, EMBEDDING: "embedding_error"}  # as metrics
 
 
 def bce_per_object(logits: Tensor, masks: Tensor) -> Tensor:

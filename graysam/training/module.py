@@ -16,11 +16,10 @@ from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
 from graysam.training.distillation import Distillation, embedding_error
-from graysam.training.losses import EMBEDDING, TERMS, SegmentationLoss, TermSums
+from graysam.training.losses import EMBEDDING, LOGGED, TERMS, SegmentationLoss, TermSums
 from graysam.training.scores import ObjectScore, Scores
 
 EPOCH_KEY = "graysam_epoch"
-LOGGED = {"total": "loss", "bce": "loss_bce", "dice": "loss_dice", "iou": "loss_iou", EMBEDDING: "embedding_error"}
 
 
 @dataclass(frozen=True)

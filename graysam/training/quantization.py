@@ -15,7 +15,7 @@ from graysam.data.sampling import choose
 from graysam.exporting.accounting import account_for
 from graysam.exporting.methods import METHODS, MethodName, PreparedModel, Target, check_methods
 from graysam.exporting.pipeline import calibration_images
-from graysam.inference.volume import decode_all
+from graysam.inference.backend import decode_all
 from graysam.models.pretrained import open_pretrained
 from graysam.reporting.schemas import FORMAT, MethodResult, QuantizationReport
 from graysam.system.files import sha256_of

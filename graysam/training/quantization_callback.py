@@ -31,7 +31,7 @@ QUANTIZED = tuple(
 LOGGED = ("method", "dsc", "nsd", *SPREADS, "size_mb", *QUANTIZED, "why_unavailable")
 
 
-class QuantizeBenchmark(Callback):
+class QuantizationComparison(Callback):
     """Compares quantization methods on the best checkpoint when training ends: `<run_dir>/quantization.json`.
 
     It is measured once: a run that was killed afterwards only prints and logs it again. Other ranks do nothing.

@@ -13,15 +13,16 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from graysam.data.datamodule import ShardDataModule
+from graysam.metrics.aggregation import MACRO
 from graysam.models.weights import METADATA_KEY
 from graysam.system.terminal import FAILED, one_line
 from graysam.training.checkpoints import BEST, WholeFileIO
 from graysam.training.loggers import finish_loggers
 from graysam.training.module import SamModule
-from graysam.training.quantization_callback import QuantizeBenchmark, text
+from graysam.training.quantization_callback import QuantizationComparison, text
 from graysam.training.resume import Interrupted
 from graysam.training.run_directory import RunDirectory, provenance
-from graysam.training.scores import MACRO, comparison_table, score_filled_boxes
+from graysam.training.scores import comparison_table, score_filled_boxes
 from graysam.training.setup import (
     Build,
     Config,
@@ -163,7 +164,7 @@ def _print_summary(summary: dict[str, Any], config: Config) -> int:
 def _compare_missing_methods(config: Config, build: Build) -> None:
     """Compare a finished run's quantization methods where the config now asks for another comparison."""
     for callback in build_all(config["callbacks"], build):
-        if isinstance(callback, QuantizeBenchmark) and not callback.is_current():
+        if isinstance(callback, QuantizationComparison) and not callback.is_current():
             print(text(callback.report(build_data(config, build).validation_set())))
 
 

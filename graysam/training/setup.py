@@ -33,6 +33,7 @@ from graysam.models.weights import (
 from graysam.system.terminal import one_line
 from graysam.training.checkpoints import WholeFileIO
 from graysam.training.distillation import Distillation
+from graysam.training.losses import LOGGED
 from graysam.training.module import SamModule
 
 log = logging.getLogger("graysam.train")
@@ -49,7 +50,7 @@ REMEDIES = {
     "further_shards": "pack them (images without masks: python -m graysam.pack source=images "
     "input_dir=FOLDER_OF_IMAGES output_dir=DIR), or omit them with data.further_shards=[]",
 }
-LOSS = r"loss(_bce|_dice|_iou)?|embedding_error"
+LOSS = "|".join(LOGGED.values())
 MONITORED = re.compile(rf"val/({LOSS})|train/({LOSS})_epoch|val/(loss|dsc|nsd)_slice256/(macro|(modality|group)/.+)")
 
 

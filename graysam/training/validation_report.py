@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from graysam.data.dataset import Batch
 from graysam.data.shards import ShardReader
 from graysam.imaging.drawing import draw_detail
+from graysam.metrics.aggregation import MACRO
 from graysam.training.loggers import log_images, log_table
 from graysam.training.module import SamModule, ValidationOutput
-from graysam.training.scores import MACRO, ObjectScore
+from graysam.training.scores import ObjectScore
 
 COLUMNS = ("modality", "objects", "DSC", "NSD", "loss")
 

@@ -25,7 +25,7 @@ def plain(tmp_path: Path) -> str:
 def test_runs_are_interleaved_and_the_order_rotates() -> None:
     log: list[str] = []
 
-    def contestant(name: str, fails: bool = False) -> Callable[[], Mapping[str, float]]:
+    def competitor(name: str, fails: bool = False) -> Callable[[], Mapping[str, float]]:
         def run() -> Mapping[str, float]:
             log.append(name)
             if fails:
@@ -34,10 +34,10 @@ def test_runs_are_interleaved_and_the_order_rotates() -> None:
 
         return run
 
-    contestants = {name: contestant(name) for name in "abc"} | {"bad": contestant("bad", fails=True)}
-    timed = time_round_robin(contestants, warmup=1, repeats=2)
+    competitors = {name: competitor(name) for name in "abc"} | {"bad": competitor("bad", fails=True)}
+    timed = time_round_robin(competitors, warmup=1, repeats=2)
     assert log == ["a", "b", "c", "bad", "b", "c", "a", "c", "a", "b"]
-    assert [len(timed[name].runs) for name in contestants] == [2, 2, 2, 0]
+    assert [len(timed[name].runs) for name in competitors] == [2, 2, 2, 0]
     assert timed["bad"].error == "broke"
 
 

@@ -11,11 +11,11 @@ import pytest
 from graysam import check
 from graysam.config import planning
 from graysam.config.building import build
-from graysam.config.composing import compose_plain
 from graysam.config.planning import check_all, plan_runs
 from graysam.config.schema import SCHEMAS
 from graysam.config.targets import Target, check_targets, fits
 from graysam.system.folders import conf_dir
+from tests.support.config import compose_plain
 from tests.support.tiny import OVERRIDES
 
 EXPERIMENT = "# @package _global_\n"

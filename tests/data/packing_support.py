@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from graysam.config.composing import compose_plain
 from graysam.data import packing
 from graysam.data.challenge_source import ChallengeSource
 from graysam.data.packing import PackReport
 from graysam.data.split import Split
+from tests.support.config import compose_plain
 
 SQUARE = np.zeros((256, 200), np.uint8)
 SQUARE[10:20, 30:60] = 1

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graysam.config.composing import compose_plain
 from graysam.data import demo
 from graysam.data.demo import GROUPS, load_template
 from graysam.data.shards import MANIFEST_NAME, ShardIndex, ShardReader
+from tests.support.config import compose_plain
 
 DEFAULTS = compose_plain("pack")["demo"]
 

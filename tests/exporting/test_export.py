@@ -65,8 +65,8 @@ class Threshold:
     def encode(self, images: np.ndarray) -> np.ndarray:
         return images[:, 0]
 
-    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None) -> tuple:
-        return np.stack([embedding - self.level] * len(boxes_256)), np.zeros(len(boxes_256))
+    def decode(self, embedding: np.ndarray, grid_boxes: np.ndarray, valid_size: object = None) -> tuple:
+        return np.stack([embedding - self.level] * len(grid_boxes)), np.zeros(len(grid_boxes))
 
 
 def test_slices_are_compared_object_by_object() -> None:

@@ -8,7 +8,8 @@ import pytest
 from graysam.imaging.canvas import Canvas, boxes_to_grid
 from graysam.imaging.masks import mask_to_native
 from graysam.imaging.presets import load_scheme
-from graysam.inference.volume import BOX_BATCH, Walk, decode_all, segment
+from graysam.inference.backend import BOX_BATCH, decode_all
+from graysam.inference.volume import Walk, segment
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "e2e"
 E2E_FILES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
@@ -26,27 +27,27 @@ class StubBackend:
         self.encode_batches.append(len(images))
         return images
 
-    def decode(self, embedding, boxes_256, valid_size=None):
-        self.decode_batches.append(len(boxes_256))
+    def decode(self, embedding, grid_boxes, valid_size=None):
+        self.decode_batches.append(len(grid_boxes))
         inside_logits = (16 * (embedding.mean(axis=0, dtype=np.float64) - 0.40)).astype(np.float32)
         y, x = np.mgrid[: embedding.shape[1], : embedding.shape[2]]
-        x0, y0, x1, y1 = boxes_256.T[:, :, None, None]
+        x0, y0, x1, y1 = grid_boxes.T[:, :, None, None]
         inside = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
-        return np.where(inside, inside_logits, np.float32(-8)), np.zeros(len(boxes_256), np.float32)
+        return np.where(inside, inside_logits, np.float32(-8)), np.zeros(len(grid_boxes), np.float32)
 
 
 class FullBoxBackend(StubBackend):
     """Every box is full of object."""
 
-    def decode(self, embedding, boxes_256, valid_size=None):
-        return super().decode(np.ones_like(embedding), boxes_256)
+    def decode(self, embedding, grid_boxes, valid_size=None):
+        return super().decode(np.ones_like(embedding), grid_boxes)
 
 
 class EmptyBackend(StubBackend):
     """No box holds anything."""
 
-    def decode(self, embedding, boxes_256, valid_size=None):
-        return super().decode(np.zeros_like(embedding), boxes_256)
+    def decode(self, embedding, grid_boxes, valid_size=None):
+        return super().decode(np.zeros_like(embedding), grid_boxes)
 
 
 def trace(image, boxes, backend, scheme=REPLICATE, **options):
@@ -120,10 +121,10 @@ def test_own_boxes_stay_within_the_pixels_of_the_given_box():
 class AsideBackend(StubBackend):
     """The object always lies in the grid's last corner, whatever the box."""
 
-    def decode(self, embedding, boxes_256, valid_size=None):
-        logits = np.full((len(boxes_256), *embedding.shape[1:]), -8, np.float32)
+    def decode(self, embedding, grid_boxes, valid_size=None):
+        logits = np.full((len(grid_boxes), *embedding.shape[1:]), -8, np.float32)
         logits[:, 100:120, 230:250] = 8
-        return logits, np.zeros(len(boxes_256), np.float32)
+        return logits, np.zeros(len(grid_boxes), np.float32)
 
 
 def test_a_mask_outside_of_the_given_box_gives_no_prompt():
@@ -205,9 +206,9 @@ def test_embeddings_are_kept_as_the_backend_gave_them(dtype):
         def encode(self, images):
             return super().encode(images).astype(dtype)
 
-        def decode(self, embedding, boxes_256, valid_size=None):
+        def decode(self, embedding, grid_boxes, valid_size=None):
             self.seen.append((embedding.dtype, float(embedding.astype(float).sum())))
-            return super().decode(embedding, boxes_256)
+            return super().decode(embedding, grid_boxes)
 
     volume, backend = bright_volume(), Narrow()
     two_slices = 2 * 3 * 256 * 256 * np.dtype(dtype).itemsize
@@ -243,8 +244,8 @@ def test_a_backend_may_leave_out_what_the_image_does_not_cover():
     asked = set()
 
     class Frugal(StubBackend):
-        def decode(self, embedding, boxes_256, valid_size=None):
-            logits, iou = super().decode(embedding, boxes_256)
+        def decode(self, embedding, grid_boxes, valid_size=None):
+            logits, iou = super().decode(embedding, grid_boxes)
             asked.add(valid_size)
             return logits[:, : valid_size[0], : valid_size[1]].copy(), iou
 

@@ -26,10 +26,10 @@ class Spy:
         return np.zeros((len(images), 1, 64, 64), np.float32)
 
     def decode(
-        self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None
+        self, embedding: np.ndarray, grid_boxes: np.ndarray, valid_size: object = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        self.boxes += list(boxes_256)
-        return np.full((len(boxes_256), 256, 256), -1, np.float32), np.zeros(len(boxes_256), np.float32)
+        self.boxes += list(grid_boxes)
+        return np.full((len(grid_boxes), 256, 256), -1, np.float32), np.zeros(len(grid_boxes), np.float32)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (301, 197), (256, 256)])  # enlarged, reduced, as it is

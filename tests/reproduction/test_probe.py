@@ -23,10 +23,10 @@ class FillsItsBox:
     def encode(self, images: np.ndarray) -> np.ndarray:
         return images
 
-    def decode(self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None) -> tuple:
+    def decode(self, embedding: np.ndarray, grid_boxes: np.ndarray, valid_size: object = None) -> tuple:
         y, x = np.mgrid[:256, :256]
-        logits = [np.where((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1), 5.0, -5.0) for x0, y0, x1, y1 in boxes_256]
-        return np.array(logits, np.float32), np.full(len(boxes_256), 0.5, np.float32)
+        logits = [np.where((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1), 5.0, -5.0) for x0, y0, x1, y1 in grid_boxes]
+        return np.array(logits, np.float32), np.full(len(grid_boxes), 0.5, np.float32)
 
 
 def probes(image: Image, gts: np.ndarray) -> Iterator[ObjectProbe]:

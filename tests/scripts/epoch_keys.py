@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from graysam.config.composing import compose_plain
+from tests.support.config import compose_plain
 from tests.support.training import build_data
 
 

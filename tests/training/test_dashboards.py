@@ -9,11 +9,11 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from graysam.config.composing import compose_plain
 from graysam.data.shards import ShardReader
 from graysam.training.loggers import finish_loggers, log_images, log_table
 from graysam.training.scores import ObjectScore
 from graysam.training.validation_report import SeenObject, ValidationReport, caption, draw_object, extremes
+from tests.support.config import compose_plain
 
 RNG = np.random.default_rng(0)
 YELLOW = (255, 255, 0)

@@ -15,9 +15,9 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from graysam.config.composing import compose_plain
 from graysam.data.dataset import Batch
 from graysam.training.module import SamModule
+from tests.support.config import compose_plain
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER, OWN_CHECKPOINTS
 from tests.support.tiny import overrides
 from tests.support.training import run

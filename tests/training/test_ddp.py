@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from graysam.config.composing import compose_plain
 from graysam.training.batch_norm import CrossRankBatchNorm2d, synchronise
+from tests.support.config import compose_plain
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged
 from tests.support.tiny import overrides

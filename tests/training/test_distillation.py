@@ -10,7 +10,6 @@ import pytest
 import timm
 import torch
 
-from graysam.config.composing import compose_plain
 from graysam.data.augment import Tone
 from graysam.data.dataset import Batch
 from graysam.data.image_source import ImageSource
@@ -20,6 +19,7 @@ from graysam.models.pretrained import open_pretrained
 from graysam.training.distillation import Distillation, EmbeddingCache, VitTeacher, embedding_error
 from graysam.training.module import SamModule
 from tests.support.commands import save_tiny_model
+from tests.support.config import compose_plain
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged
 from tests.support.tiny import overrides

@@ -13,18 +13,18 @@ import torch
 
 from graysam.benchmarking.method_timing import time_methods
 from graysam.config.building import build
-from graysam.config.composing import compose_plain
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
 from graysam.data.shards import ShardReader
 from graysam.exporting.methods import METHODS, PreparedModel, QuantizationMethod
 from graysam.imaging.presets import load_scheme
-from graysam.inference.volume import BOX_BATCH
+from graysam.inference.backend import BOX_BATCH
 from graysam.training import quantization_callback
 from graysam.training.quantization import Settings, compare_methods, score
-from graysam.training.quantization_callback import LOGGED, QuantizeBenchmark, rows, scalars, text
+from graysam.training.quantization_callback import LOGGED, QuantizationComparison, rows, scalars, text
 from graysam.training.scores import Scores
 from tests.support.commands import save_tiny_model
+from tests.support.config import compose_plain
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import overrides
 from tests.support.training import build_data, build_module, build_trainer
@@ -71,10 +71,10 @@ class Recorder:
         return np.zeros((len(images), 4, 2, 2), np.float32)
 
     def decode(
-        self, embedding: np.ndarray, boxes_256: np.ndarray, valid_size: object = None
+        self, embedding: np.ndarray, grid_boxes: np.ndarray, valid_size: object = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        self.boxes.append(boxes_256.copy())
-        return np.full((len(boxes_256), 256, 256), -1, np.float32), np.zeros(len(boxes_256), np.float32)
+        self.boxes.append(grid_boxes.copy())
+        return np.full((len(grid_boxes), 256, 256), -1, np.float32), np.zeros(len(grid_boxes), np.float32)
 
 
 def test_every_method_gets_the_same_boxes_and_every_box_is_scored() -> None:
@@ -128,11 +128,11 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
     config = compose_plain("train", overrides(toy_shards, run_dir))
     data, settings_of_config = build_data(config), compose_plain("train")["quantize"]
     module, trainer = build_module(config, data=data), build_trainer(config)
-    target = {"_target_": "graysam.training.quantization_callback.QuantizeBenchmark", "run_dir": str(run_dir)}
+    target = {"_target_": "graysam.training.quantization_callback.QuantizationComparison", "run_dir": str(run_dir)}
     methods = ["none", "dynamic_qint8", "torchao_int8"]
     changes = {"methods": methods, "threads": 1, "repeats": 1, "timing_images": 2}
-    callback: QuantizeBenchmark = build({**target, "settings": settings_of_config | changes})
-    assert isinstance(callback, QuantizeBenchmark)
+    callback: QuantizationComparison = build({**target, "settings": settings_of_config | changes})
+    assert isinstance(callback, QuantizationComparison)
     trainer.callbacks.append(callback)
     trainer.fit(module, datamodule=data)
 
@@ -172,7 +172,7 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
 
 
 def test_no_methods_means_nothing(tmp_path: Path) -> None:
-    callback = QuantizeBenchmark(run_dir=tmp_path, settings=settings())
+    callback = QuantizationComparison(run_dir=tmp_path, settings=settings())
     callback.on_fit_end(lightning.Trainer(accelerator="cpu", logger=False), lightning.LightningModule())
     assert not list(tmp_path.iterdir())
 

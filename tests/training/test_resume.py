@@ -18,12 +18,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from graysam.config.building import build
-from graysam.config.composing import compose_plain
 from graysam.training.checkpoints import BestCheckpoint, damage
 from graysam.training.resume import ResumePoints
 from graysam.training.run import run_training
 from graysam.training.run_directory import RunDirectory
 from tests.scripts.kill_moments import main as kill_at_five_moments
+from tests.support.config import compose_plain
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged, logged_in
 from tests.support.tiny import overrides

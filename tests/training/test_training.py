@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from graysam import train
-from graysam.config.composing import compose_plain
 from graysam.data.dataset import Batch
 from graysam.models.weights import METADATA_KEY, read_weights
 from graysam.system.folders import conf_dir
@@ -23,6 +22,7 @@ from graysam.training import setup
 from graysam.training.module import SamModule
 from graysam.training.run_directory import RunDirectory, differing_keys
 from graysam.training.setup import check_inputs
+from tests.support.config import compose_plain
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.tiny import overrides
 from tests.support.training import build_data, build_module, build_trainer, run
