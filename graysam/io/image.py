@@ -72,6 +72,8 @@ def read_image(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Image:
         raise CaseError(f"{path}: cannot be read ({error.strerror})") from None
     if start.startswith(_PICTURES):
         return Image(_read_picture(path), modality=modality_of(path.stem), name=path.stem)
+    if start and not start.startswith(b"PK") and path.suffix.lower() != ".npz":
+        raise CaseError(f"{path}: not an image; required: the challenge's NPZ, PNG, JPEG, TIFF or BMP; export it again")
     with open_npz(path, max_bytes) as npz:
         pixels = npz.read("imgs", kinds="uif", ranks=(2, 3))
         boxes = npz.read("boxes", kinds="uif", ranks=(1, 2)) if "boxes" in npz else np.zeros(0)
@@ -117,7 +119,7 @@ def _read_picture(path: Path) -> NDArray[Any]:
 
     stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim not in (2, 3):
-        raise CaseError(f"{path}: not a picture that can be read; required: PNG, JPEG, TIFF or BMP; export it again")
+        raise CaseError(f"{path}: not an image that can be read; required: PNG, JPEG, TIFF or BMP; export it again")
     pixels: NDArray[Any] = stored
     if pixels.ndim == 3:
         pixels = pixels[:, :, 0] if pixels.shape[2] < 3 else pixels[:, :, 2::-1]

@@ -248,7 +248,7 @@ def test_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     Path("raw/US_A_good.npz").unlink()
     assert hydra_command(monkeypatch, graysam.pack.main, *given, "output_dir=other") == 2
     line = only_line_about(bad.name, capsys.readouterr().err)
-    assert line.startswith("error: raw: none of 1 NPZ files gave a sample")
+    assert line.startswith("error: raw: none of 1 files gave a sample")
     assert reason in line
     assert files(tmp_path) == sorted({"out", "raw", *(f"out/{f}" for f in files(Path("out"))), *raw_files()})
 
@@ -269,7 +269,7 @@ def test_pack_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "not an image" in only_line_about("bad.png", said.err)
     assert said.err.splitlines()[-1] == "1 of 2 files were left out"
     assert hydra_command(monkeypatch, graysam.pack.main, *given, "input_dir=nowhere", "output_dir=other") == 2
-    assert "nowhere is no folder" in only_line_about("error: ", capsys.readouterr().err)
+    assert "nowhere is not a directory" in only_line_about("error: ", capsys.readouterr().err)
     assert not Path("other").exists()
 
 

@@ -53,9 +53,9 @@ def test_a_volume_keeps_dtype_and_spacing(tmp_path: Path) -> None:
     ("content", "word"),
     [
         (b"", "empty"),
-        (b"\x89PNG\r\n", "not a picture that can be read"),
-        (b"II*\0 and no more", "not a picture that can be read"),
-        (b"DICM", "not an NPZ"),
+        (b"\x89PNG\r\n", "not an image that can be read"),
+        (b"II*\0 and no more", "not an image that can be read"),
+        (b"DICM", "not an image"),
     ],
 )
 def test_what_is_no_image_is_one_line(tmp_path: Path, content: bytes, word: str) -> None:
