@@ -59,5 +59,5 @@ def test_bf16_stays_near_fp32() -> None:
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match="fp32, bf16"):
+    with pytest.raises(ValueError, match="fp32 and bf16"):
         TorchBackend(backend("lite_medsam", "lite_medsam").model, device="cpu", precision="int8")

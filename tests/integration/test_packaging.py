@@ -55,7 +55,9 @@ def test_the_wheel_holds_code_configs_templates_licence_and_weights_only(wheel: 
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "graysam").rglob("*.py")}
     configs = {f"graysam/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    reporting = (path for path in (ROOT / "graysam" / "reporting").rglob("*") if path.suffix in (".html", ".j2"))
+    reporting = (
+        path for path in (ROOT / "graysam" / "reporting").rglob("*") if path.suffix in (".html", ".j2", ".csv")
+    )
     templates = {path.relative_to(ROOT).as_posix() for path in reporting}
     assert len(configs) > 20 and templates
     assert code | configs <= names
@@ -113,9 +115,11 @@ def test_every_experiment_composes_from_the_wheel(installed: Path, tmp_path: Pat
 import graysam.config.composing, graysam.system.folders
 from graysam.imaging.presets import load_scheme, scheme_names
 assert graysam.system.folders.conf_dir() == graysam.system.folders.Path(sys.path[0]).resolve() / "graysam" / "conf"
-for path in sorted((graysam.system.folders.conf_dir() / "experiment").glob("*.yaml")):
-    print(path.stem, graysam.config.composing.compose_plain("train", [f"experiment={path.stem}"])["name"])
-graysam.config.composing.compose_plain("pack")
+folder = graysam.system.folders.conf_dir()
+for path in sorted((folder / "experiment").glob("*.yaml")):
+    config = graysam.config.composing.compose_config("train", [f"experiment={path.stem}"], folder)
+    print(path.stem, config.name)
+graysam.config.composing.compose_config("pack", [], folder)
 for name in scheme_names():
     load_scheme(name)
     print(name)
