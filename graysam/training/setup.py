@@ -91,7 +91,8 @@ def check_monitor(key: str, metric: str, mode: str) -> list[str]:
         logged = "val/loss, train/loss_epoch, val/dsc_slice256/macro, val/nsd_slice256/modality/<modality> and the like"
         return [f"{key} {metric} is not logged; logged are {logged}"]
     better = "min" if "/loss" in metric or "error" in metric else "max"
-    return [] if mode == better else [f"{key} {metric} needs {key.removesuffix('monitor')}mode={better}; it is {mode}"]
+    mode_key = "monitor_mode" if key == "monitor" else "scheduler_mode"
+    return [] if mode == better else [f"{key} {metric} needs {mode_key}={better}; it is {mode}"]
 
 
 def build_data(config: Config, build: Build, distillation: Distillation | None = None) -> ShardDataModule:

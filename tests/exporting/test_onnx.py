@@ -63,8 +63,8 @@ def test_weights_lie_inside_the_graphs(bundle: ExportedModel) -> None:
 
 
 def test_what_onnx_runtime_cannot_run_is_refused(bundle: ExportedModel, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is a bundle of kind int8; ONNX Runtime runs those of kind onnx"):
-        OnnxBackend(replace(bundle, kind="int8"), threads=1)
+    with pytest.raises(ValueError, match="has the format openvino; required: onnx"):
+        OnnxBackend(replace(bundle, format="openvino"), threads=1)
     (tmp_path / "encoder.onnx").write_bytes(b"no graph")
     damaged = replace(bundle, graphs={**bundle.graphs, "encoder": tmp_path / "encoder.onnx"})
     with pytest.raises(ValueError, match=r"ONNX Runtime cannot run .*encoder\.onnx"):

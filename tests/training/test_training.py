@@ -296,7 +296,6 @@ def test_every_top_level_key_is_read() -> None:
     [
         (["+optimizer.lrr=1"], "lrr"),
         (["+model.heads.mask_chanels=3"], "mask_chanels"),
-        (["+model.foo=1"], "foo"),
         (["+model.heads.input_size=512"], "data.size 256"),
         (["+model.heads.embedding_size=32"], "embedding_size"),
         (["model.encoder.embedding_dim=64"], "embedding_dim"),
