@@ -48,16 +48,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def open_predictor(arguments: argparse.Namespace, watch: Stopwatch) -> Predictor:
     """Load the model, exporting a weight file first where OpenVINO is to run it; ValueError where that cannot be."""
     options = {"backend": arguments.backend, "precision": arguments.precision, "device": arguments.device}
+    model: str | Path = arguments.model
     watch.lap("imports")
     if choose_backend(arguments.model, **options) == "openvino":
-        export_on_first_use(arguments.model, arguments.precision, arguments.channels, arguments.threads)
+        model = export_on_first_use(arguments.model, arguments.precision, arguments.channels, arguments.threads)
         watch.lap("model")
         disable_telemetry()
         import openvino  # noqa: F401  # a part of its own in the timing
 
         watch.lap("imports")
     options |= {"channels": arguments.channels, "threads": arguments.threads, "cache": not arguments.no_cache}
-    predictor = Predictor(arguments.model, **options)
+    predictor = Predictor(model, **options)
     print(predictor.description)
     watch.lap("model")
     if arguments.timing:

@@ -84,8 +84,8 @@ def open_exported(
     return exported
 
 
-def export_on_first_use(model: str, precision: str | None, channels: str | None, threads: int | None) -> None:
-    """Export a weight file into its folder in the user's cache, unless it is there; int8 is calibrated on the demo.
+def export_on_first_use(model: str, precision: str | None, channels: str | None, threads: int | None) -> Path:
+    """Return a model's folder, exporting a weight file into the user's cache first; int8 is calibrated on the demo.
 
     Raises:
         ValueError: weights that cannot be exported, a missing extra, or an exported model that segments too much worse
@@ -93,7 +93,7 @@ def export_on_first_use(model: str, precision: str | None, channels: str | None,
     """
     folder = exported_path(model, precision, channels)
     if folder.is_dir():
-        return
+        return folder
     for extra in ("train", "quantize", "demo"):
         check_extra(extra)
     allow_converter()
@@ -107,6 +107,7 @@ def export_on_first_use(model: str, precision: str | None, channels: str | None,
             f"{model} segments too much worse as {precision} than in torch ({one_line(error)}); "
             "give another --precision, or --backend torch"
         ) from None
+    return folder
 
 
 def _known() -> str:
