@@ -65,19 +65,19 @@ class QuantizationMethod:
     Attributes:
         name: the key in METHODS.
         why_unavailable: returns in one line why the method cannot run here, None where it can.
-        prepare: takes a Sam on the CPU in float32, which stays as it is.
+        prepare: takes a Sam on the CPU in float32, which stays as it is, and a target; torch's methods need none.
     """
 
     name: str
     why_unavailable: Callable[[], str | None]
-    prepare: Callable[[Sam, Target], PreparedModel]
+    prepare: Callable[[Sam, Target | None], PreparedModel]
 
 
 def open_prepared(name: str, model: Sam, folder: Path, threads: int) -> Backend:
     """Open in another process what a method prepared: the exported model in `folder`, else the Sam once more."""
     if is_exported(folder):
         return open_backend(read_exported(folder), threads)
-    return METHODS[name].prepare(model, Target(folder, 0, None, list)).backend  # type: ignore[arg-type]
+    return METHODS[name].prepare(model, None).backend
 
 
 def open_backend(exported: ExportedModel, threads: int | None) -> Backend:
@@ -100,7 +100,7 @@ def _torch_method(name: str, quantize: Callable[[nn.Module], frozenset[str]], *p
             return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return None
 
-    def prepare(model: Sam, target: Target) -> PreparedModel:
+    def prepare(model: Sam, target: Target | None) -> PreparedModel:
         network, buffer = inference_copy(model), io.BytesIO()
         quantized = quantize(network)
         with _deprecated_on_purpose():
@@ -146,10 +146,11 @@ def _quantize_torchao(module: nn.Module) -> frozenset[str]:
 
 
 # ------------------------------------------------------------------ OpenVINO and ONNX Runtime
-def _prepare_exported(variant: str, model: Sam, target: Target) -> PreparedModel:
+def _prepare_exported(variant: str, model: Sam, target: Target | None) -> PreparedModel:
     """Write and open an exported model with graphs of a variant of `write_graphs`."""
     from graysam.exporting.pipeline import PRECISIONS, write_graphs
 
+    assert target is not None  # where the exported model is written
     images = target.calibration_images() if variant == "int8" else ()
     kind = variant.removesuffix("_dynamic")
     description = {
