@@ -28,7 +28,7 @@ from graysam.reporting.speed import BASELINE, markdown
 from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
 from graysam.system.files import replacing, write_json_file
 from graysam.system.terminal import one_line, progress
-from graysam.system.versions import cores, processor_name, versions
+from graysam.system.versions import machine, versions
 
 FACTS = ("name", "kind", "precision", "size", "source")  # of an exported model
 SEGMENTERS = "graysam.benchmarking.segmenters:open_"
@@ -117,9 +117,7 @@ def run(sources: Sources, settings: Settings) -> BenchmarkReport:
 def _machine() -> dict[str, Any]:
     """Return facts about the machine; `load` is the number of running processes, a mean over the last minute."""
     return {
-        "cpu": processor_name(),
-        "cores": cores(),
-        "system": platform.platform(),
+        **machine(),
         "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "load": psutil.getloadavg()[0],
     }

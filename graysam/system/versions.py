@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 NOT_INSTALLED = "not installed"
 
@@ -26,6 +27,11 @@ def processor_name() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, the number of its cores that this process may use, and the operating system."""
+    return {"cpu": processor_name(), "cores": cores(), "system": platform.platform()}
 
 
 def cores() -> int | None:

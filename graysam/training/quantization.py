@@ -20,7 +20,7 @@ from graysam.models.pretrained import open_pretrained
 from graysam.reporting.schemas import FORMAT, MethodResult, QuantizationReport
 from graysam.system.files import sha256_of
 from graysam.system.terminal import one_line, progress
-from graysam.training.run_directory import machine
+from graysam.training.run_directory import training_machine
 from graysam.training.scores import Scores
 
 
@@ -147,5 +147,5 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
         images=len(scored),
         objects=objects,
         boxes_of_timed_images=[len(item.boxes) for item in timed],
-        machine={**machine(), "threads": times.threads, "torch": str(torch.__version__)},
+        machine={**training_machine(), "threads": times.threads, "torch": str(torch.__version__)},
     )

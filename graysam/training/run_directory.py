@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from graysam.system.files import sha256_of, write_json_file
 from graysam.system.folders import conf_dir
-from graysam.system.versions import cores, processor_name, versions
+from graysam.system.versions import machine, versions
 from graysam.training.checkpoints import LAST, PREVIOUS, damage
 
 LOCK = ".lock"
@@ -171,7 +171,7 @@ def provenance(*, ranks: int, weights: Sequence[dict[str, Any]], shards_dirs: Se
         "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "weights": list(weights),
         "shards": [{"path": str(path), "manifest_sha256": sha256_of(path / "manifest.json")} for path in shards_dirs],
-        "machine": machine(),
+        "machine": training_machine(),
     }
 
 
@@ -190,12 +190,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def machine() -> dict[str, Any]:
-    """Return the processor, its cores, torch's threads, and the GPUs."""
-    return {
-        "cpu": processor_name(),
-        "cores": cores(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "system": platform.platform(),
-    }
+def training_machine() -> dict[str, Any]:
+    """Return the facts of `machine`, torch's threads, and the GPUs."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {**machine(), "threads": torch.get_num_threads(), "gpus": gpus}
