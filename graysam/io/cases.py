@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.prompts import check_labels, fit_boxes, is_volume
-from graysam.io.image import UNKNOWN, Image, Spacing, check_spacing, image_of, says_volume
+from graysam.io.image import UNKNOWN, Image, Spacing, check_spacing, image_of, says_volume, stored_spacing
 from graysam.io.npz import MAX_BYTES, Npz, open_npz
 from graysam.io.npz import CaseError as CaseError  # readers of cases catch it from here
 
@@ -131,10 +131,8 @@ def _spacing(npz: Npz, order: SpacingOrder = "zyx") -> NDArray[Any] | None:
     """Return the stored spacing in array order, z, y, x; None where there is none."""
     if order not in ("zyx", "xyz"):
         raise ValueError(f"spacing_order is {order!r}; required: zyx (array order) or xyz (the challenge's script)")
-    if "spacing" not in npz:
-        return None
-    spacing = npz.read("spacing", kinds="uif", ranks=(1,))
-    return spacing if order == "zyx" else spacing[::-1]
+    spacing = stored_spacing(npz)
+    return spacing if spacing is None or order == "zyx" else spacing[::-1]
 
 
 def _dtype_notes(image: Image) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.prompts import check_image_shape, check_labels, is_volume
-from graysam.io.npz import MAX_BYTES, CaseError, open_npz
+from graysam.io.npz import MAX_BYTES, CaseError, Npz, open_npz
 from graysam.system.files import replacing
 
 Spacing = tuple[float, float, float]
@@ -77,8 +77,13 @@ def read_image(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Image:
     with open_npz(path, max_bytes) as npz:
         pixels = npz.read("imgs", kinds="uif", ranks=(2, 3))
         boxes = npz.read("boxes", kinds="uif", ranks=(1, 2)) if "boxes" in npz else np.zeros(0)
-        spacing = npz.read("spacing", kinds="uif", ranks=(1,)) if "spacing" in npz else None
+        spacing = stored_spacing(npz)
         return image_of(path, pixels, is_volume(pixels.shape, boxes, hint=says_volume(path, spacing)), spacing)
+
+
+def stored_spacing(npz: Npz) -> NDArray[Any] | None:
+    """Return the spacing in the order of the file; None where there is none."""
+    return npz.read("spacing", kinds="uif", ranks=(1,)) if "spacing" in npz else None
 
 
 def says_volume(path: Path, spacing: NDArray[Any] | None) -> bool:
