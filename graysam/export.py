@@ -15,8 +15,6 @@ from graysam.system.extras import require
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
-PASSED_ON = ("channels", "shards_dirs", "threads", "calibration_count", "check_count", "keep_below_gate")
-
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; argparse exits with code 2 on a mistake."""
@@ -29,9 +27,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--precision", choices=("fp32", "bf16", "int8"), help="of openvino (default: int8); onnx has fp32")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     shards_help = "packed shards to calibrate and compare on, all groups alike; default: the embedded demo"
-    add("--shards", type=Path, nargs="+", metavar="DIR", dest="shards_dirs", help=shards_help)
-    add("--calibration-images", type=int, dest="calibration_count", default=300, help="slices for int8 (default: 300)")
-    add("--check-images", type=int, dest="check_count", default=96, help="slices to compare on (default: 96)")
+    add("--shards", type=Path, nargs="+", metavar="DIR", help=shards_help)
+    add("--calibration-images", type=int, default=300, help="slices for int8 (default: 300)")
+    add("--check-images", type=int, default=96, help="slices to compare on (default: 96)")
     add("--cases", type=Path, metavar="DIR", help="compare on a folder of case files instead; with --gts")
     add("--gts", type=Path, metavar="DIR", help="ground truths of --cases, same names")
     add("--threads", type=int, help="CPU threads of the comparison")
@@ -58,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.format != "weights":
         if arguments.format == "onnx" or arguments.precision in (None, "int8"):
             require("quantize")
-        if arguments.shards_dirs is None:
+        if arguments.shards is None:
             require("demo")
     from graysam.exporting.pipeline import BelowGate
 
@@ -78,12 +76,9 @@ def export(arguments: argparse.Namespace) -> str:
     """Export the model, or store its weights; return a description of what was written."""
     if arguments.format == "weights":
         from graysam.models.half_precision import save_half
-        from graysam.models.interpolation import interpolate
-        from graysam.models.weights import read_weights
+        from graysam.models.interpolation import read_interpolated
 
-        file = read_weights(arguments.model)
-        if arguments.interpolate_from is not None:
-            file = interpolate(read_weights(arguments.interpolate_from), file, arguments.interpolate_weight)
+        file = read_interpolated(arguments.model, arguments.interpolate_from, arguments.interpolate_weight)
         save_half(file, arguments.output)
         return f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB"
     from graysam.exporting.parity import table
@@ -95,7 +90,12 @@ def export(arguments: argparse.Namespace) -> str:
         precision=arguments.precision or ("int8" if arguments.format == "openvino" else "fp32"),
         format=arguments.format,
         cases=None if arguments.cases is None else (arguments.cases, arguments.gts),
-        **{name: getattr(arguments, name) for name in PASSED_ON},
+        channels=arguments.channels,
+        shards_dirs=arguments.shards,
+        threads=arguments.threads,
+        calibration_count=arguments.calibration_images,
+        check_count=arguments.check_images,
+        keep_below_gate=arguments.keep_below_gate,
     )
     size = sum(facts["bytes"] for facts in exported.description["files"].values())
     scores = table(exported.description["parity"]["scores"])

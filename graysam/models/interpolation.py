@@ -2,9 +2,19 @@
 
 from dataclasses import replace
 
-from graysam.models.weights import WeightFile
+from graysam.models.weights import WeightFile, read_weights
 
 SAME = ("model", "channels", "size")  # what both descriptions must share
+
+
+def read_interpolated(tuned: str, start: str | None, weight: float) -> WeightFile:
+    """Read a model, interpolated with the one that its training started from; on its own where that is None.
+
+    Raises:
+        ValueError: as `read_weights` and `interpolate`.
+    """
+    file = read_weights(tuned)
+    return file if start is None else interpolate(read_weights(start), file, weight)
 
 
 def interpolate(start: WeightFile, tuned: WeightFile, weight: float) -> WeightFile:
