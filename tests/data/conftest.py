@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.packing_support import SQUARE, picture, save
+from tests.support.packing import SQUARE, picture, save
 
 
 @pytest.fixture

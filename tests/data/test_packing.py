@@ -15,7 +15,7 @@ import pytest
 from graysam.data.packing import in_order
 from graysam.data.shard_writing import ShardWriter
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardIndex, ShardReader, load_manifest
-from tests.data.packing_support import SQUARE, contents, pack, picture, save
+from tests.support.packing import SQUARE, contents, pack, picture, save
 
 
 # ------------------------------------------------------------------------------------------------------ truth

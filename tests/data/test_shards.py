@@ -16,7 +16,7 @@ import pytest
 from graysam.data.encoding import EncodedSample, encode_labelled_image, encode_sample
 from graysam.data.shard_writing import ShardWriter
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, VERSION, ShardError, ShardIndex, ShardReader
-from tests.data.packing_support import SQUARE, pack, picture
+from tests.support.packing import SQUARE, pack, picture
 
 META = {"boxes_xyxy": {"1": [0, 0, 1, 1]}}
 

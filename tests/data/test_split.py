@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graysam.data.shards import ShardIndex, ShardReader, load_manifest
 from graysam.data.split import Subject, hold_out
-from tests.data.packing_support import pack, picture, save
+from tests.support.packing import pack, picture, save
 
 
 def sides(folder: Path) -> dict[tuple[str, str], set[str]]:
