@@ -86,17 +86,19 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Take back what a command that a test calls in this process does to logging for the length of the process."""
+    """Take back what a command or library that a test calls in this process does to logging for all that follow."""
     if absl := sys.modules.get("absl.logging"):
         # OpenVINO's converter imports it; its handler keeps the standard error of that moment, which is pytest's own
         # capture, and closes it when Hydra sets logging up.
         absl.get_absl_handler().python_handler.stream = sys.__stderr__
     root = logging.getLogger()
-    handlers = list(root.handlers)
+    level, handlers, known = root.level, root.handlers[:], root.manager.loggerDict
+    disabled = {name for name, logger in known.items() if getattr(logger, "disabled", False)}
     yield
-    for handler in root.handlers[:]:
-        if type(handler) is logging.StreamHandler and handler not in handlers:
-            root.removeHandler(handler)
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    for name in known.keys() - disabled:  # `logging.config.dictConfig` disables every other library's loggers
+        known[name].disabled = False
 
 
 @pytest.hookimpl(wrapper=True)
