@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from graysam.data.dataset import Item
 from graysam.inference.backend import Backend, decode_all
 from graysam.metrics.aggregation import MACRO, macro_average, modality_means
-from graysam.metrics.challenge import binary_metrics, case_metrics
-from graysam.metrics.dice import dice
+from graysam.metrics.challenge import binary_metrics, case_metrics, dice
 
 SAME_DSC = 0.999  # least mean DSC between the masks of float32 graphs and torch's, in each modality
 MACRO_LOSS = 0.003  # most that lower precisions may lose in macro DSC and NSD

@@ -5,6 +5,7 @@ has the same weight however many cases it has.
 """
 
 import math
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,26 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MACRO = "macro"
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
-
 Float64 = NDArray[np.float64]
-
-
-def mean_over_cases(scores: ArrayLike) -> Float64:
-    """Average scores over cases, ignoring NaN column by column.
-
-    Args:
-        scores: (N, C) scores of N cases in C columns, or (N,).
-
-    Returns:
-        float64 (C,), or (); NaN for a column without a number. NaN for no cases.
-    """
-    values = np.asarray(scores, np.float64)
-    known = ~np.isnan(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def modality_means(rows: Iterable[tuple[str, ArrayLike]]) -> dict[str, Float64]:
@@ -43,15 +25,21 @@ def modality_means(rows: Iterable[tuple[str, ArrayLike]]) -> dict[str, Float64]:
     Returns:
         modality -> float64 (C,) or (), sorted by name; NaN is ignored column by column. No rows give an empty dict.
     """
-    groups: dict[str, list[NDArray[np.float64]]] = {}
+    groups: dict[str, list[ArrayLike]] = {}
     for modality, scores in rows:
-        groups.setdefault(modality, []).append(np.asarray(scores, np.float64))
-    return {modality: mean_over_cases(np.stack(groups[modality])) for modality in sorted(groups)}
+        groups.setdefault(modality, []).append(scores)
+    return {modality: _nan_mean(groups[modality]) for modality in sorted(groups)}
 
 
 def macro_average(rows: Iterable[tuple[str, ArrayLike]]) -> Float64:
     """Average over modalities the means of `modality_means`; NaN where there is nothing to average."""
-    return mean_over_cases(np.array(list(modality_means(rows).values())))
+    return _nan_mean(list(modality_means(rows).values()))
+
+
+def _nan_mean(scores: ArrayLike) -> Float64:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a number gives NaN
+        return np.asarray(np.nanmean(np.asarray(scores, np.float64), axis=0))
 
 
 @dataclass(frozen=True)
@@ -81,13 +69,12 @@ class Estimate:
         return f"{text} ({format(100 * self.low, spec)} to {format(100 * self.high, spec)})"
 
 
-def estimate(groups: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate:
-    """Estimate the mean of the groups' means with a percentile bootstrap over the cases (`scipy.stats.bootstrap`).
+def estimate(groups: Iterable[Sequence[float]]) -> Estimate:
+    """Estimate the mean of the groups' means with a percentile bootstrap over the cases; the same values give the same.
 
     Args:
         groups: values of each group: one group for a modality's mean, one per modality for the macro average. Cases
             are resampled within each group. Groups without values are ignored.
-        seed: of the resampling; the same values and seed give the same interval.
 
     Returns:
         The estimate. A group of one value cannot be resampled and enters every resample as it is; where no group has
@@ -112,29 +99,17 @@ def estimate(groups: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate:
         return np.asarray(total / len(values))
 
     interval = bootstrap(
-        resampled,
-        mean_of_means,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        batch=1_000,
-        rng=np.random.default_rng(seed),
+        resampled, mean_of_means, method="percentile", n_resamples=10_000, batch=1_000, rng=np.random.default_rng(0)
     ).confidence_interval
     return Estimate(mean, float(interval.low), float(interval.high), n)
 
 
-def estimates(
-    groups: Mapping[str, Sequence[float]], *, over: Collection[str] = (), seed: int = 0
-) -> dict[str, Estimate]:
+def estimates(groups: Mapping[str, Sequence[float]], *, over: Collection[str] = ()) -> dict[str, Estimate]:
     """Estimate the mean of each modality, and of their macro average under the key `macro`.
 
     Args:
         groups: modality -> values of its cases.
         over: modalities that the macro average is taken over; empty for all of them.
-        seed: of the resampling.
     """
-    chosen = [values for modality, values in groups.items() if not over or modality in over]
-    return {
-        **{modality: estimate([values], seed=seed) for modality, values in groups.items()},
-        MACRO: estimate(chosen, seed=seed),
-    }
+    found = {modality: estimate([values]) for modality, values in groups.items()}
+    return {**found, MACRO: estimate(values for modality, values in groups.items() if not over or modality in over)}

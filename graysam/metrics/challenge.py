@@ -4,23 +4,27 @@ DSC and NSD are means over the labels of a case. `nsd_contour` is added here: th
 every foreground pixel as surface.
 """
 
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from graysam.metrics.dice import NAN, Mask, crop_to_masks, dice
-from graysam.metrics.surface import neighbour_codes
-from graysam.metrics.surface_dice import Spacing, contour_dice, image_surface_dice, volume_surface_dice
+from graysam.metrics.surface import (
+    NAN,
+    Mask,
+    Spacing,
+    contour_dice,
+    image_surface_dice,
+    neighbour_codes,
+    volume_surface_dice,
+)
 
 Absent = Literal["skip", "official"]
-Bounds = tuple[slice, ...]
+Boxes = dict[int, tuple[slice, ...]]
 
 TOLERANCE = 2.0  # mm in 3D, px in 2D
 NSD_NEEDS_DICE = 0.2  # NSD is 0 unless the mean DSC of the case is above this
-MAX_LABEL = 65535  # segs are uint16
 
 
 class CaseMetrics(NamedTuple):
@@ -32,14 +36,9 @@ class CaseMetrics(NamedTuple):
 
 
 def case_metrics(
-    gts: NDArray[Any],
-    segs: NDArray[Any],
-    spacing_mm: Spacing | None = None,
-    tolerance: float = TOLERANCE,
-    *,
-    absent: Absent = "skip",
+    gts: NDArray[Any], segs: NDArray[Any], spacing_mm: Spacing | None = None, *, absent: Absent = "skip"
 ) -> CaseMetrics:
-    """Score one case: every label from 1 to `gts.max()`, averaged over the labels.
+    """Score one case: every label from 1 to `gts.max()`, averaged over the labels, NSD at a tolerance of 2 mm or px.
 
     An image is measured in pixels, as a one-slice volume of spacing 1. A label in `segs` alone scores 0, if it is not
     above `gts.max()`; such labels are ignored.
@@ -48,7 +47,6 @@ def case_metrics(
         gts: integer labels (H,W) or (D,H,W).
         segs: integer labels of the same shape.
         spacing_mm: three numbers in array order for (D,H,W); ignored for (H,W).
-        tolerance: of both NSD, in mm for a volume and px for an image.
         absent: treatment of a label in neither array (a gap in the numbering): "skip" leaves it out of the means;
             "official" makes the mean DSC NaN and NSD 0, as the challenge's script does.
 
@@ -57,50 +55,31 @@ def case_metrics(
         in `gts` all are NaN with "skip", and DSC is NaN and NSD 0 with "official".
 
     Raises:
-        ValueError: shapes that differ, other ranks, no integers, labels outside 0..65535, an invalid tolerance, or a
-            volume without three positive spacings.
+        ValueError: shapes that differ, other ranks, no integers, or a volume without three positive spacings.
     """
-    if absent not in ("skip", "official"):
-        raise ValueError(f"absent is {absent!r}; required: skip or official")
-    if not 0 <= tolerance < float("inf"):
-        raise ValueError(f"tolerance is {tolerance}; required: a finite number, 0 or more")
-    _check_label_maps(gts, segs)
-    spacing = _checked_spacing(spacing_mm) if gts.ndim == 3 else None
-    bounds, last = _label_bounds(gts, segs), int(gts.max(initial=0))
-    if last == 0 and absent == "skip":
+    boxes, last = _label_boxes(gts, segs), int(gts.max(initial=0))
+    if gts.ndim == 3 and (np.shape(spacing_mm) != (3,) or not (np.asarray(spacing_mm, np.float64) > 0).all()):
+        raise ValueError(f"spacing_mm is {spacing_mm}; required for a volume: 3 positive numbers in mm, in array order")
+    if not last and absent == "skip":
         return CaseMetrics(NAN, NAN, NAN)
-    dsc = float(np.mean([dice(*masks) for masks in _label_masks(gts, segs, bounds)])) if bounds else NAN
-    if absent == "official" and len(bounds) < last:
-        dsc = NAN
+    dsc = NAN if absent == "official" and len(boxes) < last else _mean_dice(gts, segs, boxes)
     if not dsc > NSD_NEEDS_DICE:  # NaN too, as in the challenge's script
         return CaseMetrics(dsc, 0.0, 0.0)
     nsds, contours = [], []
-    for gt, pred in _label_masks(gts, segs, bounds):
-        if spacing is not None:
-            nsds.append(volume_surface_dice(gt, pred, spacing, tolerance))
+    for label, box in boxes.items():
+        gt, pred = gts[box] == label, segs[box] == label
+        if spacing_mm is not None and gts.ndim == 3:
+            nsds.append(volume_surface_dice(gt, pred, spacing_mm, TOLERANCE))
         else:
             codes = neighbour_codes(gt), neighbour_codes(pred)
-            nsds.append(image_surface_dice(codes, tolerance))
-            contours.append(contour_dice(codes, tolerance))
+            nsds.append(image_surface_dice(codes, TOLERANCE))
+            contours.append(contour_dice(codes, TOLERANCE))
     return CaseMetrics(dsc, float(np.mean(nsds)), float(np.mean(contours or nsds)))
 
 
 def case_dice(gts: NDArray[Any], segs: NDArray[Any]) -> float:
-    """Return the `dsc` of `case_metrics` (absent="skip") alone; no spacing is needed.
-
-    Args:
-        gts: integer labels (H,W) or (D,H,W).
-        segs: integer labels of the same shape.
-
-    Returns:
-        A fraction; NaN where `gts` has no label.
-
-    Raises:
-        ValueError: shapes that differ, other ranks, no integers, or labels outside 0..65535.
-    """
-    _check_label_maps(gts, segs)
-    scores = [dice(*masks) for masks in _label_masks(gts, segs, _label_bounds(gts, segs))]
-    return float(np.mean(scores)) if scores else NAN
+    """Return the `dsc` of `case_metrics` (absent="skip") alone; no spacing is needed."""
+    return _mean_dice(gts, segs, _label_boxes(gts, segs))
 
 
 def binary_metrics(gt: Mask, pred: Mask) -> tuple[float, float]:
@@ -112,54 +91,49 @@ def binary_metrics(gt: Mask, pred: Mask) -> tuple[float, float]:
 
     Returns:
         Two fractions; both NaN where both masks are empty, 0 where one is.
-
-    Raises:
-        ValueError: other dtypes or ranks, or shapes that differ.
     """
     dsc = dice(gt, pred)
-    if gt.ndim != 2:
-        raise ValueError(f"masks have shape {gt.shape}; required: (H,W)")
     if not dsc > NSD_NEEDS_DICE:
         return dsc, 0.0 * dsc  # NaN stays NaN
-    gt, pred = crop_to_masks(gt, pred)
-    return dsc, image_surface_dice((neighbour_codes(gt), neighbour_codes(pred)), TOLERANCE)
+    (box,) = find_objects((gt | pred).view(np.uint8))
+    return dsc, image_surface_dice((neighbour_codes(gt[box]), neighbour_codes(pred[box])), TOLERANCE)
 
 
-def _label_bounds(gts: NDArray[Any], segs: NDArray[Any]) -> dict[int, Bounds]:
-    """Return the slices that hold each label from 1 to `gts.max()` in gts or segs; without labels in neither."""
+def dice(gt: Mask, pred: Mask) -> float:
+    """Return the Dice coefficient of two masks: 2 |gt and pred| / (|gt| + |pred|).
+
+    Args:
+        gt: bool array of any shape.
+        pred: bool array of the same shape.
+
+    Returns:
+        A fraction; NaN where both masks are empty, 0 where one is.
+
+    Raises:
+        ValueError: other dtypes, or shapes that differ.
+    """
+    if gt.dtype != bool or pred.dtype != bool or gt.shape != pred.shape:
+        given = f"{gt.dtype} {gt.shape} and {pred.dtype} {pred.shape}"
+        raise ValueError(f"masks are {given}; required: bool of the same shape; compare labels first")
+    total = np.count_nonzero(gt) + np.count_nonzero(pred)
+    return 2 * np.count_nonzero(gt & pred) / total if total else NAN
+
+
+def _mean_dice(gts: NDArray[Any], segs: NDArray[Any], boxes: Boxes) -> float:
+    return float(np.mean([dice(gts[box] == label, segs[box] == label) for label, box in boxes.items()] or [NAN]))
+
+
+def _label_boxes(gts: NDArray[Any], segs: NDArray[Any]) -> Boxes:
+    """Return the slices that hold each label from 1 to `gts.max()` in gts or segs, without labels in neither."""
+    if gts.shape != segs.shape or gts.ndim not in (2, 3) or {gts.dtype.kind, segs.dtype.kind} - set("uib"):
+        given = f"gts are {gts.dtype} {gts.shape}, segs {segs.dtype} {segs.shape}"
+        raise ValueError(f"{given}; required: integers of the same shape, (H,W) or (D,H,W)")
     last = int(gts.max(initial=0))
-    if not last:
-        return {}
-    maps = (labels.view(np.uint8) if labels.dtype == bool else labels for labels in (gts, segs))
-    bounds: dict[int, Bounds] = {}
-    for label, found in enumerate(zip(*(find_objects(labels, max_label=last) for labels in maps), strict=True), 1):
-        if boxes := [box for box in found if box is not None]:
-            bounds[label] = tuple(
-                slice(min(side.start for side in sides), max(side.stop for side in sides))
-                for sides in zip(*boxes, strict=True)
-            )
-    return bounds
-
-
-def _label_masks(gts: NDArray[Any], segs: NDArray[Any], bounds: dict[int, Bounds]) -> Iterator[tuple[Mask, Mask]]:
-    """Yield both masks of each label, cropped to its bounds: one pair in memory at a time."""
-    for label, box in bounds.items():
-        yield gts[box] == label, segs[box] == label
-
-
-def _check_label_maps(gts: NDArray[Any], segs: NDArray[Any]) -> None:
-    for name, labels in (("gts", gts), ("segs", segs)):
-        if labels.ndim not in (2, 3) or labels.dtype.kind not in "uib":
-            given = f"{name} have shape {labels.shape}, dtype {labels.dtype}"
-            raise ValueError(f"{given}; required: integers (H,W) or (D,H,W)")
-        if labels.size and (labels.min() < 0 or labels.max() > MAX_LABEL):
-            raise ValueError(f"{name} hold labels {labels.min()} to {labels.max()}; required: 0 to {MAX_LABEL}")
-    if gts.shape != segs.shape:
-        raise ValueError(f"segs have shape {segs.shape}, gts {gts.shape}; required: the same shape")
-
-
-def _checked_spacing(spacing_mm: Spacing | None) -> tuple[float, ...]:
-    values = () if spacing_mm is None else tuple(float(value) for value in spacing_mm)
-    if len(values) != 3 or not all(0 < value < float("inf") for value in values):
-        raise ValueError(f"spacing_mm is {spacing_mm}; required for a volume: 3 positive numbers in mm, in array order")
-    return values
+    maps = [labels.view(np.uint8) if labels.dtype == bool else labels for labels in (gts, segs)]
+    found = zip(*(find_objects(labels, max_label=last) for labels in maps), strict=True) if last else ()
+    boxes: Boxes = {}
+    for label, pair in enumerate(found, start=1):
+        if present := [box for box in pair if box is not None]:
+            sides = zip(*present, strict=True)
+            boxes[label] = tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
+    return boxes

@@ -12,7 +12,7 @@ from graysam.imaging.prompts import mask_bounds
 from graysam.inference.backend import BOX_BATCH
 from graysam.inference.predictor import Predictor
 from graysam.io.image import Image
-from graysam.metrics.dice import dice
+from graysam.metrics.challenge import dice
 
 # Change of a box -> its amounts, in units of the box's sides.
 CHANGES: Mapping[str, tuple[float, ...]] = {
