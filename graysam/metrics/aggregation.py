@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +26,7 @@ def modality_means(rows: Iterable[tuple[str, ArrayLike]]) -> dict[str, Float64]:
     Returns:
         modality -> float64 (C,) or (), sorted by name; NaN is ignored column by column. No rows give an empty dict.
     """
-    groups: dict[str, list[ArrayLike]] = {}
+    groups: dict[str, list[Any]] = {}
     for modality, scores in rows:
         groups.setdefault(modality, []).append(scores)
     return {modality: _nan_mean(groups[modality]) for modality in sorted(groups)}

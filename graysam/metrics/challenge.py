@@ -58,7 +58,7 @@ def case_metrics(
         ValueError: shapes that differ, other ranks, no integers, or a volume without three positive spacings.
     """
     boxes, last = _label_boxes(gts, segs), int(gts.max(initial=0))
-    if gts.ndim == 3 and (np.shape(spacing_mm) != (3,) or not (np.asarray(spacing_mm, np.float64) > 0).all()):
+    if gts.ndim == 3 and (spacing_mm is None or len(spacing_mm) != 3 or not all(value > 0 for value in spacing_mm)):
         raise ValueError(f"spacing_mm is {spacing_mm}; required for a volume: 3 positive numbers in mm, in array order")
     if not last and absent == "skip":
         return CaseMetrics(NAN, NAN, NAN)
