@@ -75,10 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export(arguments: argparse.Namespace) -> str:
     """Export the model, or store its weights; return a description of what was written."""
     if arguments.format == "weights":
-        from graysam.models.half_precision import save_half
-        from graysam.models.interpolation import read_interpolated
+        from graysam.models.derived_weights import interpolate, save_half
+        from graysam.models.weights import read_weights
 
-        file = read_interpolated(arguments.model, arguments.interpolate_from, arguments.interpolate_weight)
+        file = read_weights(arguments.model)
+        if arguments.interpolate_from is not None:
+            file = interpolate(read_weights(arguments.interpolate_from), file, arguments.interpolate_weight)
         save_half(file, arguments.output)
         return f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB"
     from graysam.exporting.parity import table

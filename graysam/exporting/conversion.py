@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
 from graysam.exporting.encoder_graph import ImageEncoder
-from graysam.exporting.torch_backend import inference_copy
 from graysam.inference.openvino_core import disable_telemetry
-from graysam.models.sam import Sam
+from graysam.models.sam import Sam, inference_copy
 
 disable_telemetry()  # before OpenVINO's import, which reports itself
 

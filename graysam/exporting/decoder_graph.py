@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graysam.models.mask_decoder import Attention, TwoWayBlock
 from graysam.models.sam import Sam
-from graysam.models.transformer import Attention, TwoWayBlock
 
 
 class BoxTokens(nn.Module):

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graysam.models.image_encoders import EfficientVitSamEncoder
-from graysam.models.neck import SamNeck, bicubic_matrix
+from graysam.models.image_encoders import EfficientVitSamEncoder, SamNeck, bicubic_matrix
 from graysam.models.sam import Sam
 
 FEATURE_STRIDES = (32, 16, 8)  # of the maps that EfficientViT-SAM's neck fuses, coarsest first

@@ -22,14 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from graysam.exporting.torch_backend import TorchBackend, inference_copy
+from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_to_dict
 from graysam.inference.backend import Backend
 from graysam.inference.exported_model import ExportedModel, is_exported, read_exported, write_exported
 from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.inference.predictor import BackendName, Predictor
-from graysam.models.sam import Sam
+from graysam.models.sam import Sam, inference_copy
 
 MethodName = Literal["none", "dynamic_qint8", "torchao_int8", "openvino_bf16", "openvino_int8", "onnxruntime_dynamic"]
 

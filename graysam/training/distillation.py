@@ -177,7 +177,7 @@ def _vit_encoder(weights: str) -> nn.Module:
     prefix = "image_encoder."
     state = {
         key.removeprefix(prefix).replace(".mlp.lin", ".mlp.fc"): value
-        for key, value in read_tensors(weights).items()
+        for key, value in read_tensors(Path(weights))[0].items()
         if key.startswith(prefix)
     }
     missing, unexpected = network.load_state_dict(state, strict=False)

@@ -12,10 +12,10 @@ import torch
 from graysam.benchmarking.method_timing import time_methods
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
-from graysam.exporting.accounting import account_for
 from graysam.exporting.methods import METHODS, MethodName, PreparedModel, Target, check_methods
 from graysam.exporting.pipeline import calibration_images
 from graysam.inference.backend import decode_all
+from graysam.models.cost import measure_cost
 from graysam.models.pretrained import open_pretrained
 from graysam.reporting.schemas import FORMAT, MethodResult, QuantizationReport
 from graysam.system.files import sha256_of
@@ -126,7 +126,7 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
             repeats=settings.repeats,
             warmup=settings.warmup,
         )
-    account = account_for(found.model, found.size)
+    cost = measure_cost(found.model, found.size)
     methods = {name: MethodResult(reason=reason) for name, reason in unavailable.items() if reason is not None}
     for name, network in prepared.items():
         result = {
@@ -135,7 +135,7 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
             "objects": scores[name].rows(),
             **times.by_method[name],
             "size_mb": network.saved_bytes / 1e6,
-            "quantized": account.of(network.quantized_layers),
+            "quantized": cost.quantized(network.quantized_layers),
         }
         methods[name] = MethodResult.from_json(result)
     return QuantizationReport(

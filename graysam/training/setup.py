@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from graysam.data.datamodule import ShardDataModule
 from graysam.data.shards import load_manifest
 from graysam.imaging.presets import scheme_to_dict
-from graysam.models.build import check_grid
-from graysam.models.registry import model_config
+from graysam.models.registry import check_grid, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import (
     FORMAT,
+    HEADS,
     load_embedding_norm,
-    load_heads,
+    load_parts,
     load_whole,
     read_weights,
     resolve,
@@ -138,7 +139,7 @@ def build_module(
         sources.append(load_whole(model, read_weights(config["weights"])))
     if config["heads"] is not None:
         heads = read_weights(config["heads"])
-        sources.append(load_heads(model, heads))
+        sources.append(load_parts(model, heads, HEADS))
         if config["match_embedding_scale"]:
             sources.append(load_embedding_norm(model, heads))
     for source in sources:
@@ -150,7 +151,7 @@ def build_module(
         "model": model_numbers(config),
         "channels": scheme_to_dict(data.scheme),
         "size": config["data"]["size"],
-        "weights": [source.to_dict() for source in sources],
+        "weights": [asdict(source) for source in sources],
         "versions": {"torch": torch.__version__.split("+")[0], "lightning": lightning.__version__},
         "experiment": config["name"],
         "seed": config["seed"],

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from graysam.exporting.conversion import convert
 from graysam.inference.openvino_core import has_bf16, open_core
-from graysam.models.build import build_sam
-from graysam.models.registry import model_config
+from graysam.models.registry import build_sam, model_config
 from graysam.models.sam import Sam
 from tests.exporting.test_methods import HEADS, tiny_vit
 

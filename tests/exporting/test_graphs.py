@@ -12,9 +12,8 @@ from torch import Tensor
 from graysam.exporting.conversion import convert, convert_plain
 from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
 from graysam.exporting.encoder_graph import ImageEncoder, _NeckByProducts
-from graysam.models.build import build_sam
-from graysam.models.neck import SamNeck, bicubic_matrix
-from graysam.models.registry import model_config
+from graysam.models.image_encoders import SamNeck, bicubic_matrix
+from graysam.models.registry import build_sam, model_config
 from graysam.models.sam import Sam
 from tests.support.fill import fill
 

