@@ -13,7 +13,7 @@ from graysam.data.augment import Augmentation, augment
 from graysam.data.jitter import Box, Jitter
 from graysam.data.sampling import Draw
 from graysam.data.shards import Sample, ShardReader
-from graysam.imaging.canvas import boxes_to_grid, pad, prepare_resized
+from graysam.imaging.canvas import boxes_to_grid, pad, prepare_image
 from graysam.imaging.channels import Scheme
 from graysam.imaging.prompts import tight_box
 
@@ -127,7 +127,7 @@ class Slices(Dataset[Item]):
         )
 
     def _input(self, image: np.ndarray, scheme: Scheme) -> Tensor:
-        return torch.from_numpy(prepare_resized(image, scheme, self.size, training=True))
+        return torch.from_numpy(prepare_image(image, scheme, self.size, training=True))
 
     def _prompt_box(self, sample: Sample, label: int) -> Box:
         """Return a label's tight native box on the grid, float32 (4,), by the rule of prediction."""

@@ -18,7 +18,6 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 _SLAB_VALUES = 1 << 18  # converted to floats at a time
-_WORTH_A_THREAD = 1 << 22  # values of an image that take some milliseconds to resize
 
 
 @dataclass(frozen=True)
@@ -65,44 +64,14 @@ def resize_longest_side(image: AnyArray, size: int) -> AnyArray:
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"got an image of dtype {image.dtype}; uint8 or uint16 is required")
     canvas = Canvas(image.shape[0], image.shape[1], size)
-    sides = [canvas.resized_height, canvas.resized_width]
-    longest = int(canvas.width > canvas.height)
-    parts = _parts(image.shape[longest], size, min(cv2.getNumThreads(), image.size // _WORTH_A_THREAD))
-    if parts == 1:
-        return np.asarray(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA))
-    from concurrent.futures import ThreadPoolExecutor  # not needed for most images
-
-    sides[longest] //= parts
-    with ThreadPoolExecutor(parts) as pool:
-        resized = pool.map(
-            lambda part: cv2.resize(part, sides[::-1], interpolation=cv2.INTER_AREA),
-            np.split(image, parts, axis=longest),
-        )
-        return np.concatenate(list(resized), axis=longest)
-
-
-def _parts(native: int, size: int, most: int) -> int:
-    """Return into how many parts, at most `most`, a side can be divided so that resizing each gives the same bits.
-
-    OpenCV uses one thread for results as small as the grid. Equal parts have the same factor. Grid pixels begin at
-    multiples of native / size; where size is a power of two none of these is rounded, in a part or in the whole.
-    """
-    parts = 1
-    if size & (size - 1) == 0 and 1 / (size / native) == native / size:  # the first is OpenCV's factor
-        while 2 * parts <= most and native % (2 * parts) == 0 and size % (2 * parts) == 0:
-            parts *= 2
-    return parts
+    sides = canvas.resized_width, canvas.resized_height
+    return np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA))
 
 
 def normalize(image: UInt8Array, out: Float32Array | None = None) -> Float32Array:
-    """Scale an image to [0, 1] by the minimum and maximum over all its pixels and channels.
+    """Scale uint8 of any shape to float32 [0, 1], in `out`, by the minimum and maximum over all pixels and channels.
 
-    Args:
-        image: uint8 of any shape, not empty.
-        out: float32 array for the result, or None.
-
-    Returns:
-        float32 of the same shape; 0 for a constant image.
+    A constant image gives 0.
     """
     low, high = int(image.min()), int(image.max())
     normalized = np.subtract(image, np.float32(low), out=out)
@@ -164,16 +133,23 @@ def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool 
         image: (H, W), (H, W, 1) or RGB (H, W, 3); dtypes other than uint8 are converted by `to_uint8`.
         scheme: makes the three channels.
         size: side of the canvas, px.
-        training: use the scheme's place for training.
+        training: use the scheme's place for training. The image is a shard's: its longest side is `size` already, and
+            it also serves as `native`, because the original is not available.
 
     Returns:
         Contiguous float32 (3, size, size).
 
     Raises:
-        ValueError: an empty image or another shape.
+        ValueError: an empty image, another shape, or another size in training.
     """
-    image_u8 = to_uint8(_grey_or_rgb(image))
-    stage = scheme.stage(training)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
+        raise ValueError(f"got an image of shape {image.shape}; (H, W), (H, W, 1) or (H, W, 3) is required, not empty")
+    if training and max(image.shape[:2]) != size:
+        raise ValueError(f"got an image of shape {image.shape}; its longest side must be {size}")
+    image_u8 = to_uint8(image)
+    stage = scheme.built_on_training if training else scheme.built_on
     if stage == "native":
         image_u8 = scheme(image_u8)
     image_u8 = np.asarray(resize_longest_side(image_u8, size), np.uint8)
@@ -188,16 +164,6 @@ def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool 
     return prepared
 
 
-def prepare_resized(image: AnyArray, scheme: Scheme, size: int, *, training: bool = False) -> Float32Array:
-    """Prepare an image whose longest side is `size` already, as in a shard; see `prepare_image`.
-
-    The stored image also serves as `native`, because the original is not available. Raises ValueError for another size.
-    """
-    if max(image.shape[:2]) != size:
-        raise ValueError(f"got an image of shape {image.shape}; its longest side must be {size}")
-    return prepare_image(image, scheme, size, training=training)
-
-
 def boxes_to_grid(boxes_xyxy: npt.ArrayLike, height: int, width: int, size: int) -> Float32Array:
     """Scale boxes from native pixels to the grid: coordinate * (size / longest side), truncated.
 
@@ -209,22 +175,7 @@ def boxes_to_grid(boxes_xyxy: npt.ArrayLike, height: int, width: int, size: int)
 
     Returns:
         float32 (N, 4).
-
-    Raises:
-        ValueError: another shape.
     """
     boxes = np.asarray(boxes_xyxy, np.float64)
-    if not boxes.size:
-        return np.zeros((0, 4), np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"got boxes of shape {boxes.shape}; (N, 4) is required")
     # One factor, then one product, as in the reference: dividing last can truncate to another integer.
     return np.trunc(boxes * Canvas(height, width, size).scale).astype(np.float32)
-
-
-def _grey_or_rgb(image: AnyArray) -> AnyArray:
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[..., 0]
-    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-        raise ValueError(f"got an image of shape {image.shape}; (H, W), (H, W, 1) or (H, W, 3) is required, not empty")
-    return image

@@ -4,9 +4,10 @@ Source: Lee, Ku, Choi 2024, "Gray's Anatomy for Segment Anything Model": raw, di
 The values of all fields are in `conf/channels/<name>.yaml`.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -40,28 +41,16 @@ class Scheme:
     colour: ColourPolicy
 
     def __post_init__(self) -> None:
-        for field in ("built_on", "built_on_training"):
-            _check_choice(self, field, ("native", "resized", "padded"))
-        _check_choice(self, "colour", ("grey", "keep"))
-
-    def stage(self, training: bool) -> Stage:
-        """Return the image that the channels are built from, in training or in prediction."""
-        return self.built_on_training if training else self.built_on
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), get_args(field.type)
+            if choices and value not in choices:
+                raise ValueError(f"{field.name} is {value!r}; choose one of {', '.join(choices)}")
+            numbers = (int,) if field.type is int else (int, float)
+            if not choices and (type(value) not in numbers or not 0 < value < math.inf):
+                raise ValueError(f"{field.name} is {value!r}; required: {numbers[-1].__name__} above 0")
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
-        """Build three channels.
-
-        Args:
-            image: uint8 (H, W) or RGB (H, W, 3), not empty.
-
-        Returns:
-            uint8 (H, W, 3).
-
-        Raises:
-            ValueError: another dtype or shape.
-        """
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-            raise ValueError(f"got {image.dtype} {image.shape}; required: uint8 (H, W) or (H, W, 3), not empty")
+        """Build three channels, uint8 (H, W, 3), of uint8 (H, W) or RGB (H, W, 3), not empty."""
         if image.ndim == 3:
             if _is_coloured(image):
                 return image if self.colour == "keep" else self._from_colour(image)
@@ -96,12 +85,6 @@ class Released(Scheme):
     iterations: int
     kappa: float
     gamma: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_number(self, "iterations", whole=True)
-        _check_number(self, "gamma")
-        _check_number(self, "kappa")
 
     def _from_grey(self, grey: UInt8Array) -> UInt8Array:
         levels = _min_max_levels(grey)
@@ -158,11 +141,9 @@ class PeronaMalik(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number(self, "iterations", whole=True)
-        _check_number(self, "gamma", largest=0.25)  # stable up to this
-        _check_choice(self, "conductance", ("exponential", "rational"))
-        _check_number(self, "kappa_factor")
-        _check_number(self, "kappa_percentile", largest=100)
+        for name, limit in (("gamma", 0.25), ("kappa_percentile", 100)):  # diffusion is stable up to 0.25
+            if getattr(self, name) > limit:
+                raise ValueError(f"{name} is {getattr(self, name)}; required: at most {limit}")
 
     def _from_grey(self, grey: UInt8Array) -> UInt8Array:
         stretched = _lut(grey, np.rint(_min_max_levels(grey)).astype(np.uint8))
@@ -204,17 +185,3 @@ def _lut(image: UInt8Array, levels: UInt8Array) -> UInt8Array:
 
 def _stack(*channels: UInt8Array) -> UInt8Array:
     return np.asarray(cv2.merge(channels), np.uint8)
-
-
-def _check_choice(scheme: Scheme, field: str, choices: tuple[str, ...]) -> None:
-    value = getattr(scheme, field)
-    if value not in choices:
-        raise ValueError(f"{field} is {value!r}; choose one of {', '.join(choices)}")
-
-
-def _check_number(scheme: Scheme, field: str, *, whole: bool = False, largest: float = math.inf) -> None:
-    value = getattr(scheme, field)
-    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= largest or value == math.inf:
-        limit = "" if largest == math.inf else f", at most {largest}"
-        raise ValueError(f"{field} is {value!r}; required: a {'whole ' if whole else ''}number above 0{limit}")

@@ -1,46 +1,42 @@
 """Pictures of cases: mask outlines, ground truth and prompt boxes over an image.
 
 `draw_overlay` draws a whole image or the objects of a volume, `draw_detail` the surroundings of some objects, and
-`draw_panel` one case of a report. scikit-image is imported on first use.
+`draw_panel` one case of a report. Paths are float64 (n,2) x, y in pixels of the picture; whole numbers are edges
+between pixels. scikit-image is imported on first use.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from graysam.imaging.canvas import to_uint8
-from graysam.imaging.outlines import (
-    BLACK,
-    RGB,
-    WHITE,
-    YELLOW,
-    Picture,
-    add_caption,
-    box_path,
-    draw_dashed,
-    draw_paths,
-    label_colour,
-    outlines,
-)
 from graysam.imaging.prompts import mask_bounds
 from graysam.system.files import replacing
 
-MIN_SIDE, MAX_SIDE = 512, 1536  # px, longest side of an image in an overlay; a volume's slices have 512
-PANEL_SIDE = 560  # px
-MAX_OBJECTS = 6  # slices of a volume's overlay
-MARGIN = 0.5  # around the objects of a detail, in units of their longer side
-MIN_DETAIL = 64  # px of the image
-MANY_OBJECTS = 10  # a panel with more has thinner lines
+Picture = NDArray[np.uint8]
+RGB = tuple[int, int, int]
+
+YELLOW: RGB = (255, 255, 0)
+WHITE: RGB = (255, 255, 255)
+BLACK: RGB = (0, 0, 0)
 # A panel's colours: colour-blind safe (Okabe and Ito 2008).
 TRUTH: RGB = (86, 180, 233)
 PREDICTION: RGB = (230, 159, 0)
 BOX: RGB = WHITE
 
+MIN_SIDE, MAX_SIDE = 512, 1536  # px, longest side of an image in an overlay; a volume's slices have 512
+PANEL_SIDE = 560  # px
+MAX_OBJECTS = 6  # slices of a volume's overlay
+MIN_DETAIL = 64  # px of the image
+MANY_OBJECTS = 10  # a panel with more has thinner lines
+
 _GAP = 4  # px between image and masks, and between slices
+_DASH = 12  # px
 
 
 def draw_overlay(
@@ -67,52 +63,41 @@ def draw_overlay(
     Raises:
         ValueError: shapes that do not belong together.
     """
-    _check_shapes(image, segs, boxes, gts)
+    axes = segs.ndim
+    boxes = np.zeros((0, 2 * axes)) if boxes is None else boxes
+    gts = np.zeros_like(segs) if gts is None else gts
+    if not image.shape[:axes] == segs.shape == gts.shape or boxes.shape[1] != 2 * axes:
+        given = f"the image {image.shape}, segs {segs.shape}, gts {gts.shape}, boxes {boxes.shape}"
+        raise ValueError(f"got {given}; required: the same grid, boxes of 4 numbers in 2D and 6 in 3D")
     image = to_uint8(image)
-    if segs.ndim == 2:
-        side = min(max(*segs.shape, MIN_SIDE), MAX_SIDE)
-        return add_caption(_draw_slice(image, segs, boxes, gts, side), caption)
+    if axes == 2:
+        return _add_caption(_draw_slice(image, segs, boxes, gts, min(max(*segs.shape, MIN_SIDE), MAX_SIDE)), caption)
     from skimage.util import montage
 
     slices = []
     for label, z in _middle_slices(segs, boxes, gts):
-        at_z = None if boxes is None else boxes[(boxes[:, 2] <= z) & (z <= boxes[:, 5])][:, [0, 1, 3, 4]]
-        picture = _draw_slice(image[z], segs[z], at_z, None if gts is None else gts[z], MIN_SIDE)
-        slices.append(add_caption(picture, f"object {label}, slice {z}" if label else f"slice {z}"))
-    columns = min(len(slices), 2)
-    grid = (-(-len(slices) // columns), columns)
+        at_z = boxes[(boxes[:, 2] <= z) & (z <= boxes[:, 5])][:, [0, 1, 3, 4]]
+        picture = _draw_slice(image[z], segs[z], at_z, gts[z], MIN_SIDE)
+        slices.append(_add_caption(picture, f"object {label}, slice {z}" if label else f"slice {z}"))
+    grid = ((len(slices) + 1) // 2, min(len(slices), 2))
     pictures = montage(np.stack(slices), fill=BLACK, grid_shape=grid, padding_width=_GAP, channel_axis=-1)
-    return add_caption(pictures, caption)
+    return _add_caption(pictures, caption)
 
 
-def write_overlay(
-    path: str | Path,
-    image: NDArray[Any],
-    segs: NDArray[Any],
-    boxes: NDArray[Any] | None = None,
-    gts: NDArray[Any] | None = None,
-    *,
-    caption: str = "",
-) -> None:
-    """Write the picture of `draw_overlay` as PNG; the file appears only when it is complete.
-
-    Raises:
-        ValueError: as `draw_overlay`.
-        OSError: the file cannot be written.
-    """
-    picture = draw_overlay(image, segs, boxes, gts, caption=caption)
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a picture as PNG; the file appears only when it is complete. Raises OSError."""
     encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    with replacing(Path(path)) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
 
 def draw_detail(
     image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any], gts: NDArray[Any], *, caption: str = ""
 ) -> Picture:
-    """Draw `draw_overlay` of the square around the boxes and masks of a 2D image; see `detail_window`."""
-    x, y, side = detail_window(segs.shape, boxes, (segs, gts))
-    image, segs, gts = (crop_square(array, x, y, side) for array in (image, segs, gts))
-    return draw_overlay(image, segs, boxes - np.array([x, y, x, y]), gts, caption=caption)
+    """Draw `draw_overlay` of the part of a 2D image around the boxes and masks; see `detail_window`."""
+    rows, columns = window = detail_window(segs.shape, boxes, (segs, gts))
+    moved = boxes - np.array([columns.start, rows.start] * 2)
+    return draw_overlay(image[window], segs[window], moved, gts[window], caption=caption)
 
 
 def draw_panel(
@@ -120,10 +105,8 @@ def draw_panel(
     boxes: NDArray[Any],
     masks: NDArray[Any] | None = None,
     gts: NDArray[Any] | None = None,
-    *,
-    side: int = PANEL_SIDE,
 ) -> Picture:
-    """Draw boxes, masks and ground truth of a 2D image upon each other, on the square of `detail_window`.
+    """Draw boxes, masks and ground truth of a 2D image upon each other, on the part of `detail_window`.
 
     The ground truth is a thin line upon the thick line of the masks, so that both are visible where they agree. Boxes
     are dashed and lie below both.
@@ -133,30 +116,28 @@ def draw_panel(
         boxes: (N,4), inclusive pixel indices; N may be 0.
         masks: integer labels (H,W), or None.
         gts: integer labels (H,W), or None.
-        side: of the picture, px.
 
     Returns:
-        uint8 RGB (side,side,3), black beyond the image.
+        uint8 RGB (h,w,3), the longest side of 560 px.
     """
     labels = [array for array in (masks, gts) if array is not None]
-    x, y, length = detail_window(image.shape[:2], boxes, labels)
-    picture = _resized_rgb(crop_square(image, x, y, length), (side, side))
-    scale = side / length
+    rows, columns = window = detail_window(image.shape[:2], boxes, labels)
+    scale = PANEL_SIDE / max(image[window].shape[:2])
+    picture = _enlarged(image[window], scale)
     thin = max([len(boxes), *(len(np.unique(array)) for array in labels)]) > MANY_OBJECTS
-    for box in boxes - np.array([x, y, x, y]):
-        draw_dashed(picture, box_path(box, scale), (BOX, BLACK), 1 if thin else 3)
+    for box in boxes - np.array([columns.start, rows.start] * 2):
+        _draw_dashed(picture, _box_path(box, scale), (BOX, BLACK), 1 if thin else 3)
     if masks is not None:
-        paths = [path for _, path in outlines(crop_square(masks, x, y, length), scale)]
-        for colour, thickness in ((BLACK, 6 if thin else 10), (PREDICTION, 4 if thin else 8)):
-            draw_paths(picture, paths, colour, thickness)
+        paths = [path for _, path in _outlines(masks[window], scale)]
+        _draw_paths(picture, paths, BLACK, 6 if thin else 10)
+        _draw_paths(picture, paths, PREDICTION, 4 if thin else 8)
     if gts is not None:
-        paths = [path for _, path in outlines(crop_square(gts, x, y, length), scale)]
-        draw_paths(picture, paths, TRUTH, 2 if thin else 3)
+        _draw_paths(picture, [path for _, path in _outlines(gts[window], scale)], TRUTH, 2 if thin else 3)
     return picture
 
 
-def detail_window(shape: tuple[int, ...], boxes: NDArray[Any], masks: Iterable[NDArray[Any]]) -> tuple[int, int, int]:
-    """Return the square that holds all boxes and masks with a margin.
+def detail_window(shape: tuple[int, ...], boxes: NDArray[Any], masks: Iterable[NDArray[Any]]) -> tuple[slice, slice]:
+    """Return the rows and columns of a square around all boxes and masks, with a margin of half their longer side.
 
     Args:
         shape: (H,W) of the image.
@@ -164,85 +145,97 @@ def detail_window(shape: tuple[int, ...], boxes: NDArray[Any], masks: Iterable[N
         masks: arrays (H,W), non-zero inside.
 
     Returns:
-        x and y of the upper left corner, and the side, px: at least 64, at most the longer side of the image. The
-        square lies within the image, or is centred on it along an axis where the image is smaller. Without boxes and
-        masks it holds the whole image.
+        Slices within the image, 64 px or longer where the image is. Without boxes and masks they hold all of it.
     """
-    height, width = shape
-    bounds = [*boxes.tolist(), *filter(None, map(mask_bounds, masks))] or [(0, 0, width - 1, height - 1)]
+    limits = np.array(shape[::-1])
+    bounds = [*boxes.tolist(), *filter(None, map(mask_bounds, masks))] or [(0, 0, *(limits - 1))]
     low, high = np.min(bounds, axis=0)[:2], np.max(bounds, axis=0)[2:] + 1
-    side = int(min(max((high - low).max() * (1 + 2 * MARGIN), MIN_DETAIL), max(height, width)))
-    corner = np.rint((low + high - side) / 2).astype(int).tolist()
-    x, y = (
-        min(max(start, 0), limit - side) if limit >= side else (limit - side) // 2
-        for start, limit in zip(corner, (width, height), strict=True)
-    )
-    return x, y, side
+    side = int(max((high - low).max() * 2, MIN_DETAIL))
+    x, y = np.rint((low + high - side) / 2).astype(int).clip(0, np.maximum(limits - side, 0)).tolist()
+    return slice(y, min(y + side, shape[0])), slice(x, min(x + side, shape[1]))
 
 
-def crop_square(image: NDArray[Any], x: int, y: int, side: int) -> NDArray[Any]:
-    """Return a square of an image (H,W) or (H,W,C) with its corner at (x, y), zero beyond the image's borders."""
-    square = np.zeros((side, side, *image.shape[2:]), image.dtype)
-    top, left = max(y, 0), max(x, 0)
-    part = image[top : y + side, left : x + side]
-    square[top - y : top - y + part.shape[0], left - x : left - x + part.shape[1]] = part
-    return square
+def label_colour(label: int) -> RGB:
+    """Return the RGB colour of a label: distinct between neighbouring labels, never near the yellow of the boxes."""
+    # Degrees, without 30 to 80; multiples of the golden ratio are spread evenly.
+    hue = 80 + (label * 0.61803398875) % 1 * 310
+    pixel = np.array([[[hue % 360, 0.8, 1.0]]], np.float32)
+    red, green, blue = (cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0] * 255).astype(int).tolist()
+    return red, green, blue
 
 
-def _draw_slice(
-    image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None, side: int
-) -> Picture:
+def _draw_slice(image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any], gts: NDArray[Any], side: int) -> Picture:
     """Draw one slice, longest side `side` px: the image with boxes | the image with the outlines of segs and gts."""
-    height, width = segs.shape
-    scale = side / max(height, width)
-    prompts = _resized_rgb(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    scale = side / max(segs.shape)
+    prompts = _enlarged(image, scale)
     masks = prompts.copy()
-    for box in () if boxes is None else boxes:
-        draw_paths(prompts, [box_path(box, scale)], YELLOW, 1)
-    for label, path in outlines(segs, scale):
-        draw_paths(masks, [path], label_colour(label), 2)
-    for _, path in () if gts is None else outlines(gts, scale):
-        draw_dashed(masks, path, (WHITE, BLACK), 1)
+    _draw_paths(prompts, [_box_path(box, scale) for box in boxes], YELLOW, 1)
+    for label, path in _outlines(segs, scale):
+        _draw_paths(masks, [path], label_colour(label), 2)
+    for _, path in _outlines(gts, scale):
+        _draw_dashed(masks, path, (WHITE, BLACK), 1)
     return np.hstack([prompts, np.zeros((len(prompts), _GAP, 3), np.uint8), masks])
 
 
-def _resized_rgb(image: NDArray[Any], size: tuple[int, int]) -> Picture:
-    """Resize an image to (width, height), as RGB."""
+def _enlarged(image: NDArray[Any], scale: float) -> Picture:
+    """Return an image `scale` times as large, as RGB."""
     rgb = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
-    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.uint8)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
 
 
-def _middle_slices(segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None) -> list[tuple[int, int]]:
+def _middle_slices(segs: NDArray[Any], boxes: NDArray[Any], gts: NDArray[Any]) -> list[tuple[int, int]]:
     """Return (label, z) of up to 6 objects; (0, middle) where there is no object."""
-    middles = _middle_of_labels(segs)
-    for label, box in enumerate(() if boxes is None else boxes, start=1):
-        middles[label] = min(max(int((box[2] + box[5]) / 2), 0), len(segs) - 1)
-    if gts is not None:
-        middles |= _middle_of_labels(gts)
-    labels = sorted(middles)
-    if len(labels) > MAX_OBJECTS:
-        labels = [labels[i] for i in np.linspace(0, len(labels) - 1, MAX_OBJECTS).round().astype(int)]
-    return [(label, middles[label]) for label in labels] or [(0, len(segs) // 2)]
+    in_segs, in_gts = (
+        {label: (place[0].start + place[0].stop) // 2 for label, place in enumerate(find_objects(labels), 1) if place}
+        for labels in (segs, gts)
+    )
+    in_boxes = {label: int((box[2] + box[5]) / 2) for label, box in enumerate(boxes, start=1)}
+    middles = sorted((in_segs | in_boxes | in_gts).items()) or [(0, len(segs) // 2)]
+    chosen = np.linspace(0, len(middles) - 1, min(len(middles), MAX_OBJECTS)).round().astype(int)
+    return [(label, min(z, len(segs) - 1)) for label, z in (middles[i] for i in chosen)]
 
 
-def _middle_of_labels(labels: NDArray[Any]) -> dict[int, int]:
-    """Return label -> the middle one of the slices that hold it."""
-    slices: dict[int, list[int]] = {}
-    for z, plane in enumerate(labels):
-        for label in np.unique(plane[plane > 0]).tolist():
-            slices.setdefault(label, []).append(z)
-    return {label: found[len(found) // 2] for label, found in slices.items()}
+def _outlines(labels: NDArray[Any], scale: float) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (label, closed path) of every outline of integer labels (H,W), drawn `scale` times as large."""
+    from skimage.measure import find_contours
+
+    for label, place in enumerate(find_objects(labels), start=1):
+        if place is not None:
+            # The border of zeros closes outlines at the image's ends and moves pixels by one; their centres lie at
+            # whole numbers here, half a pixel from their edges.
+            offset = place[1].start - 0.5, place[0].start - 0.5
+            for path in find_contours(np.pad(labels[place] == label, 1), 0.5):
+                yield label, (path[:, ::-1] + offset) * scale
 
 
-def _check_shapes(
-    image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any] | None, gts: NDArray[Any] | None
-) -> None:
-    grid = image.shape[:2] if segs.ndim == 2 else image.shape
-    if segs.ndim not in (2, 3) or image.ndim not in (segs.ndim, 3) or segs.shape != grid or not segs.size:
-        raise ValueError(f"segs have shape {segs.shape}, the image {image.shape}; required: the same grid, 2D or 3D")
-    if gts is not None and gts.shape != segs.shape:
-        raise ValueError(f"gts have shape {gts.shape}, segs {segs.shape}; required: the same grid")
-    columns = 4 if segs.ndim == 2 else 6
-    if boxes is not None and boxes.shape[1:] != (columns,):
-        raise ValueError(f"boxes have shape {boxes.shape}; required: (N,{columns})")
+def _box_path(box: NDArray[Any], scale: float) -> NDArray[Any]:
+    """Return the closed path around a box (4,) of inclusive pixel indices, drawn `scale` times as large."""
+    x_min, y_min, x_max, y_max = (*box[:2], *(box[2:] + 1))
+    corners = [(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max), (x_min, y_min)]
+    return np.array(corners, np.float64) * scale
+
+
+def _draw_paths(picture: Picture, paths: Iterable[NDArray[Any]], colour: RGB, thickness: int) -> None:
+    """Draw paths into a picture; what lies beyond its borders is moved to them."""
+    last = np.array(picture.shape[1::-1]) - 1
+    cv2.polylines(picture, [np.rint(path).clip(0, last).astype(np.int32) for path in paths], False, colour, thickness)
+
+
+def _draw_dashed(picture: Picture, path: NDArray[Any], colours: tuple[RGB, RGB], thickness: int) -> None:
+    """Draw a path in dashes of two alternating colours."""
+    travelled = np.concatenate([[0], np.hypot(*np.diff(path, axis=0).T).cumsum()])
+    at = np.arange(travelled[-1] + 1)
+    points = np.stack([np.interp(at, travelled, path[:, axis]) for axis in (0, 1)], axis=1)
+    for dash, start in enumerate(range(0, len(points), _DASH)):
+        _draw_paths(picture, [points[start : start + _DASH + 1]], colours[dash % 2], thickness)
+
+
+def _add_caption(picture: Picture, caption: str) -> Picture:
+    """Put a line of text above, where there is any; characters outside ASCII become `?`."""
+    if not caption:
+        return picture
+    strip = np.zeros((22, picture.shape[1], 3), np.uint8)
+    text = caption.encode("ascii", "replace").decode()
+    cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, WHITE, 1, cv2.LINE_AA)
+    return np.vstack([strip, picture])

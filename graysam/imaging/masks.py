@@ -7,7 +7,6 @@ OpenCV's resize cannot do this, because a part of an image is resized with anoth
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +18,7 @@ from graysam.imaging.prompts import Bounds, mask_bounds
 
 AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
+IndexArray = npt.NDArray[np.intp]
 Float32Array = npt.NDArray[np.float32]
 
 BLOCK_PIXELS = 1 << 16  # of float32, which fit into a core's cache
@@ -73,30 +73,30 @@ def native_blocks(
     if bounds is None:
         return
     x_min, y_min, x_max, y_max = bounds
-    across = _Samples.of(canvas.width, canvas.resized_width).near(x_min, x_max)
-    down = _Samples.of(canvas.height, canvas.resized_height).near(y_min, y_max)
-    if not across.lower.size or not down.lower.size:  # an image smaller than the grid can miss a single pixel
+    first_column, left, right, column_weight = _samples(canvas.width, canvas.resized_width, x_min, x_max)
+    start_row, above, below, row_weight = _samples(canvas.height, canvas.resized_height, y_min, y_max)
+    if not left.size or not above.size:  # an image smaller than the grid can miss a single pixel
         return
-    first_row = down.lower[0]
-    grid_rows = logits[first_row : down.upper[-1] + 1]
-    values = grid_rows.take(across.lower, axis=1)
-    step = grid_rows.take(across.upper, axis=1)
+    first_row = above[0]
+    grid_rows = logits[first_row : below[-1] + 1]
+    values = grid_rows.take(left, axis=1)
+    step = grid_rows.take(right, axis=1)
     step -= values
-    step *= across.weight
+    step *= column_weight
     values += step
     # value + weight * step > 0 is computed as weight * step > -value, which saves the sum.
     np.subtract(values[1:], values[:-1], out=step[:-1])
     step[-1] = 0
     np.negative(values, out=values)
-    rows_a_block = max(BLOCK_PIXELS // across.lower.size, 1)
-    for top in range(0, down.lower.size, rows_a_block):
+    rows_a_block = max(BLOCK_PIXELS // left.size, 1)
+    for top in range(0, above.size, rows_a_block):
         part = slice(top, top + rows_a_block)
-        at = down.lower[part] - first_row
+        at = above[part] - first_row
         rise = step.take(at, axis=0)
-        rise *= down.weight[part, None]
+        rise *= row_weight[part, None]
         mask = rise > values.take(at, axis=0)
-        rows = slice(down.start + top, down.start + top + len(mask))
-        yield rows, slice(across.start, across.start + across.lower.size), mask
+        rows = slice(start_row + top, start_row + top + len(mask))
+        yield rows, slice(first_column, first_column + left.size), mask
 
 
 def mask_to_native(logits: Float32Array, canvas: Canvas) -> BoolArray:
@@ -107,29 +107,18 @@ def mask_to_native(logits: Float32Array, canvas: Canvas) -> BoolArray:
     return mask
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Positions of native pixels along one axis, from pixel `start`, between grid pixels.
+def _samples(native: int, valid_size: int, first: int, last: int) -> tuple[int, IndexArray, IndexArray, Float32Array]:
+    """Return where native pixels lie between grid pixels, of those to which a grid pixel of first..last contributes.
 
-    Attributes:
-        lower, upper: the grid pixels before and after, equal at the image's ends.
-        weight: of the upper one, float32 in [0, 1].
+    That is the first native pixel and, for each, the grid pixels before and after and the weight of the one after.
     """
+    lower, upper, weight = _all_samples(native, valid_size)
+    start, stop = (int(i) for i in np.searchsorted(lower, (first - 1, last + 1)))
+    return start, lower[start:stop], upper[start:stop], weight[start:stop]
 
-    start: int
-    lower: npt.NDArray[np.intp]
-    upper: npt.NDArray[np.intp]
-    weight: Float32Array
 
-    @staticmethod
-    @lru_cache(maxsize=16)
-    def of(native: int, valid_size: int) -> "_Samples":
-        """Return the positions of an axis of `native` pixels that covers `valid_size` grid pixels."""
-        position = ((np.arange(native) + 0.5) * valid_size / native - 0.5).clip(0, valid_size - 1)
-        lower = np.floor(position).astype(np.intp)
-        return _Samples(0, lower, np.minimum(lower + 1, valid_size - 1), (position - lower).astype(np.float32))
-
-    def near(self, first: int, last: int) -> "_Samples":
-        """Return the positions to which a grid pixel of first..last contributes; they may be empty."""
-        start, stop = (int(i) for i in np.searchsorted(self.lower, (first - 1, last + 1)))
-        return _Samples(start, self.lower[start:stop], self.upper[start:stop], self.weight[start:stop])
+@lru_cache(maxsize=16)
+def _all_samples(native: int, valid_size: int) -> tuple[IndexArray, IndexArray, Float32Array]:
+    position = ((np.arange(native) + 0.5) * valid_size / native - 0.5).clip(0, valid_size - 1)
+    lower = np.floor(position).astype(np.intp)
+    return lower, np.minimum(lower + 1, valid_size - 1), (position - lower).astype(np.float32)

@@ -94,10 +94,8 @@ def fit_boxes(
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             order = "x_min,y_min,z_min,x_max,y_max,z_max" if volume else "x_min,y_min,x_max,y_max"
-            raise ValueError(
-                f"box {row + 1}, {order} = {boxes[row].tolist()}, is {what} (image {image_shape}); "
-                "required: minimum <= maximum and a part inside; correct or drop the box"
-            )
+            given = f"box {row + 1}, {order} = {boxes[row].tolist()}, is {what} (image {image_shape})"
+            raise ValueError(f"{given}; required: minimum <= maximum and a part inside; correct or drop the box")
     clipped = np.concatenate([np.maximum(low, 0), np.where(high > limit, clip_to, high)], axis=1)
     changed = np.flatnonzero((clipped != boxes).any(axis=1))
     notes = [f"box {row + 1} clipped to the image: {boxes[row].tolist()} -> {clipped[row].tolist()}" for row in changed]
@@ -114,17 +112,7 @@ def mask_bounds(mask: AnyArray) -> Bounds | None:
 
 
 def tight_box(mask: AnyArray) -> NDArray[np.float32]:
-    """Return a mask's bounding box.
-
-    Args:
-        mask: (H, W), non-zero inside.
-
-    Returns:
-        float32 (4,) x_min, y_min, x_max, y_max, inclusive pixel indices.
-
-    Raises:
-        ValueError: the mask is empty.
-    """
+    """Return the box around a mask (H, W) that is not empty, float32 (4,); see `mask_bounds`."""
     bounds = mask_bounds(mask)
     if bounds is None:
         raise ValueError("the mask is empty, so it has no box")

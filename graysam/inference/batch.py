@@ -102,7 +102,8 @@ class Batch:
     def _write(self, path: Path, case: Case, labels: NDArray[np.uint16]) -> None:
         write_mask(self.output / path.name, labels)
         if self.overlay is not None:
-            from graysam.imaging.drawing import write_overlay
+            from graysam.imaging.drawing import draw_overlay, write_picture
 
             image = case.image
-            write_overlay(self.overlay / f"{path.stem}.png", image.pixels, labels, case.boxes, caption=image.name)
+            overlay = draw_overlay(image.pixels, labels, case.boxes, caption=image.name)
+            write_picture(self.overlay / f"{path.stem}.png", overlay)

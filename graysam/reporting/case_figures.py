@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.channels import Scheme
-from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, draw_panel
-from graysam.imaging.outlines import RGB
+from graysam.imaging.drawing import BOX, PREDICTION, RGB, TRUTH, draw_panel
 from graysam.imaging.presets import load_scheme
 from graysam.reporting.cases import View
 from graysam.reporting.figures import save_figure

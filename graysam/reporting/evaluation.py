@@ -69,12 +69,13 @@ class Evaluation:
             return found(error="out of memory; use fewer workers or a larger machine")
         if self.overlay is None or self.images is None:
             return found(metrics)
-        from graysam.imaging.drawing import write_overlay
+        from graysam.imaging.drawing import draw_overlay, write_picture
 
         try:
             case = read_input_case(self.images / name)
             caption = f"{stem}   DSC {100 * metrics.dsc:.2f}"
-            write_overlay(self.overlay / f"{stem}.png", case.image.pixels, segs, case.boxes, gts, caption=caption)
+            overlay = draw_overlay(case.image.pixels, segs, case.boxes, gts, caption=caption)
+            write_picture(self.overlay / f"{stem}.png", overlay)
         except (ValueError, OSError, MemoryError, cv2.error) as error:
             return found(metrics, f"no overlay: {one_line(error)}")
         return found(metrics)

@@ -1,6 +1,5 @@
-"""The channel schemes: goldens of the released code, hand-computed diffusion, presets, speed."""
+"""The channel schemes: goldens of the released code, hand-computed diffusion, presets."""
 
-import time
 from pathlib import Path
 
 import cv2
@@ -8,18 +7,8 @@ import numpy as np
 import pytest
 
 from graysam.imaging import channels, diffusion
-from graysam.imaging.channels import (
-    Paper,
-    PeronaMalik,
-    Released,
-)
 from graysam.imaging.diffusion import difference_percentile, diffuse, diffuse_wrapped
-from graysam.imaging.presets import (
-    load_scheme,
-    scheme_from_dict,
-    scheme_names,
-    scheme_to_dict,
-)
+from graysam.imaging.presets import load_scheme, scheme_from_dict, scheme_names, scheme_to_dict
 from graysam.system.folders import conf_dir
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -102,7 +91,6 @@ def test_diffusion_by_hand():
     first, second = 0.25 * 0.4 / 1.01, 0.25 * 7.2 / 4.24
     twice = diffuse(row, iterations=2, kappa=4, gamma=0.25, conductance="rational")
     np.testing.assert_allclose(twice, [[first, 0.4 - first + second, 7.6 - second]], atol=1e-6)
-    # rows and columns are treated in the same way
     np.testing.assert_allclose(diffuse(row.T, iterations=2, kappa=4, gamma=0.25, conductance="rational"), twice.T)
     assert row.tolist() == [[0, 0, 8]]
 
@@ -167,15 +155,6 @@ def test_schemes_leave_their_input_alone(name, smooth_grey):
     np.testing.assert_array_equal(load_scheme(name)(view), load_scheme(name)(view.copy()))
 
 
-@pytest.mark.parametrize("name", scheme_names())
-@pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)]
-)
-def test_schemes_refuse_other_arrays(name, bad):
-    with pytest.raises(ValueError, match="required: uint8"):
-        load_scheme(name)(bad)
-
-
 def test_presets_say_where_channels_are_built():
     stages = {name: (load_scheme(name).built_on, load_scheme(name).built_on_training) for name in scheme_names()}
     assert stages.pop("released") == ("native", "padded")
@@ -202,18 +181,16 @@ def test_schemes_survive_a_checkpoint(name):
 def test_presets_refuse_what_they_do_not_know():
     with pytest.raises(ValueError, match="paper, perona_malik, released, replicate"):
         load_scheme("grey")
-    with pytest.raises(ValueError, match="no parameter kapa"):
+    with pytest.raises(ValueError, match="kapa"):
         load_scheme("paper", kapa=3.0)
-    stored = scheme_to_dict(load_scheme("paper"))
     for bad in (
         {},
-        {**stored, "extra": 1},
+        [],
         {"name": "x", "params": {}},
         {"name": "paper", "params": {}},
-        {"name": "paper", "params": {**stored["params"], "x": 1}},
         {"name": "paper", "params": None},
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="channel scheme"):
             scheme_from_dict(bad)
 
 
@@ -222,13 +199,10 @@ def test_presets_refuse_what_they_do_not_know():
     [
         ("paper", {"built_on": "somewhere"}),
         ("paper", {"colour": "color"}),
-        ("paper", {"iterations": 0}),
         ("paper", {"iterations": 1.5}),
-        ("released", {"kappa": 0.0}),
         ("released", {"gamma": "0.1"}),
         ("perona_malik", {"gamma": 0.3}),
         ("perona_malik", {"kappa_percentile": 101.0}),
-        ("perona_malik", {"kappa_percentile": None}),
         ("perona_malik", {"kappa_factor": -1.0}),
         ("perona_malik", {"conductance": "linear"}),
     ],
@@ -236,27 +210,3 @@ def test_presets_refuse_what_they_do_not_know():
 def test_parameters_are_checked(name, overrides):
     with pytest.raises(ValueError, match=next(iter(overrides))):
         load_scheme(name, **overrides)
-
-
-def test_every_number_is_required():
-    for scheme_type in (Released, Paper, PeronaMalik):
-        with pytest.raises(TypeError):
-            scheme_type(built_on="resized", built_on_training="resized", colour="grey")
-
-
-@pytest.mark.parametrize("name", ["replicate", "paper", "released", "perona_malik"])
-@pytest.mark.parametrize("iterations, allowed_ms", [(5, 2.0), (10, 4.0)])
-def test_three_channels_are_fast(name, iterations, allowed_ms, smooth_grey):
-    scheme = load_scheme(name) if name == "replicate" else load_scheme(name, iterations=iterations)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        seconds = []
-        for _ in range(20):
-            start = time.perf_counter()
-            scheme(smooth_grey)
-            seconds.append(time.perf_counter() - start)
-    finally:
-        cv2.setNumThreads(threads)
-    # The best of 20 with threefold slack: a busy machine must not fail the suite.
-    assert min(seconds) * 1e3 < 3 * allowed_ms

@@ -6,17 +6,19 @@ import cv2
 import numpy as np
 import pytest
 
+from graysam.imaging import drawing
 from graysam.imaging.drawing import (
     BOX,
     PREDICTION,
     TRUTH,
+    YELLOW,
     detail_window,
     draw_detail,
     draw_overlay,
     draw_panel,
-    write_overlay,
+    label_colour,
+    write_picture,
 )
-from graysam.imaging.outlines import YELLOW, label_colour
 
 NO_BOXES = np.zeros((0, 4))
 
@@ -85,7 +87,6 @@ def test_a_missed_object_of_a_volume_is_still_shown() -> None:
         picture = draw_overlay(image, nothing, boxes, gts_shown)
         assert has_colour(picture, YELLOW)
         assert has_colour(picture[100:], (grey,) * 3)
-    assert has_colour(draw_overlay(image, nothing, None, None), (0, 0, 0))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5000, 3)])
@@ -96,18 +97,11 @@ def test_odd_sizes_and_long_captions(shape: tuple[int, int]) -> None:
     assert max(picture.shape) < 4000
 
 
-def test_write_overlay_writes_rgb_whole_or_nothing(tmp_path: Path) -> None:
-    image = np.zeros((64, 48, 3), np.uint8)
-    image[..., 0] = 200
-    write_overlay(tmp_path / "a.png", image, square(), caption="a")
-    read = cv2.imread(str(tmp_path / "a.png"))
-    assert read is not None
-    assert tuple(read[500, 10]) == (0, 0, 200)
-    with pytest.raises(ValueError, match="same grid"):
-        write_overlay(tmp_path / "b.png", image, square(32))
-    with pytest.raises(FileNotFoundError):
-        write_overlay(tmp_path / "absent" / "c.png", image, square())
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+def test_pictures_are_written_as_rgb(tmp_path: Path) -> None:
+    picture = np.zeros((64, 48, 3), np.uint8)
+    picture[..., 0] = 200
+    write_picture(tmp_path / "a.png", picture)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png")), picture[..., ::-1])
 
 
 @pytest.mark.parametrize(
@@ -127,19 +121,27 @@ def test_the_window_holds_all_that_is_drawn_with_a_margin() -> None:
     shape = (100, 200)
     mask = np.zeros(shape, np.uint8)
     mask[0, 0] = 1
-    assert detail_window(shape, NO_BOXES, ()) == (0, -50, 200), "nothing to draw: the whole image, centred"
-    assert detail_window(shape, np.array([[100, 40, 139, 59]]), ()) == (80, 10, 80), "40 px and half of that a side"
-    assert detail_window(shape, NO_BOXES, (mask,)) == (0, 0, 64), "within the image, not below 64 px"
+    whole = slice(0, 100), slice(0, 200)
+    assert detail_window(shape, NO_BOXES, ()) == whole, "nothing to draw"
+    box = np.array([[100, 40, 139, 59]])
+    assert detail_window(shape, box, ()) == (slice(10, 90), slice(80, 160)), "40 px and half of that a side"
+    assert detail_window(shape, NO_BOXES, (mask,)) == (slice(0, 64), slice(0, 64)), "in the image, not below 64 px"
     mask[99, 199] = 1
-    assert detail_window(shape, np.array([[5, 5, 9, 9]]), (mask,)) == (0, -50, 200), "at most the longer side"
+    assert detail_window(shape, box, (mask,)) == whole
 
 
+@pytest.fixture
+def large_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw a window of 64 px at 640 px, so that a pixel of the image has 10 px."""
+    monkeypatch.setattr(drawing, "PANEL_SIDE", 640)
+
+
+@pytest.mark.usefixtures("large_panel")
 def test_a_panels_lines_lie_on_the_edges_of_masks_and_boxes() -> None:
-    """A window of 64 px is drawn at 640 px, so that a pixel of the image has 10 px."""
     gts, masks = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
     gts[10:30, 10:30] = 1
     masks[40:55, 40:55] = 3
-    picture = draw_panel(np.full((64, 64), 90, np.uint8), np.array([[0, 0, 63, 63]]), masks, gts, side=640)
+    picture = draw_panel(np.full((64, 64), 90, np.uint8), np.array([[0, 0, 63, 63]]), masks, gts)
     assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
     assert {tuple(picture[at]) for at in ((200, 100), (100, 200), (299, 200))} == {TRUTH}
     assert {tuple(picture[at]) for at in ((480, 400), (480, 549))} == {PREDICTION}
@@ -147,9 +149,10 @@ def test_a_panels_lines_lie_on_the_edges_of_masks_and_boxes() -> None:
     assert {tuple(pixel) for pixel in picture[0, 20:600].tolist()} == {BOX, (0, 0, 0)}, "dashes of white and black"
 
 
+@pytest.mark.usefixtures("large_panel")
 def test_the_last_pixel_of_a_box_lies_within_its_lines() -> None:
     boxes = np.array([[10, 10, 19, 19], [0, 0, 63, 63]])  # the second one makes the window 64 px large
-    picture = draw_panel(np.full((64, 64), 90, np.uint8), boxes, side=640)
+    picture = draw_panel(np.full((64, 64), 90, np.uint8), boxes)
     drawn = [x for x in range(50, 300) if tuple(picture[150, x]) != (90, 90, 90)]
     assert min(drawn) + max(drawn) == 100 + 200 and 95 < min(drawn) < 100, "lines around 100 and 200"
 

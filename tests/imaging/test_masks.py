@@ -107,7 +107,7 @@ def test_masks_back_follow_half_pixel_bilinear(height: int, width: int) -> None:
 # --------------------------------------------------------------------------------- skipped pixels
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sides=st.tuples(*[st.one_of(st.integers(1, 40), st.integers(200, 700))] * 2),
@@ -144,14 +144,13 @@ def test_only_where_a_mask_can_be_is_as_good_as_everywhere(
     assert visits[expected].all()
 
 
-@pytest.mark.parametrize("sides", [(3024, 4032), (4032, 3024), (2, 3000)])
-def test_large_masks_come_in_blocks(sides: tuple[int, int]) -> None:
-    canvas = Canvas(*sides, 256)
+def test_large_masks_come_in_blocks() -> None:
+    canvas = Canvas(605, 806, 256)
     logits = np.random.default_rng(1).standard_normal((256, 256)).astype(np.float32)
     logits[0, 0] = logits[canvas.resized_height - 1, canvas.resized_width - 1] = 1
-    blocks = list(native_blocks(logits, canvas, positive_bounds(logits, canvas)))
-    assert max(block.size for _, _, block in blocks) <= BLOCK_PIXELS
-    assert sum(block.size for _, _, block in blocks) == sides[0] * sides[1]
+    blocks = [block for _, _, block in native_blocks(logits, canvas, positive_bounds(logits, canvas))]
+    assert len(blocks) > 1 and max(block.size for block in blocks) <= BLOCK_PIXELS
+    assert sum(block.size for block in blocks) == 605 * 806
     np.testing.assert_array_equal(mask_to_native(logits, canvas), whole_mask(logits, canvas))
 
 
