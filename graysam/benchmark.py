@@ -10,16 +10,18 @@ import math
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from graysam.benchmarking.cases import choose_cases, folder_cases
 from graysam.benchmarking.competitors import COMPETITORS
 from graysam.benchmarking.paper_cases import paper_cases
-from graysam.benchmarking.running import Settings, run, write_report
+from graysam.benchmarking.running import Settings, run
 from graysam.imaging.presets import scheme_names
-from graysam.reporting.speed import failures
+from graysam.reporting.schemas import BenchmarkReport
+from graysam.reporting.speed import failures, markdown
+from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
 from graysam.system.extras import require
+from graysam.system.files import replacing, write_json_file
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
 
@@ -28,30 +30,35 @@ SLICES = 16  # of volumes; with it and LiteMedSAM a run takes about a quarter of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv, Settings())
     require("benchmark")
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     try:
-        if arguments.gts is not None and arguments.input is None:
-            raise ValueError("--gts gives the masks of --input's cases; give both")
-        sources = paper_cases() if arguments.input is None else folder_cases(arguments.input, arguments.gts)
+        sources = paper_cases() if arguments.input is None else folder_cases(arguments.input)
         # Masks are scored on whole volumes only, so a folder's own cases keep all slices.
         arguments.slices = arguments.slices or (math.inf if arguments.input else SLICES)
-        settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
         arguments.output.mkdir(parents=True, exist_ok=True)
-        report = run(choose_cases(sources, arguments.cases), settings)
-        write_report(report, arguments.output)
+        report = run(choose_cases(sources, arguments.cases), arguments)
+        _write_report(report, arguments.output)
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("error: interrupted; nothing is written", file=sys.stderr)
         return 128 + signal.SIGINT  # as shells do
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     lines = failures(report)
-    print(*(f"error: {line}\n" for line in lines), sep="", end="", file=sys.stderr)
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
     return FAILED if lines else 0
+
+
+def _write_report(report: BenchmarkReport, folder: Path) -> None:
+    text = markdown(report)
+    write_json_file(folder / "benchmark.json", report.to_json())
+    with replacing(folder / "benchmark.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_seconds_chart(report, folder / "seconds.png")
+    write_accuracy_chart(report, folder / "accuracy.png")
+    print(text, end="")
 
 
 def _pair(text: str) -> tuple[str, Path]:
@@ -75,21 +82,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graysam benchmark", description="Time competitors on cases, round-robin.")
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for JSON, Markdown and charts")
-    add("--input", type=Path, metavar="DIR", help="folder of case files instead of the paper's 14 cases")
-    add("--gts", type=Path, metavar="DIR", help="folder of their masks (default: the input's `gts` beside its `imgs`)")
-    add("--cases", type=parse_list, default=[], metavar="A,B", help="only cases whose names hold one of these words")
-    add("--competitors", type=parse_list, default=[], metavar="A,B", help=f"of {', '.join(COMPETITORS)}")
+    add("--input", type=Path, metavar="DIR", help="case files, or folders imgs and gts, instead of the paper's 14")
+    add("--cases", type=parse_list, metavar="A,B", help="only cases whose names hold one of these words")
+    add("--competitors", type=parse_list, metavar="A,B", help=f"of {', '.join(COMPETITORS)}")
     add("--l0", metavar="FILE", help="weights of the L0 rows, such as graysam_l0; without them left out")
     add("--channels", choices=scheme_names(), help="channel scheme of --l0 where the file does not name it")
-    add("--exported", type=_pair, action="append", default=[], metavar="NAME=DIR", help="a competitor's exported model")
-    add("--accuracy", type=_pair, action="append", default=[], metavar="NAME=CSV", help="its metrics.csv of evaluate")
-    add("--threads", type=_count, default=2, help="CPU threads of each competitor (default: 2)")
+    add("--exported", type=_pair, action="append", metavar="NAME=DIR", help="a competitor's exported model")
+    add("--accuracy", type=_pair, action="append", metavar="NAME=CSV", help="its metrics.csv of evaluate")
+    add("--threads", type=_count, help="CPU threads of each competitor (default: 2)")
     add("--slices", type=_slices, metavar="N|all", help=f"that boxes need a volume (default: {SLICES}; --input: all)")
-    add("--repeats", type=_count, default=7, help="most timed runs a case (default: 7)")
-    add("--repeat-seconds", type=float, default=3.0, help="repeat while runs fit into so many seconds (default: 3)")
-    add("--cold", type=int, default=0, metavar="N", help="also time N processes a command, from start to end")
-    add("--cold-cases", type=parse_list, default=["2DBox_US_0525"], metavar="A,B", help="default: 2DBox_US_0525")
-    add("--no-check", dest="check", action="store_false", help="do not compare LiteMedSAM's masks with graysam's")
+    add("--repeats", type=_count, help="most timed runs a case (default: 7)")
+    add("--repeat-seconds", type=float, help="repeat while runs fit into so many seconds (default: 3)")
+    add("--cold", type=int, metavar="N", help="also time N processes a command on the smallest case, start to end")
     reject_renamed_options(parser, RENAMED_OPTIONS["benchmark"])
     return parser
 

@@ -1,32 +1,39 @@
-"""The benchmark's competitors, and the exported models that they run: given, exported earlier, or exported now."""
+"""The benchmark's competitors: rows of the tables, the exported models that they run, and what their workers open."""
 
+import contextlib
+import re
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from graysam.benchmarking.harness import Worker
+from graysam.benchmarking.litemedsam_script import Array, LiteMedSAM
+from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.presets import scheme_to_dict
-from graysam.inference.exported_model import is_exported, write_exported
-from graysam.inference.locating import exported_path
+from graysam.inference.exported_model import ExportedModel, is_exported, read_exported, write_exported
+from graysam.inference.locating import export_on_first_use, exported_path
+from graysam.inference.predictor import Predictor
+from graysam.io.cases import read_input_case
+from graysam.io.image import write_mask
 from graysam.reporting.speed import BASELINE
-from graysam.system.extras import require
 
 PLAIN = "plain"  # graphs as converted, for one box
+_PROC = Path("/proc/self")
 
 
-@dataclass(frozen=True)
-class Competitor:
+class Competitor(NamedTuple):
     """A row of the tables.
 
     Attributes:
-        name: of options and results.
-        title: in tables.
-        engine: what runs it: `segmenters.open_<engine>`.
-        model: `lite_medsam` or `l0` where it runs an exported model.
-        precision: of that model, or `plain`.
+        name: of options and results; title: in tables.
+        engine: what runs it, see `Segmenter`.
+        model: `lite_medsam` or `l0` where it runs an exported model; precision: of that, or `plain`.
     """
 
     name: str
@@ -36,7 +43,7 @@ class Competitor:
     precision: str = ""
 
 
-COMPETITORS: Mapping[str, Competitor] = {
+COMPETITORS = {
     competitor.name: competitor
     for competitor in (
         Competitor(BASELINE, "LiteMedSAM (torch)", "script"),
@@ -49,80 +56,121 @@ COMPETITORS: Mapping[str, Competitor] = {
 }
 
 
-def choose_competitors(names: Iterable[str], l0: str | None, exported: Mapping[str, Path]) -> list[Competitor]:
+def choose_competitors(names: Collection[str], l0: str | None, exported: Collection[str]) -> list[Competitor]:
     """Return the named competitors in the tables' order; no names take all that can run.
 
     Args:
         names: keys of COMPETITORS.
         l0: weight file of the L0 rows; None without one.
-        exported: folders of exported models given for single rows.
+        exported: names of competitors whose exported model is given.
 
     Raises:
-        ValueError: unknown names, a folder for one that runs no exported model, or L0 rows without weights.
+        ValueError: unknown names, or L0 rows without weights.
     """
-    wanted = list(names)
-    if unknown := [name for name in (*wanted, *exported) if name not in COMPETITORS]:
+    if unknown := [name for name in (*names, *exported) if name not in COMPETITORS]:
         raise ValueError(f"unknown competitors: {', '.join(unknown)}; available are {', '.join(COMPETITORS)}")
-    if superfluous := [name for name in exported if COMPETITORS[name].model is None]:
-        raise ValueError(f"{superfluous[0]} runs no exported model; leave out --exported {superfluous[0]}=...")
-    needs_l0 = {one.name for one in COMPETITORS.values() if one.model == "l0" and l0 is None} - exported.keys()
-    if lacking := [name for name in wanted if name in needs_l0]:
+    able = [name for name, one in COMPETITORS.items() if one.model != "l0" or l0 or name in exported]
+    if lacking := [name for name in names if name not in able]:
         raise ValueError(f"{', '.join(lacking)} need the weights of an EfficientViT-SAM-L0; give --l0 FILE")
-    return [one for one in COMPETITORS.values() if (one.name in wanted if wanted else one.name not in needs_l0)]
+    return [COMPETITORS[name] for name in able if name in names or not names]
 
 
-def prepare(competitor: Competitor, l0: str | None, channels: str | None, threads: int) -> Path | None:
+def find_exported(competitor: Competitor, l0: str | None, channels: str | None, threads: int) -> Path | None:
     """Return the folder of the exported model that a competitor runs, None for one that runs none.
 
     A model that is not exported yet is exported by a worker into the user's cache; that needs torch and takes minutes.
 
-    Args:
-        competitor: one of COMPETITORS.
-        l0: weight file of the L0 rows.
-        channels: scheme of that file where it does not name it.
-        threads: CPU threads of the export.
-
     Raises:
         ValueError: the model's file does not exist.
-        WorkerError: the model could not be exported.
+        ChildProcessError: the model could not be exported.
     """
     if competitor.model is None:
         return None
-    model, chosen = (str(l0), channels) if competitor.model == "l0" else (competitor.model, None)
-    path = exported_path(model, competitor.precision, chosen)
+    model, scheme = (str(l0), channels) if competitor.model == "l0" else (competitor.model, None)
+    path = exported_path(model, competitor.precision, scheme)
     if not is_exported(path):
         print(f"exporting {model} as {competitor.precision} into {path}", file=sys.stderr, flush=True)
-        with Worker(f"{__name__}:Exporter", threads=threads, show_stderr=True) as worker:
-            worker.ask("export", model=model, precision=competitor.precision, channels=chosen, path=str(path))
+        options = {"model": model, "precision": competitor.precision, "channels": scheme}
+        with Worker(f"{__name__}:export", threads=threads, **options):
+            pass
     return path
 
 
-class Exporter:
-    """In the worker: exports models with torch, which stays out of the benchmark's own process."""
+def export(threads: int, model: str, precision: str, channels: str | None) -> None:
+    """Export a model with torch into the user's cache; `plain` as DAFT did, for one box."""
+    if precision != PLAIN:
+        export_on_first_use(model, precision, channels, threads)
+        return
+    from graysam.exporting.conversion import convert_plain
+    from graysam.exporting.graph_files import save_graphs
+    from graysam.exporting.torch_backend import open_with_scheme
 
-    def __init__(self, threads: int) -> None:
-        for extra in ("train", "quantize", "demo"):
-            require(extra)
+    found, scheme = open_with_scheme(model, channels)
+    description = {
+        "name": Path(model).stem,
+        "kind": "fp32",
+        "precision": None,  # OpenVINO's own choice
+        "size": found.size,
+        "channels": scheme_to_dict(scheme),
+    }
+    write_graphs = partial(save_graphs, convert_plain(found.model, found.size), half_precision=False)
+    write_exported(exported_path(model, precision, channels), description=description, write_graphs=write_graphs)
 
-    def export(self, model: str, precision: str, channels: str | None, path: str) -> dict[str, Any]:
-        """Export a model; `plain` writes the graphs as converted, for one box, as DAFT ran them."""
-        if precision != PLAIN:
-            from graysam.exporting.pipeline import export_model
 
-            export_model(model, Path(path), precision=precision, channels=channels)
-            return {}
-        from graysam.exporting.conversion import convert_plain
-        from graysam.exporting.graph_files import save_graphs
-        from graysam.exporting.torch_backend import open_with_scheme
+class OneBoxScript(LiteMedSAM):
+    """Plain OpenVINO graphs for one box in the script's loop, as DAFT ran them (Pfefferle et al. 2024).
 
-        found, scheme = open_with_scheme(model, channels)
-        graphs = convert_plain(found.model, found.size)
-        description = {
-            "name": Path(model).stem,
-            "kind": "fp32",
-            "precision": None,  # OpenVINO's own choice
-            "size": found.size,
-            "channels": scheme_to_dict(scheme),
-        }
-        write_exported(path, description=description, write_graphs=partial(save_graphs, graphs, half_precision=False))
-        return {}
+    Encoder and decoder of EfficientViT-SAM-L0 as converted, at OpenVINO's default precision.
+    """
+
+    encodes_once = True
+
+    def __init__(self, threads: int, exported: ExportedModel) -> None:
+        from graysam.inference.openvino_backend import OpenVinoBackend
+
+        cv2.setNumThreads(threads)
+        self.backend = OpenVinoBackend(exported, threads=threads, cache_dir=None)
+        self.scheme, self.size = exported.scheme, exported.size
+
+    def embed(self, image: Array) -> Array:
+        """Return the embedding of a native image."""
+        return self.backend.encode(prepare_image(image, self.scheme, self.size)[None])[0]
+
+    def mask(self, embedding: Array, box: Array, native: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return the native mask (H,W) of a box (4,) on the grid."""
+        logits = self.backend.decode(embedding, box[None].astype(np.float32))[0][0]
+        canvas = Canvas(*native, self.size)
+        valid = logits[: canvas.resized_height, : canvas.resized_width]
+        return np.asarray(cv2.resize(valid, native[::-1], interpolation=cv2.INTER_LINEAR) > 0)
+
+
+class Segmenter:
+    """What a worker opens: reads a case, segments it and writes its masks; `exported` is a folder where needed."""
+
+    def __init__(self, threads: int, engine: str, exported: str = "") -> None:
+        if engine == "predictor":
+            self._segment: Callable[..., Array] = Predictor(exported, threads=threads, cache=False).predict
+        else:
+            script = LiteMedSAM(threads) if engine == "script" else OneBoxScript(threads, read_exported(exported))
+            self._segment = script.segment
+        self._case: Any = None
+        self._masks: Any = None
+
+    def read(self, path: str) -> None:
+        """Read a case into memory; on Linux, the peak of memory counts from here."""
+        self._case = self._masks = None
+        with contextlib.suppress(OSError):
+            (_PROC / "clear_refs").write_text("5")  # sets VmHWM to the present size
+        self._case = read_input_case(path)
+
+    def segment(self) -> None:
+        """Segment the case in memory, from arrays to masks."""
+        self._masks = None
+        self._masks = self._segment(self._case.image.pixels, self._case.boxes)
+
+    def write(self, path: str) -> dict[str, Any]:
+        """Write the last masks; `peak_bytes` is the peak of resident memory, None where the system is not Linux."""
+        write_mask(path, self._masks)
+        status = _PROC / "status"
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+        return {"peak_bytes": int(peak[1]) * 1024 if peak else None}

@@ -10,12 +10,13 @@ objects, e.g. 210.98 s -> 527 slices of 6 objects.
 """
 
 import math
-from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import zoom
 
 from graysam.benchmarking.cases import BenchmarkCase, Sources
 from graysam.data.demo import load_template, template_paths
@@ -33,8 +34,7 @@ _LENGTHS = (1.5, 1.25, 1.05, 0.9, 0.75, 0.55)
 _MIDDLES = (0.0, 0.15, -0.15, 0.4, -0.4, 0.6)
 
 
-@dataclass(frozen=True)
-class PaperCase:
+class PaperCase(NamedTuple):
     """A row of Table 5; seconds of the baseline (LiteMedSAM) and of the proposed model."""
 
     name: str
@@ -42,11 +42,6 @@ class PaperCase:
     objects: int
     baseline_s: float
     proposed_s: float
-
-    @property
-    def object_slices(self) -> int:
-        """Slices of a volume summed over its objects."""
-        return max(self.objects, round(self.baseline_s / ONE_IMAGE_S))
 
 
 TABLE_5 = (
@@ -76,7 +71,7 @@ def paper_cases() -> Sources:
 def build(case: PaperCase) -> BenchmarkCase:
     """Make a case, deterministically."""
     image, boxes = _volume(case) if case.name.startswith("3D") else _mosaic(case)
-    return BenchmarkCase(case.name, image, boxes, image.shape, paper_s=(case.baseline_s, case.proposed_s))
+    return BenchmarkCase(case.name, image, boxes, paper_s=(case.baseline_s, case.proposed_s))
 
 
 @cache
@@ -91,13 +86,9 @@ def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
     """Resample the brain to the case's shape, and box parts of it over ranges of slices."""
     t1, brain = _brain()
     depth, height, width = case.shape
-    positions = np.linspace(0, len(t1) - 1, depth)
-    volume = np.empty(case.shape, np.uint8)
-    for z, position in enumerate(positions):
-        below = int(position)
-        above, share = min(below + 1, len(t1) - 1), position - below
-        mixed = cv2.addWeighted(t1[below], 1 - share, t1[above], share, 0)
-        volume[z] = cv2.resize(mixed, (width, height), interpolation=cv2.INTER_LINEAR)
+    planes = zoom(t1, (depth / len(t1), 1, 1), order=1)
+    volume = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes])
+    positions = np.linspace(0, len(t1) - 1, depth)  # of the planes in t1
     filled = np.flatnonzero(brain.any(axis=(1, 2)))
     first, last = np.searchsorted(positions, [filled[0], filled[-1]]).tolist()
     boxes = []
@@ -110,9 +101,10 @@ def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
 
 def _ranges(case: PaperCase, first: int, last: int) -> list[tuple[int, int]]:
     """Return z_min and z_max of every object within the brain's slices first..last; they share slices."""
-    mean = case.object_slices / case.objects
+    object_slices = max(case.objects, round(case.baseline_s / ONE_IMAGE_S))
+    mean = object_slices / case.objects
     lengths = [max(1, round(factor * mean)) for factor in _LENGTHS[: case.objects]]
-    lengths[0] += case.object_slices - sum(lengths)
+    lengths[0] += object_slices - sum(lengths)
     ranges = []
     for length, middle in zip(lengths, _MIDDLES, strict=False):
         length = min(length, last - first + 1)

