@@ -30,9 +30,8 @@ def run_without(hidden: set[str], code: str, *arguments: str, cwd: Path) -> subp
 
 def run_module_without(hidden: set[str], module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `python -m module` in a process that finds none of the hidden packages."""
-    return run_without(
-        hidden, f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)", *arguments, cwd=cwd
-    )
+    code = f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return run_without(hidden, code, *arguments, cwd=cwd)
 
 
 def image_2d() -> np.ndarray:
@@ -90,7 +89,6 @@ def save_tiny_model(path: Path, channels: str = "replicate", *, filled: bool = F
     if path.suffix == ".safetensors":
         save_file(state, path, metadata={METADATA_KEY: json.dumps(metadata)})
     else:
-        torch.save(
-            {"state_dict": {f"model.{key}": value for key, value in state.items()}, METADATA_KEY: metadata}, path
-        )
+        prefixed = {f"model.{key}": value for key, value in state.items()}
+        torch.save({"state_dict": prefixed, METADATA_KEY: metadata}, path)
     return path

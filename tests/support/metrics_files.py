@@ -1,28 +1,22 @@
-"""Reading what runs logged as CSV, where a run that went on has several files."""
+"""Reading what runs logged as CSV, where a resumed run has several files."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 
 def logged_in(version: Path) -> dict[str, dict[int, float]]:
     """Return all values that one process logged, by column and step."""
-    found: dict[str, dict[int, float]] = {}
-    with open(version / "metrics.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if value and name != "step":
-                    found.setdefault(name, {})[int(row["step"])] = float(value)
-    return found
+    table = pd.read_csv(version / "metrics.csv", index_col="step", float_precision="round_trip")
+    return {name: values.dropna().to_dict() for name, values in table.items()}
 
 
 def logged(run_dir: Path, columns: Sequence[str]) -> dict[str, dict[int, float]]:
     """Return the values of columns by step; where a step was repeated, the later process's."""
     found: dict[str, dict[int, float]] = {name: {} for name in columns}
-    versions = sorted((run_dir / "metrics").glob("version_*"), key=lambda path: int(path.name.split("_")[1]))
-    for version in versions:
-        if (version / "metrics.csv").is_file():
-            values = logged_in(version)
-            for name in columns:
-                found[name].update(values.get(name, {}))
+    for file in sorted((run_dir / "metrics").glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
+        for name, values in logged_in(file.parent).items():
+            if name in found:
+                found[name] |= values
     return found
