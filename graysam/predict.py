@@ -9,15 +9,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from graysam.imaging.presets import scheme_names
-from graysam.inference.batch import Batch
-from graysam.inference.locating import export_on_first_use
+from graysam.inference.case_files import find_case_files, read_ahead, segment_case_files
+from graysam.inference.exported_model import export_on_first_use
 from graysam.inference.openvino_core import disable_telemetry, skip_converter
 from graysam.inference.predictor import Predictor, choose_backend
-from graysam.inference.stopwatch import PARTS, Stopwatch, TimedBackend, seconds_since_start
+from graysam.inference.stopwatch import Stopwatch, TimedBackend
+from graysam.io.cases import read_input_case
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
@@ -68,21 +70,23 @@ def open_predictor(arguments: argparse.Namespace, watch: Stopwatch) -> Predictor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    watch = Stopwatch(PARTS, seconds_since_start())
+    watch = Stopwatch()
     arguments = parse(argv)
-    z_max_inclusive = arguments.z_max == "inclusive"
-    batch = Batch(arguments.input, arguments.output, arguments.overlay, arguments.propagation, z_max_inclusive)
-    with ExitStack() as stack:
+    options = {"propagation": arguments.propagation, "z_max_inclusive": arguments.z_max == "inclusive"}
+    read = partial(read_input_case, z_max_inclusive=options["z_max_inclusive"])
+    folders = {"output": arguments.output, "overlay": arguments.overlay}
+    with ThreadPoolExecutor(2) as pool:  # one reads and one writes
         try:
-            paths = batch.check()
-            cases = stack.enter_context(batch.reading(paths))
+            paths = find_case_files(arguments.input, **folders)
+            cases = read_ahead(paths, read, pool)  # the first while the model is loaded
             predictor = open_predictor(arguments, watch)
-            batch.make_folders()
+            for folder in filter(None, folders.values()):
+                folder.mkdir(parents=True, exist_ok=True)
         except (ValueError, OSError) as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return BAD_INPUT
         started = time.perf_counter()
-        failures = list(batch.segment(paths, cases, predictor, watch))
+        failures = list(segment_case_files(cases, len(paths), pool, predictor, watch, **folders, **options))
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
     if arguments.timing:
         print(f"timing: {watch.describe()}")

@@ -16,8 +16,15 @@ from graysam.benchmarking.harness import Worker
 from graysam.benchmarking.litemedsam_script import Array, LiteMedSAM
 from graysam.imaging.canvas import Canvas, prepare_image
 from graysam.imaging.presets import scheme_to_dict
-from graysam.inference.exported_model import ExportedModel, is_exported, read_exported, write_exported
-from graysam.inference.locating import export_on_first_use, exported_path
+from graysam.inference.backend import OpenVinoBackend
+from graysam.inference.exported_model import (
+    ExportedModel,
+    export_on_first_use,
+    exported_path,
+    is_exported,
+    read_exported,
+    write_exported,
+)
 from graysam.inference.predictor import Predictor
 from graysam.io.cases import read_input_case
 from graysam.io.image import write_mask
@@ -126,8 +133,6 @@ class OneBoxScript(LiteMedSAM):
     encodes_once = True
 
     def __init__(self, threads: int, exported: ExportedModel) -> None:
-        from graysam.inference.openvino_backend import OpenVinoBackend
-
         cv2.setNumThreads(threads)
         self.backend = OpenVinoBackend(exported, threads=threads, cache_dir=None)
         self.scheme, self.size = exported.scheme, exported.size

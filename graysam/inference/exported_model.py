@@ -1,30 +1,34 @@
 """Exported models: a folder with graphs and `bundle.json`, which describes them and lists every file's hash."""
 
 import hashlib
+import importlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_from_dict
+from graysam.inference.openvino_core import CONVERTER
+from graysam.system.extras import check_extra
 from graysam.system.files import replacing_folder, sha256_of, write_json_file
+from graysam.system.folders import user_cache_dir, weights_dir
+from graysam.system.terminal import one_line
 
 FORMAT = 1  # of bundle.json
 EXPORT_VERSION = 3  # raised when exporting the same weights gives other graphs, so that cached ones are replaced
 DESCRIPTION = "bundle.json"
+DEFAULT_PRECISION = "int8"  # of what is shipped, and of what is exported on first use
 KINDS = ("fp32", "bf16", "int8", "onnx")  # of bundle.json: the precision of OpenVINO graphs, or ONNX in fp32
 # OpenVINO's INFERENCE_PRECISION_HINT, for what is not int8; None leaves the choice to OpenVINO.
 PRECISION_HINTS = ("f32", "bf16", None)
 # One decoder, or one in steps: the boxes' tokens, and the rest.
-GRAPHS = (frozenset({"encoder", "decoder"}), frozenset({"encoder", "box_tokens", "box_decoder"}))
+GRAPHS = ({"encoder", "decoder"}, {"encoder", "box_tokens", "box_decoder"})
 
-_LARGEST_DESCRIPTION = 4 << 20  # bytes; bundle.json has a few kB
 _FILE_NAME = re.compile(r"\w+\.(xml|bin|onnx|onnx\.data)")  # of this folder, whatever bundle.json says
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +70,24 @@ def is_exported(path: Path) -> bool:
 
 
 def read_exported(path: str | Path) -> ExportedModel:
-    """Read an exported model and check every file's size and SHA-256; files that are not listed are never read.
+    """Read an exported model and check every file's SHA-256; files that are not listed are never read.
 
     Raises:
         ValueError: no exported model, a format of another version of graysam, or a file that is missing, truncated or
             altered; the message names the file and the remedy.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise ValueError(f"{path} is not a directory; give an exported model, the folder that graysam export wrote")
-    content = _read_description(path / DESCRIPTION)
-    exported = _described(path, content)
-    for name, facts in exported.description["files"].items():
-        _check_file(path / name, facts["bytes"], facts["sha256"])
+    if not is_exported(path):
+        raise ValueError(f"{path} is no exported model, the folder with {DESCRIPTION} that graysam export writes")
+    try:
+        exported = _described(path, (path / DESCRIPTION).read_bytes())
+        for name, facts in exported.description["files"].items():
+            if sha256_of(path / name) != facts["sha256"]:
+                _refuse(path / name, f"differs from its SHA-256 in {DESCRIPTION}: truncated or altered")
+    except FileNotFoundError as error:
+        _refuse(Path(error.filename), "is missing")
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from None
     return exported
 
 
@@ -115,89 +124,133 @@ def _refuse(file: Path, problem: str) -> NoReturn:
     )
 
 
-@contextmanager
-def _reading(file: Path, if_missing: str) -> Iterator[int]:
-    """Yield a file's size in bytes; OSErrors become ValueErrors that name it."""
-    try:
-        yield file.stat().st_size
-    except FileNotFoundError:
-        _refuse(file, if_missing)
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read ({error.strerror}); give a readable exported model") from None
-
-
-def _read_description(file: Path) -> bytes:
-    with _reading(file, "is missing, so its folder is no exported model") as size_bytes:
-        if size_bytes > _LARGEST_DESCRIPTION:
-            _refuse(file, f"has {size_bytes} bytes; at most {_LARGEST_DESCRIPTION} are allowed")
-        return file.read_bytes()
-
-
-def _check_file(file: Path, size_bytes: int, sha256: str) -> None:
-    with _reading(file, "is missing") as found:
-        if found != size_bytes:
-            _refuse(file, f"has {found} bytes instead of {size_bytes}: truncated or altered")
-        if sha256_of(file) != sha256:
-            _refuse(file, "differs from the SHA-256 in bundle.json: altered")
-
-
 def _described(path: Path, content: bytes) -> ExportedModel:
     """Return the exported model that a description lists, its files not yet checked."""
-    file = path / DESCRIPTION
     try:
         description = json.loads(content)
-    except (ValueError, RecursionError):
-        _refuse(file, "is damaged: invalid JSON")
-    if not isinstance(description, dict):
-        _refuse(file, "is damaged: not a JSON object")
-    if description.get("format") != FORMAT:
-        raise ValueError(
-            f"{file} is of format {description.get('format')!r}, this version of graysam reads {FORMAT}; "
-            "export the model again with this version (graysam export)"
+        if description["format"] != FORMAT:
+            raise ValueError(f"it is of format {description['format']!r}, this version of graysam reads {FORMAT}")
+        name, kind, size, files = (description[key] for key in ("name", "kind", "size", "files"))
+        checks = {
+            "name": isinstance(name, str),
+            "kind": kind in KINDS,
+            "precision": description["precision"] in PRECISION_HINTS,
+            "size": type(size) is int and 0 < size <= 4096,
+            "files": all(_FILE_NAME.fullmatch(file) and isinstance(files[file]["sha256"], str) for file in files),
+        }
+        for key, right in checks.items():
+            if not right:
+                raise ValueError(f"{key} is {description[key]!r}"[:300])
+        graph, weights = (".onnx", ".onnx") if kind == "onnx" else (".xml", ".bin")
+        graphs = {file.removesuffix(graph): path / file for file in sorted(files) if file.endswith(graph)}
+        if set(graphs) not in GRAPHS or not {stem + weights for stem in graphs} <= set(files):
+            raise ValueError(f"its files make no model: {', '.join(files)}")
+        return ExportedModel(
+            path=path,
+            name=name,
+            format="onnx" if kind == "onnx" else "openvino",
+            precision="fp32" if kind == "onnx" else kind,
+            precision_hint=description["precision"],
+            size=size,
+            scheme=scheme_from_dict(description["channels"]),
+            graphs=graphs,
+            description=description,
         )
-    name, size = description.get("name"), description.get("size")
-    if not isinstance(name, str) or not name:
-        _refuse(file, "is damaged: it has no name")
-    choices: tuple[str | None, ...]
-    for key, choices in (("kind", KINDS), ("precision", PRECISION_HINTS)):
-        if key not in description or description[key] not in choices:
-            given = repr(description.get(key))[:100]
-            _refuse(file, f"is damaged: {key} is {given}, not one of {', '.join(map(str, choices))}")
-    if type(size) is not int or not 0 < size <= 4096:
-        _refuse(file, f"is damaged: size is {size!r}, not a number of pixels up to 4096")
+    except KeyError as error:
+        _refuse(path / DESCRIPTION, f"cannot be used: it has no {error}")
+    except (ValueError, TypeError, RecursionError) as error:
+        _refuse(path / DESCRIPTION, f"cannot be used: {error}")
+
+
+def shipped_models() -> dict[str, list[str]]:
+    """Return the models that come with graysam, and the precisions of each; empty without any."""
+    models: dict[str, list[str]] = {}
+    for path in sorted(weights_dir().glob(f"*/{DESCRIPTION}")):
+        model, _, precision = path.parent.name.rpartition("_")
+        models.setdefault(model, []).append(precision)
+    return models
+
+
+def exported_path(model: str, precision: str | None = None, channels: str | None = None, *, onnx: bool = False) -> Path:
+    """Return the folder of an exported model, or the one in the user's cache where it belongs once it is exported.
+
+    A weight file is identified by its content, wherever it lies. Nothing is exported here.
+
+    Args:
+        model: an exported model's folder, a model that comes with graysam, a weight file, or a name of one.
+        precision: `fp32`, `bf16` or `int8`; None takes a folder as it is, and int8 otherwise.
+        channels: the scheme asked for where a weight file does not name its own; exports with others are others.
+        onnx: whether it is to be in the ONNX format, whose precision is fp32.
+
+    Raises:
+        ValueError: a model that does not exist.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path
+    variant = "onnx" if onnx else precision or DEFAULT_PRECISION
+    if path.name == model:
+        if is_exported(shipped := weights_dir() / f"{model}_{variant}"):
+            return shipped
+        if (own := weights_dir() / f"{model}.safetensors").is_file():
+            path = own
+    if path.is_file():
+        source = sha256_of(path)
+    elif path.suffix or path.name != model:
+        raise ValueError(f"{model} does not exist; give an exported model's folder, a weight file or {_known()}")
+    else:
+        source = model  # whose file's hash is checked whenever it is read
+    identity = json.dumps([source, variant, channels, EXPORT_VERSION])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return user_cache_dir() / "bundles" / f"{path.stem}_{variant}_{key}"
+
+
+def open_exported(
+    model: str, precision: str | None = None, channels: str | None = None, *, onnx: bool = False
+) -> ExportedModel:
+    """Read and check an exported model; the arguments are those of `exported_path`.
+
+    Raises:
+        ValueError: there is none, it is damaged, or a folder's precision is not the one asked for.
+    """
+    path = exported_path(model, precision, channels, onnx=onnx)
+    if not path.is_dir():
+        raise ValueError(
+            f"{model} is not exported as {'onnx' if onnx else precision or DEFAULT_PRECISION} yet; give the folder "
+            f"that graysam export writes (it needs pip install '.[train,quantize,demo]'), or {_known()}"
+        )
+    exported = read_exported(path)
+    if precision not in (None, exported.precision):
+        raise ValueError(f"{model} is exported as {exported.precision}, but {precision} is asked for")
+    return exported
+
+
+def export_on_first_use(model: str, precision: str | None, channels: str | None, threads: int | None) -> Path:
+    """Return a model's folder, exporting a weight file into the user's cache first; int8 is calibrated on the demo.
+
+    Raises:
+        ValueError: weights that cannot be exported, a missing extra, or an exported model that segments too much worse
+            than in torch.
+    """
+    folder = exported_path(model, precision, channels)
+    if folder.is_dir():
+        return folder
+    for extra in ("train", "quantize", "demo"):
+        check_extra(extra)
+    sys.modules.pop(CONVERTER, None)  # for a process that skipped it
+    pipeline: Any = importlib.import_module("graysam.exporting.pipeline")
+    precision = precision or DEFAULT_PRECISION
+    print(f"{model} is exported as {precision}, once, into {folder}", flush=True)
     try:
-        scheme = scheme_from_dict(description.get("channels") or {})
-    except (ValueError, TypeError) as error:
-        _refuse(file, f"is damaged: {error}")
-    onnx = description["kind"] == "onnx"
-    return ExportedModel(
-        path=path,
-        name=name,
-        format="onnx" if onnx else "openvino",
-        precision="fp32" if onnx else description["kind"],
-        precision_hint=description["precision"],
-        size=size,
-        scheme=scheme,
-        graphs=_listed_graphs(file, description.get("files"), ".onnx" if onnx else ".xml"),
-        description=description,
-    )
+        pipeline.export_model(model, folder, precision=precision, channels=channels, threads=threads)
+    except pipeline.BelowGate as error:
+        raise ValueError(
+            f"{model} segments too much worse as {precision} than in torch ({one_line(error)}); "
+            "give another --precision, or --backend torch"
+        ) from None
+    return folder
 
 
-def _listed_graphs(file: Path, files: Any, suffix: str) -> dict[str, Path]:
-    """Check the list of files and return the graphs in it."""
-    if not isinstance(files, dict):
-        _refuse(file, "is damaged: it lists no files")
-    for name, facts in files.items():
-        match facts:
-            case {"bytes": int(), "sha256": str(digest)} if _FILE_NAME.fullmatch(name) and _SHA256.fullmatch(digest):
-                pass
-            case _:
-                _refuse(file, f"is damaged: it lists {name!r} as {facts!r}"[:300])
-    graphs = {name.removesuffix(suffix): file.parent / name for name in sorted(files) if name.endswith(suffix)}
-    if frozenset(graphs) not in GRAPHS:
-        _refuse(file, f"is damaged: it lists the graphs {', '.join(graphs) or 'none'}")
-    if suffix == ".xml":
-        for stem in graphs:
-            if f"{stem}.bin" not in files:
-                _refuse(file, f"is damaged: it lists {stem}.xml without {stem}.bin")
-    return graphs
+def _known() -> str:
+    models = shipped_models()
+    return " or ".join(f"{model} ({', '.join(found)})" for model, found in models.items()) or "lite_medsam"

@@ -2,7 +2,7 @@
 
 import importlib
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +12,14 @@ import numpy.typing as npt
 
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme
-from graysam.inference.backend import Backend
-from graysam.inference.exported_model import ExportedModel
-from graysam.inference.locating import open_exported, shipped_models
-from graysam.inference.volume import PromptMask, Propagation, Walk
+from graysam.inference.backend import Backend, OnnxBackend, OpenVinoBackend
+from graysam.inference.exported_model import ExportedModel, open_exported, shipped_models
+from graysam.inference.volume import PromptMask, Propagation, Segmentation, segment
 from graysam.io.image import Image
 from graysam.system.extras import check_extra
 from graysam.system.folders import user_cache_dir
 
 BackendName = Literal["openvino", "torch", "onnxruntime"]
-Progress = Callable[[int, int], None]
 
 
 class Predictor:
@@ -51,17 +49,13 @@ class Predictor:
         name: the model's.
         precision: `fp32`, `bf16` or `int8`.
         description: one line for a log: the model and where it comes from.
-        exported: the exported model; None with torch.
 
-    Several predictors may live in one process. One may be called from several threads, and segments one image at a
-    time.
+    One may be called from several threads, and segments one image at a time.
 
     Raises:
         ValueError: in one line: no such model, a damaged one or one for other backends, a precision or device that is
             not available, less than one thread, unknown channels, a missing extra.
     """
-
-    exported: ExportedModel | None = None
 
     def __init__(
         self,
@@ -84,12 +78,11 @@ class Predictor:
             opened = torch_backend.open_torch_backend(
                 str(model), channels=channels, precision=precision, device=device, threads=threads
             )
-            self.backend, self.scheme, self.size, self.name = opened[:4]
-            self.precision, self.description = precision or "fp32", opened.description
+            self.backend, self.scheme, self.size, self.name, self.description = opened
+            self.precision = precision or "fp32"
         else:
             scheme = None if channels is None else load_scheme(channels)
             exported = open_exported(str(model), precision, channels, onnx=backend == "onnxruntime")
-            self.exported = exported
             self.backend = _run_exported(exported, backend, threads, cache)
             self.scheme, self.size = scheme or exported.scheme, exported.size
             self.name, self.precision = exported.name, exported.precision
@@ -105,7 +98,6 @@ class Predictor:
         *,
         propagation: Propagation = "own",
         z_max_inclusive: bool = True,
-        progress: Progress | None = None,
     ) -> npt.NDArray[np.uint16]:
         """Segment what boxes hold into one array of labels.
 
@@ -117,7 +109,6 @@ class Predictor:
             propagation: where the boxes of a volume's further slices come from, `own`, or `litemedsam` to reproduce
                 that script.
             z_max_inclusive: whether z_max is the last slice of a box, or the first one after it.
-            progress: called with the slices done and their number.
 
         Returns:
             uint16 (H, W) or (D, H, W): 0 is background, k the k-th box, later boxes over earlier ones; no boxes give
@@ -126,10 +117,9 @@ class Predictor:
         Raises:
             ValueError: arrays that do not fit each other, or a box that is inverted, wholly outside or not finite.
         """
+        options = {"propagation": propagation, "z_max_inclusive": z_max_inclusive, "size": self.size}
         with self._lock:
-            return self._walk(
-                image, boxes, propagation=propagation, z_max_inclusive=z_max_inclusive, progress=progress
-            ).labels()
+            return segment(image, boxes, self.backend, self.scheme, **options)
 
     def predict_masks(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> list[PromptMask]:
         """Segment what boxes hold into one mask a box, with its logits and predicted IoU; masks may overlap.
@@ -138,10 +128,7 @@ class Predictor:
         byte a voxel and box.
         """
         with self._lock:
-            return self._walk(image, boxes, **options).masks()
-
-    def _walk(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> Walk:
-        return Walk(image, boxes, self.backend, self.scheme, size=self.size, **options)
+            return Segmentation(image, boxes, self.backend, self.scheme, size=self.size, **options).masks()
 
 
 def choose_backend(
@@ -173,19 +160,14 @@ def choose_backend(
 
 
 def _run_exported(exported: ExportedModel, backend: str | None, threads: int | None, cache: bool) -> Backend:
-    """Open a backend on an exported model, by its format where none is given; each is imported only here."""
-    if backend == "onnxruntime" or (backend is None and exported.format == "onnx"):
-        from graysam.inference.onnx_backend import OnnxBackend
-
+    """Open a backend on an exported model, by its format where none is given."""
+    required = {"openvino": "openvino", "onnxruntime": "onnx"}.get(backend or "", exported.format)
+    if exported.format != required:
+        raise ValueError(f"{exported.path} has the format {exported.format}; required: {required}")
+    if required == "onnx":
         return OnnxBackend(exported, threads=threads)
-    from graysam.inference.openvino_backend import OpenVinoBackend
-
-    return OpenVinoBackend(exported, threads=threads, cache_dir=_cache_dir() if cache else None)
-
-
-def _cache_dir() -> Path | None:
-    """Return the folder of compiled models; None where the user has no place for a cache."""
-    try:
-        return user_cache_dir() / "compiled"
-    except ValueError:
-        return None
+    cache_dir = None
+    if cache:
+        with suppress(ValueError):  # a user without a place for a cache
+            cache_dir = user_cache_dir() / "compiled"
+    return OpenVinoBackend(exported, threads=threads, cache_dir=cache_dir)

@@ -1,41 +1,29 @@
 """Measure where a command's time goes, from the start of its process on."""
 
 import os
+import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from graysam.inference.backend import Backend, Float32Array, FloatArray
 
-from graysam.inference.backend import Backend
-
-Float32Array = NDArray[np.float32]
-FloatArray = NDArray[np.floating[Any]]
 PARTS = ("imports", "model", "read", "preprocess", "encode", "decode", "masks", "write")
 
 
-def seconds_since_start() -> float | None:
-    """Return the seconds since this process was started, to a hundredth; None outside Linux."""
-    try:
-        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
-            started_ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22, proc(5)
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError, IndexError):
-        return None
+def seconds_since_start() -> float:
+    """Return the seconds since this process was started, to a hundredth; 0 outside of Linux."""
+    if sys.platform != "linux":
+        return 0.0
+    started_ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[19])  # proc(5)
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Stopwatch:
-    """Adds up seconds by part; every moment since it was made belongs to one of them.
+    """Adds up seconds by PARTS; every moment since the process was started belongs to one of them."""
 
-    Args:
-        parts: their names, in the order in which they are printed.
-        since_start: seconds before it was made, which count for the first part.
-    """
-
-    def __init__(self, parts: Sequence[str], since_start: float | None = None) -> None:
-        self.seconds = dict.fromkeys(parts, 0.0)
-        self.seconds[parts[0]] += since_start or 0.0
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds["imports"] = seconds_since_start()
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:

@@ -1,12 +1,13 @@
-"""Segment images and volumes: a walk through the slices over a backend's two calls, `encode` and `decode`.
+"""Segment images and volumes slice by slice over a backend's two calls, `encode` and `decode`.
 
 Every object starts at its middle slice with its given box, then goes upwards and downwards, prompted at each slice by
-the box around its own mask on the slice before. Source of the walk: LiteMedSAM's CVPR24_LiteMedSAM_infer.py, except
-that every object follows its own mask and every slice is encoded once; `propagation="litemedsam"` keeps its box rule.
+the box around its own mask on the slice before. Source: LiteMedSAM's CVPR24_LiteMedSAM_infer.py, except that every
+object follows its own mask and every slice is encoded once; `propagation="litemedsam"` keeps its box rule.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -17,14 +18,10 @@ from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, resize_
 from graysam.imaging.channels import Scheme
 from graysam.imaging.masks import box_from_mask, grow_bounds, mask_to_native, native_blocks, positive_bounds
 from graysam.imaging.prompts import Bounds, fit_boxes, is_volume
-from graysam.inference.backend import Backend, decode_all
+from graysam.inference.backend import Backend, Float32Array, FloatArray, decode_all
 from graysam.io.image import Image
 
 AnyArray = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.floating[Any]]
-Float32Array = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
-UInt16Array = npt.NDArray[np.uint16]
 Propagation = Literal["own", "litemedsam"]
 
 EMBEDDING_BYTES = 512 << 20  # kept at most: 128 slices in float32, 256 in float16
@@ -49,50 +46,25 @@ class PromptMask:
     slices: range
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Visit:
-    """What one object's prompt gave on one slice; its logits hold until the next visit is asked for.
-
-    Attributes:
-        label: 1-based number of the box.
-        z: slice; 0 for an image.
-        prompt: float32 (4,) on the grid.
-        logits: float32, see `Backend.decode`.
-        iou: predicted IoU.
-        bounds: of the positive logits where the image lies; None without any.
-    """
-
-    label: int
-    z: int
-    prompt: Float32Array
-    logits: Float32Array
-    iou: float
-    bounds: Bounds | None
-
-
 def segment(
     image: AnyArray | Image, boxes: npt.ArrayLike, backend: Backend, scheme: Scheme, **options: Any
-) -> UInt16Array:
+) -> npt.NDArray[np.uint16]:
     """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k, later boxes overwrite earlier ones.
 
-    The arguments are those of `Walk`.
+    The arguments are those of `Segmentation`.
     """
-    return Walk(image, boxes, backend, scheme, **options).labels()
+    return Segmentation(image, boxes, backend, scheme, **options).labels()
 
 
-class Walk:
+class Segmentation:
     """One image or volume and its boxes on the way through a backend; to be used once.
 
     Every slice is encoded once however many objects share it: one sweep goes up through all objects, one down. A slice
-    that both sweeps need keeps its embedding, as the backend gave it, within `embedding_bytes`; past that it is encoded
+    that both sweeps need keeps its embedding, as the backend gave it, within EMBEDDING_BYTES; past that it is encoded
     again.
 
     Args:
-        image: an Image, or an array (H, W), RGB (H, W, 3) or (D, H, W); dtypes other than uint8 are scaled by the
-            minimum and maximum of the whole array.
-        boxes: (N, 4) x_min, y_min, x_max, y_max or, for a volume, (N, 6) x_min, y_min, z_min, x_max, y_max, z_max, in
-            the stored array's pixels. `imaging.prompts` decides which are clipped, with a warning, or refused. No boxes
-            give empty masks, and nothing is encoded.
+        image, boxes, z_max_inclusive: see `Predictor.predict`. No boxes give empty masks, and nothing is encoded.
         backend: the network.
         scheme: the channels that it takes.
         propagation: where the next slice's box comes from, always grown by 3 grid pixels a side; an empty mask falls
@@ -102,10 +74,7 @@ class Walk:
             other objects nor on the label's number. A mask wholly outside counts as empty.
             `litemedsam`: the native mask filled with its label, resized by area and clipped to `size`, as LiteMedSAM's
             script does it; depends on the label's number. Kept to reproduce the published baseline.
-        z_max_inclusive: whether z_max is a box's last slice, or the first one after it.
         size: side of the network's square input in pixels.
-        embedding_bytes: of embeddings kept between the sweeps, at most.
-        progress: called with the slices visited and their number in both sweeps.
 
     Raises:
         ValueError: arrays that do not fit each other, boxes that `imaging.prompts` refuses, or options out of range.
@@ -121,8 +90,6 @@ class Walk:
         propagation: Propagation = "own",
         z_max_inclusive: bool = True,
         size: int = 256,
-        embedding_bytes: int = EMBEDDING_BYTES,
-        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         if propagation not in get_args(Propagation):
             raise ValueError(f"propagation is {propagation!r}; required: own or litemedsam")
@@ -135,18 +102,17 @@ class Walk:
         self._slices = to_uint8(pixels) if self.is_volume else to_uint8(pixels)[None]
         self.shape: tuple[int, int, int] = self._slices.shape[:3]
         self.canvas = Canvas(*self.shape[1:], size)
-        self.backend, self.scheme, self.propagation, self.progress = backend, scheme, propagation, progress
-        self.embedding_bytes = embedding_bytes
+        self.backend, self.scheme, self.propagation = backend, scheme, propagation
         self.objects = _plan_objects(fitted, self.canvas, z_max_inclusive)
 
-    def labels(self) -> UInt16Array:
+    def labels(self) -> npt.NDArray[np.uint16]:
         """Segment into one array of labels, see `segment`."""
         labels = np.zeros(self.shape, np.uint16)
-        for visit in self.visits():
-            for rows, columns, mask in native_blocks(visit.logits, self.canvas, visit.bounds):
+        for item, z, logits, _, bounds in self.visits():
+            for rows, columns, mask in native_blocks(logits, self.canvas, bounds):
                 # The largest label is that of the last box, in whatever order the sweeps come by.
-                block = labels[visit.z, rows, columns]
-                np.maximum(block, mask * np.uint16(visit.label), out=block)
+                block = labels[z, rows, columns]
+                np.maximum(block, mask * np.uint16(item.label), out=block)
         return labels if self.is_volume else labels[0]
 
     def masks(self) -> list[PromptMask]:
@@ -155,49 +121,48 @@ class Walk:
         found = []
         for item in self.objects:
             slices = range(item.z_min, item.z_max + 1)
-            logits, iou = np.empty((len(slices), *grid), np.float32), np.empty(len(slices), np.float32)
-            found.append(PromptMask(np.zeros(self.shape, np.bool_), logits, iou, slices))
-        for visit in self.visits():
-            prompt = found[visit.label - 1]
-            for rows, columns, mask in native_blocks(visit.logits, self.canvas, visit.bounds):
-                prompt.mask[visit.z, rows, columns] = mask
-            place = visit.z - prompt.slices.start
-            prompt.logits[place], prompt.iou[place] = visit.logits[: grid[0], : grid[1]], visit.iou
+            empty = np.empty((len(slices), *grid), np.float32), np.empty(len(slices), np.float32)
+            found.append(PromptMask(np.zeros(self.shape, np.bool_), *empty, slices))
+        for item, z, logits, iou, bounds in self.visits():
+            prompt = found[item.label - 1]
+            for rows, columns, mask in native_blocks(logits, self.canvas, bounds):
+                prompt.mask[z, rows, columns] = mask
+            place = z - item.z_min
+            prompt.logits[place], prompt.iou[place] = logits[: grid[0], : grid[1]], iou
         return found if self.is_volume else [PromptMask(m.mask[0], m.logits[0], m.iou[0], m.slices) for m in found]
 
-    def visits(self) -> Iterator[Visit]:
-        """Prompt every object on each of its slices: one sweep up, one down."""
-        up = _by_slice((z, item) for item in self.objects for z in range(item.z_mid, item.z_max + 1))
-        down = _by_slice((z, item) for item in self.objects for z in range(item.z_min, item.z_mid))
+    def visits(self) -> Iterator[tuple["_Object", int, Float32Array, float, Bounds | None]]:
+        """Prompt every object on each of its slices: one sweep up, one down.
+
+        Yields:
+            The object, the slice, its logits, which hold until the next visit, predicted IoU, and the bounds of the
+            positive logits where the image lies.
+        """
+        up: dict[int, list[_Object]] = defaultdict(list)
+        down: dict[int, list[_Object]] = defaultdict(list)
+        for item in self.objects:
+            for z in range(item.z_min, item.z_max + 1):
+                (up if z >= item.z_mid else down)[z].append(item)
         valid_size = self.canvas.resized_height, self.canvas.resized_width
-        sweeps = self._embeddings(sorted(up), sorted(down, reverse=True))
-        for done, (z, embedding) in enumerate(sweeps):
-            present = up[z] if done < len(up) else down[z]
+        kept: dict[int, FloatArray] = {}
+        budget_bytes = EMBEDDING_BYTES
+        for z, present in (*sorted(up.items()), *sorted(down.items(), reverse=True)):
+            if z in kept:
+                embedding = kept.pop(z)
+            else:
+                image = prepare_image(self._slices[z], self.scheme, self.canvas.size)
+                embedding = self.backend.encode(image[None])[0]
+                if z in up and z in down and budget_bytes >= embedding.nbytes:
+                    budget_bytes -= embedding.nbytes
+                    kept[z] = embedding.copy()  # a backend may use its buffer again
             prompts = np.stack([item.prompt(z) for item in present])
             decoded = decode_all(self.backend, embedding, prompts, valid_size)
-            for item, prompt, (logits, iou) in zip(present, prompts, decoded, strict=True):
+            for item, (logits, iou) in zip(present, decoded, strict=True):
                 bounds = positive_bounds(logits, self.canvas)
-                yield Visit(item.label, z, prompt, logits, iou, bounds)
+                yield item, z, logits, iou, bounds
                 if item.z_min < item.z_max:
                     own = self.propagation == "own"
                     item.boxes[z] = item.own_box(bounds) if own else _litemedsam_box(item.label, logits, self.canvas)
-            if self.progress is not None:
-                self.progress(done + 1, len(up) + len(down))
-
-    def _embeddings(self, up: list[int], down: list[int]) -> Iterator[tuple[int, FloatArray]]:
-        """Yield (z, embedding) of both sweeps in order, keeping what the second needs within the budget."""
-        kept: dict[int, FloatArray] = {}
-        shared, budget_bytes = set(up) & set(down), self.embedding_bytes
-        for z in (*up, *down):
-            if z in kept:
-                yield z, kept.pop(z)
-                continue
-            image = prepare_image(self._slices[z], self.scheme, self.canvas.size)
-            embedding = self.backend.encode(image[None])[0]
-            if z in shared and budget_bytes >= embedding.nbytes:
-                budget_bytes -= embedding.nbytes
-                kept[z] = embedding.copy()  # a backend may use its buffer again
-            yield z, embedding
 
 
 @dataclass
@@ -236,13 +201,6 @@ def _litemedsam_box(label: int, logits: Float32Array, canvas: Canvas) -> Float32
     filled = mask_to_native(logits, canvas).astype(np.uint8 if label < 256 else np.uint16) * label
     resized = resize_longest_side(filled, canvas.size)
     return box_from_mask(resized, BOX_MARGIN, limit=canvas.size)
-
-
-def _by_slice(pairs: Iterator[tuple[int, _Object]]) -> dict[int, list[_Object]]:
-    present: dict[int, list[_Object]] = {}
-    for z, item in pairs:
-        present.setdefault(z, []).append(item)
-    return present
 
 
 def _plan_objects(boxes: AnyArray, canvas: Canvas, z_max_inclusive: bool) -> list[_Object]:

@@ -10,8 +10,7 @@ from graysam.benchmarking import competitors
 from graysam.benchmarking.cases import BenchmarkCase
 from graysam.benchmarking.competitors import COMPETITORS, choose_competitors, export, find_exported
 from graysam.benchmarking.running import time_case
-from graysam.inference.exported_model import read_exported
-from graysam.inference.locating import exported_path
+from graysam.inference.exported_model import exported_path, read_exported
 from tests.support.commands import BOXES_2D, image_2d, save_tiny_model
 from tests.support.exported_models import write_tiny_exported
 
@@ -34,7 +33,7 @@ def test_a_plain_export_holds_the_networks_own_graphs(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("user_cache")
 def test_models_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graysam.inference.locating.weights_dir", lambda: tmp_path / "nothing is shipped")
+    monkeypatch.setattr("graysam.inference.exported_model.weights_dir", lambda: tmp_path / "nothing is shipped")
     requests: list[tuple[str, str, str | None]] = []
 
     class Recorder:

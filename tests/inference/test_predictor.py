@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.inference.locating import shipped_models
 from graysam.inference.predictor import Predictor, choose_backend
 from graysam.io.image import Image
 from tests.support.commands import BOXES_2D, image_2d
@@ -42,11 +41,9 @@ def test_masks_are_what_the_boxes_hold(tiny_exported: Path) -> None:
     deep = predictor.predict(volume, boxes)
     assert deep.shape == volume.shape
     assert np.array_equal(deep, (volume > 100).astype(np.uint16))
-    steps: list[tuple[int, int]] = []
-    shorter = predictor.predict(volume, boxes, z_max_inclusive=False, progress=lambda *step: steps.append(step))
+    shorter = predictor.predict(volume, boxes, z_max_inclusive=False)
     assert not shorter[2].any()
     assert shorter[:2].any(axis=(1, 2)).all()
-    assert steps[-1] == (2, 2)
 
 
 def test_masks_are_one_a_prompt_and_may_overlap(tiny_exported: Path) -> None:
@@ -128,7 +125,7 @@ def test_the_cache_is_the_users_and_may_be_left_alone(
     [
         ({"model": "absent.pth", "backend": "openvino"}, r"absent\.pth does not exist"),
         ({"backend": "torch"}, "is a directory, and exported models need the backend openvino"),
-        ({"backend": "onnxruntime"}, r"has the format openvino; required: onnx \(graysam export --format onnx\)"),
+        ({"backend": "onnxruntime"}, "has the format openvino; required: onnx"),
         ({"device": "cuda", "backend": "openvino"}, "device cuda needs the backend torch"),
         ({"precision": "int8"}, "is exported as fp32, but int8 is asked for"),
         ({"threads": 0}, "threads is 0; required: at least 1"),
@@ -139,22 +136,6 @@ def test_what_cannot_be_opened_is_one_line(tiny_exported: Path, options: dict[st
     with pytest.raises(ValueError, match=reason) as refused:
         Predictor(**{"model": tiny_exported, **options})
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("image", "boxes", "reason"),
-    [
-        (IMAGE, [[1, 2, 3]], r"boxes have dtype int64 and shape \(1, 3\)"),
-        (IMAGE, [[1, 2, np.nan, 4]], "finite numbers"),
-        (IMAGE[:0], BOXES, "at least one pixel"),
-        (IMAGE, [[1, 2, 0, 30, 40, 1]], r"image has shape \(128, 128\); required: \(D,H,W\)"),
-    ],
-)
-def test_what_cannot_be_segmented_is_one_line(tiny_exported: Path, image: np.ndarray, boxes: Any, reason: str) -> None:
-    predictor = Predictor(tiny_exported)
-    with pytest.raises(ValueError, match=reason):
-        predictor.predict(image, boxes)
-    assert np.array_equal(predictor.predict(IMAGE, BOXES), WANTED)
 
 
 def test_a_program_of_ones_own_loads_nothing_heavy(tiny_exported: Path, tmp_path: Path) -> None:
@@ -172,23 +153,20 @@ print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {
     assert done.stdout == "(64, 64) []\n"
 
 
-@pytest.mark.parametrize("name", ["graysam_l0", "lite_medsam"])
+@pytest.mark.parametrize("name", ["graysam_l0", pytest.param("lite_medsam", marks=pytest.mark.slow)])
 def test_what_is_shipped_segments_and_starts_from_its_cache_the_same(name: str, user_cache: Path) -> None:
-    assert "int8" in shipped_models()[name]
     rows, columns = np.ogrid[:128, :160]
     discs = [(rows - 60) ** 2 + (columns - 50) ** 2 <= 30**2, (rows - 70) ** 2 + (columns - 120) ** 2 <= 20**2]
     compiled = Predictor(name, threads=2).predict(image_2d(), BOXES_2D)
-    assert len(list(user_cache.glob("compiled/*.blob"))) == 3
-    imported = Predictor(name, precision="int8", threads=2).predict(image_2d(), BOXES_2D)
+    sizes = [entry.stat().st_size for entry in user_cache.glob("compiled/*.blob")]
+    assert len(sizes) == 3 and sum(sizes) < 8e6  # without weights, which stay beside the graphs
+    again = Predictor(threads=2) if name == "graysam_l0" else Predictor(name, precision="int8", threads=2)
+    assert (again.name, again.precision, again.size) == (name, "int8", 256)
+    imported = again.predict(image_2d(), BOXES_2D)
     assert np.array_equal(compiled, imported)
     for label, disc in enumerate(discs, start=1):
         found = compiled == label
         assert 2 * (found & disc).sum() / (found.sum() + disc.sum()) > 0.9
-
-
-def test_the_default_is_our_own_model() -> None:
-    predictor = Predictor(threads=2)
-    assert (predictor.name, predictor.precision, predictor.size) == ("graysam_l0", "int8", 256)
 
 
 @pytest.mark.parametrize(

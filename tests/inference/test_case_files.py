@@ -1,16 +1,19 @@
-"""Prefetching: in order, bounded, and every failure at its own item."""
+"""Case files are read ahead and written behind: in order, bounded, and every failure at its own item."""
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from graysam.system.prefetch import Prefetcher
+from graysam.inference.case_files import read_ahead, write_behind
 
 
-class Content:
-    """Something that may be held too long."""
+def run(count: int, read: Callable[[int], Any], compute: Callable[[int, Any], Any]) -> Iterator[tuple[int, Any]]:
+    with ThreadPoolExecutor(2) as pool:
+        yield from write_behind(read_ahead(range(count), read, pool), compute, pool)
 
 
 def test_the_next_is_read_and_the_last_written_while_one_is_computed() -> None:
@@ -29,11 +32,13 @@ def test_the_next_is_read_and_the_last_written_while_one_is_computed() -> None:
             assert writes[item - 1].wait(10)
         return writes[item].set
 
-    with Prefetcher(range(4), read) as items:
-        assert reads[0].wait(10)  # before anything is asked for
-        for item, error in items.run(compute):
-            assert error is None
-            assert writes[item].is_set()
+    for item, error in run(4, read, compute):
+        assert error is None
+        assert writes[item].is_set()
+
+
+class Content:
+    """Something that may be held too long."""
 
 
 def test_three_items_are_in_memory_at_most() -> None:
@@ -47,12 +52,9 @@ def test_three_items_are_in_memory_at_most() -> None:
 
     def compute(item: int, content: Content) -> Callable[[], object]:
         counts.append(len(alive))
-        return lambda: content
+        return lambda: id(content)
 
-    with Prefetcher(range(20), read) as items:
-        for _ in items.run(compute):
-            pass
-    assert len(counts) == 20
+    assert len(list(run(20, read, compute))) == len(counts) == 20
     assert max(counts) <= 3
     assert not alive
 
@@ -70,17 +72,6 @@ def test_what_fails_is_reported_with_its_item_alone(where: str) -> None:
         fail(item, "compute")
         return lambda: written.append(fail(item, "write"))
 
-    with Prefetcher(range(4), lambda item: fail(item, "read")) as items:
-        outcomes = [(item, type(error)) for item, error in items.run(compute)]
+    outcomes = [(item, type(error)) for item, error in run(4, lambda item: fail(item, "read"), compute)]
     assert outcomes == [(0, type(None)), (1, MemoryError), (2, type(None)), (3, type(None))]
     assert written == [0, 2, 3]
-
-
-@pytest.mark.parametrize("count", [0, 9])
-def test_leaving_ends_the_threads(count: int) -> None:
-    before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Prefetcher(range(count), lambda item: item) as items:
-        for _ in items.run(lambda item, content: lambda: None):
-            break
-        raise KeyboardInterrupt
-    assert threading.active_count() == before
