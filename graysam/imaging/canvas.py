@@ -81,11 +81,8 @@ def normalize(image: UInt8Array, out: Float32Array | None = None) -> Float32Arra
 
 def pad(image: AnyArray, size: int) -> AnyArray:
     """Pad (H, W) or (H, W, C) with zeros to the bottom and right, to (size, size) or (size, size, C)."""
-    height, width = image.shape[:2]
-    if max(height, width) > size:
-        raise ValueError(f"got an image of {height}x{width}; it must fit in {size}x{size}")
     padded = np.zeros((size, size, *image.shape[2:]), image.dtype)
-    padded[:height, :width] = image
+    padded[: image.shape[0], : image.shape[1]] = image
     return padded
 
 

@@ -68,15 +68,7 @@ def diffuse_wrapped(grey: UInt8Array, *, iterations: int, kappa: float, gamma: f
     """Diffuse as the released code does: on [0, 1], with wrap-around borders, in float32 and a truncating cast.
 
     Source of the formula: Ninebell/GraysAnatomySAM, module/preprocess.py; the result is bit-exact on the goldens.
-
-    Args:
-        grey: uint8 (H, W).
-        iterations: number of steps.
-        kappa: on the [0, 1] scale.
-        gamma: length of a step.
-
-    Returns:
-        uint8 (H, W).
+    Takes and returns uint8 (H, W); kappa is on the [0, 1] scale, gamma the length of a step.
     """
     diffused = np.empty_like(grey)
     rows = max(_CACHED_PIXELS // grey.shape[1], 4 * iterations)
@@ -115,15 +107,10 @@ def _wrapped_flux(image: Float32Array, axis: int, kappa: float) -> Float32Array:
 
 
 def difference_percentile(grey: UInt8Array, percentile: float) -> float:
-    """Return a percentile of the non-zero absolute differences of horizontal and vertical neighbours.
+    """Return a percentile of the non-zero absolute differences of horizontal and vertical neighbours of uint8 (H, W).
 
-    Args:
-        grey: uint8 (H, W).
-        percentile: in per cent.
-
-    Returns:
-        Grey levels: the smallest whole number that at least `percentile` per cent of the differences do not exceed, 0.0
-        where no neighbours differ.
+    That is the smallest whole number of grey levels that at least `percentile` per cent of them do not exceed, 0.0
+    where no neighbours differ.
     """
     counts = np.zeros(256, np.int64)
     for first, second in ((grey[:, 1:], grey[:, :-1]), (grey[1:], grey[:-1])):

@@ -85,25 +85,6 @@ def test_a_mask_by_hand() -> None:
     np.testing.assert_array_equal(mask_to_native(logits, Canvas(8, 8, 4)), inside)
 
 
-@pytest.mark.parametrize("height, width", [(512, 512), (300, 200), (57, 83), (1, 500), (700, 20)])
-def test_masks_back_follow_half_pixel_bilinear(height: int, width: int) -> None:
-    canvas = Canvas(height, width, 256)
-    logits = np.random.default_rng(5).standard_normal((256, 256)).astype(np.float32)
-
-    def weights(native: int, valid_size: int) -> np.ndarray:
-        """Return the (native, valid_size) matrix of linear interpolation at pixel centres, edges replicated."""
-        position = ((np.arange(native) + 0.5) * valid_size / native - 0.5).clip(0, valid_size - 1)
-        return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(valid_size)))
-
-    rows, columns = weights(height, canvas.resized_height), weights(width, canvas.resized_width)
-    expected = rows @ logits[: canvas.resized_height, : canvas.resized_width].astype(float) @ columns.T
-    mask = mask_to_native(logits, canvas)
-    sure = np.abs(expected) > 1e-5
-    assert mask.shape == (height, width)
-    assert mask.dtype == bool
-    np.testing.assert_array_equal(mask[sure], expected[sure] > 0)
-
-
 # --------------------------------------------------------------------------------- skipped pixels
 
 

@@ -135,27 +135,6 @@ def test_real_sizes_equal_surface_distance(oracle: Oracle) -> None:
 # ------------------------------------------------------------------------------------- by hand
 
 
-def test_one_voxel_is_an_octahedron() -> None:
-    voxel = np.ones((1, 1, 1), bool)
-    codes = [1 << bit for bit in range(8)]
-    # Eight triangles with corners half a voxel away on each axis.
-    assert surface_areas((1, 1, 1))[codes].sum() == pytest.approx(8 * math.sqrt(3) / 8)
-    assert surface_dice(voxel, voxel, (1, 1, 1), 2) == 1.0
-
-
-def test_parallel_slabs_by_hand() -> None:
-    gt = np.zeros((12, 1, 1), bool)
-    pred = gt.copy()
-    gt[:4], pred[:4] = True, True
-    pred[4:10] = True
-    # gt's border is 5 layers of 4 neighbourhoods, all within pred's border. Of pred's 11 layers those up to 6
-    # are at most 2 voxels from gt's last one, number 4. Ends weigh 4 triangles, layers between 4 rectangles.
-    end, middle = 4 * math.sqrt(3) / 8, 4 * math.sqrt(0.5)
-    gt_area, pred_area = 2 * end + 3 * middle, 2 * end + 9 * middle
-    within = gt_area + end + 6 * middle
-    assert surface_dice(gt, pred, (1, 1, 1), 2) == pytest.approx(within / (gt_area + pred_area))
-
-
 def test_contour_of_squares_by_hand() -> None:
     gt, pred = np.zeros((2, 20, 20), bool)
     gt[5:9, 5:9] = True
