@@ -8,15 +8,15 @@ arguments that cannot be used give 2.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from graysam.imaging.presets import scheme_names
 from graysam.inference.predictor import Predictor
 from graysam.io.cases import read_gts
 from graysam.io.image import read_image
 from graysam.metrics.aggregation import macro_average
-from graysam.reproduction.probing import CHANGES, ObjectProbe, probe_image
+from graysam.reproduction.probing import CHANGES, probe_image
 from graysam.system.files import write_json_file
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
 
@@ -26,12 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     output: Path = arguments.output
     try:
-        for folder in (arguments.input, arguments.gts):
-            if not folder.is_dir():
-                raise ValueError(f"{folder} is not a directory; required: folders of NPZ files")
         paths = sorted(arguments.input.glob("*.npz"))
         if not paths:
-            raise ValueError(f"{arguments.input} has no .npz file")
+            raise ValueError(f"{arguments.input} has no .npz file; required: a folder of NPZ files with imgs and boxes")
         if output.is_dir():
             raise ValueError(f"-o {output} is a directory; required: a file name, such as probe.json")
         predictor = Predictor(
@@ -41,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    objects: list[ObjectProbe] = []
+    objects: list[dict[str, Any]] = []
     problems = []
     for path in progress(paths, "probing"):
         try:
@@ -49,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, OSError) as error:
             problems.append(f"error: {path.stem}: {one_line(error)}")
     model = {"name": predictor.name, "kind": predictor.precision}
-    write_json_file(output, {**model, "changes": CHANGES, "objects": [asdict(found) for found in objects]})
-    dsc = 100 * macro_average((found.modality, found.dsc) for found in objects)
+    write_json_file(output, {**model, "changes": CHANGES, "objects": objects})
+    dsc = 100 * macro_average((found["modality"], found["dsc"]) for found in objects)
     print(f"{output}: {len(objects)} objects of {len(paths) - len(problems)} cases, DSC {dsc:.2f} % for tight boxes")
     for problem in problems:
         print(problem, file=sys.stderr)

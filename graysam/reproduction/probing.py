@@ -1,7 +1,7 @@
 """Probe a model: DSC of its masks for boxes that are not tight, and its predicted beside the real IoU."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from graysam.imaging.canvas import Canvas, boxes_to_grid, prepare_image, to_uint8
 from graysam.imaging.masks import mask_to_native
 from graysam.imaging.prompts import mask_bounds
-from graysam.inference.backend import BOX_BATCH
+from graysam.inference.backend import decode_all
 from graysam.inference.predictor import Predictor
 from graysam.io.image import Image
 from graysam.metrics.challenge import dice
@@ -28,28 +28,6 @@ DIRECTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class ObjectProbe:
-    """Results of one object, in its image or in the slice of a volume where it is largest.
-
-    Attributes:
-        case, modality, label: of the object.
-        area_share: of the image's pixels.
-        predicted_iou: by the model, for the tight box.
-        iou, dsc: of the tight box's mask.
-        changed: change -> DSC for each of its amounts; for a shifted box the mean over four directions.
-    """
-
-    case: str
-    modality: str
-    label: int
-    area_share: float
-    predicted_iou: float
-    iou: float
-    dsc: float
-    changed: Mapping[str, tuple[float, ...]]
-
-
 def changed_boxes(box: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
     """Return the tight box (4,) and its changes in the order of `CHANGES`, within the image: whole numbers (N,4)."""
     sides = np.tile([box[2] - box[0] + 1, box[3] - box[1] + 1], 2)
@@ -59,13 +37,18 @@ def changed_boxes(box: NDArray[np.float64], height: int, width: int) -> NDArray[
     return np.clip(np.rint(boxes), 0, np.array([width, height, width, height]) - 1)
 
 
-def probe_image(image: Image, gts: NDArray[np.integer], predictor: Predictor) -> Iterator[ObjectProbe]:
-    """Probe every object of an image or a volume.
+def probe_image(image: Image, gts: NDArray[np.integer], predictor: Predictor) -> Iterator[dict[str, Any]]:
+    """Probe every object of an image or a volume, in the slice of a volume where it is largest.
 
     Args:
         image: the image.
         gts: integer labels of its grid; 0 is background.
         predictor: the model.
+
+    Yields:
+        `case`, `modality` and `label` of an object; `area_share` of the image's pixels; `predicted_iou`, `iou` and
+        `dsc` of the mask for the tight box; `changed`: change -> DSC for each of its amounts, for a shifted box the
+        mean over four directions.
 
     Raises:
         ValueError: labels of another grid.
@@ -81,27 +64,26 @@ def probe_image(image: Image, gts: NDArray[np.integer], predictor: Predictor) ->
         plane, truth = (pixels, gts) if z is None else (pixels[z], gts[z])
         embedding = predictor.backend.encode(prepare_image(plane, predictor.scheme, predictor.size)[None])[0].copy()
         for label in labels:
-            yield _probe_object(image, label, truth == label, embedding, predictor)
+            case = {"case": image.name, "modality": image.modality, "label": label}
+            yield {**case, **_probe_object(truth == label, embedding, predictor)}
 
 
-def _probe_object(
-    image: Image, label: int, truth: NDArray[np.bool_], embedding: NDArray[np.float32], predictor: Predictor
-) -> ObjectProbe:
+def _probe_object(truth: NDArray[np.bool_], embedding: NDArray[np.float32], predictor: Predictor) -> dict[str, Any]:
     height, width = truth.shape
     canvas = Canvas(height, width, predictor.size)
     boxes = changed_boxes(np.array(mask_bounds(truth), np.float64), height, width)
-    grid_boxes = boxes_to_grid(boxes, height, width, predictor.size)
-    scores: list[float] = []
-    for start in range(0, len(boxes), BOX_BATCH):
-        logits, ious = predictor.backend.decode(embedding, grid_boxes[start : start + BOX_BATCH])
-        if start == 0:
-            predicted_iou, tight = float(ious[0]), mask_to_native(logits[0], canvas)
-        scores += [dice(truth, mask_to_native(one, canvas)) for one in logits]
-    rest = iter(scores[1:])
+    decoded = decode_all(predictor.backend, embedding, boxes_to_grid(boxes, height, width, predictor.size))
+    masks, ious = zip(*((mask_to_native(logits, canvas), iou) for logits, iou in decoded), strict=True)
+    tight, *scores = (dice(truth, mask) for mask in masks)
+    rest = iter(scores)
     changed = {
-        change: tuple(float(np.mean([next(rest) for _ in DIRECTIONS[change]])) for _ in amounts)
+        change: [float(np.mean([next(rest) for _ in DIRECTIONS[change]])) for _ in amounts]
         for change, amounts in CHANGES.items()
     }
-    iou = float((truth & tight).sum() / (truth | tight).sum())
-    area_share = float(truth.mean())
-    return ObjectProbe(image.name, image.modality, label, area_share, predicted_iou, iou, scores[0], changed)
+    return {
+        "area_share": float(truth.mean()),
+        "predicted_iou": float(ious[0]),
+        "iou": float((truth & masks[0]).sum() / (truth | masks[0]).sum()),
+        "dsc": tight,
+        "changed": changed,
+    }
