@@ -46,9 +46,9 @@ def compare_surfaces() -> Check:
 
 def measure_diffusion() -> Check:
     """Measure how far the released diffusion is from a plain blur, and what each leaves of edge and noise."""
-    image = np.random.default_rng(0).normal(60, NOISE, (SIDE, SIDE))
-    image[:, SIDE // 2 :] += STEP
-    image = np.rint(image).clip(0, 255).astype(np.uint8)
+    levels = np.random.default_rng(0).normal(60, NOISE, (SIDE, SIDE))
+    levels[:, SIDE // 2 :] += STEP
+    image = np.rint(levels).clip(0, 255).astype(np.uint8)
     released, perona_malik = load_scheme("released"), load_scheme("perona_malik")
     assert isinstance(released, Released)
     grey, diffused, _ = np.moveaxis(released(image), -1, 0)

@@ -52,10 +52,9 @@ def count_split(groups: Groups, fraction: float, *, by_slice: bool) -> tuple[int
 
 def count_leaks(train_npz: Path | None) -> Check:
     """Count the patients on both sides of splits of a folder of training NPZ, or of a synthetic set."""
-    if train_npz is None:
-        what, groups = "A synthetic set", {"CT": {Subject("synthetic", f"{patient:03d}"): 40 for patient in range(100)}}
-    else:
-        what, groups = "The set", read_patients(train_npz)
+    groups: Groups = {"CT_synthetic": {Subject("synthetic", f"{patient:03d}"): 40 for patient in range(100)}}
+    if train_npz is not None:
+        groups = read_patients(train_npz)
     patients = {patient for group in groups.values() for patient in group}
     slices = sum(count for group in groups.values() for count in group.values())
     rows = [
@@ -65,9 +64,10 @@ def count_leaks(train_npz: Path | None) -> Check:
     ]
     return Check(
         "A split by slices validates on patients that it trains on",
-        f"{what} has {len(patients)} patients and {slices} slices. Holding out {rows[0][1]:g} % of the slices, as the "
-        f"released code does, takes slices of {rows[0][2]} patients, and {rows[0][3]} of these also have slices to "
-        f"train on; with a split by patients the number is {rows[1][3]}.",
+        f"{'A synthetic set' if train_npz is None else 'The set'} has {len(patients)} patients and {slices} slices. "
+        f"Holding out {rows[0][1]:g} % of the slices, as the released code does, takes slices of {rows[0][2]} "
+        f"patients, and {rows[0][3]} of these also have slices to train on; with a split by patients the number is "
+        f"{rows[1][3]}.",
         columns=("split by", "held out (%)", "patients held out", "also in training"),
         rows=rows,
     )
