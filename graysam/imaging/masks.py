@@ -24,35 +24,23 @@ Float32Array = npt.NDArray[np.float32]
 BLOCK_PIXELS = 1 << 16  # of float32, which fit into a core's cache
 
 
-def grow_bounds(
-    bounds: Bounds, margin: int, x_limit: int, y_limit: int, x_first: int = 0, y_first: int = 0
-) -> Float32Array:
-    """Return bounds grown by `margin` pixels a side and clipped to first..limit, as a box float32 (4,).
+def grow_bounds(bounds: Bounds, margin: int, limits: Bounds) -> Float32Array:
+    """Return bounds grown by `margin` pixels a side and clipped to other bounds, as a box float32 (4,).
 
     Bounds wholly outside give a box that is inverted or empty.
     """
-    x_min, y_min, x_max, y_max = bounds
-    low = max(x_min - margin, x_first), max(y_min - margin, y_first)
-    return np.array([*low, min(x_max + margin, x_limit), min(y_max + margin, y_limit)], np.float32)
+    (x_min, y_min, x_max, y_max), (left, top, right, bottom) = bounds, limits
+    low = max(x_min - margin, left), max(y_min - margin, top)
+    return np.array([*low, min(x_max + margin, right), min(y_max + margin, bottom)], np.float32)
 
 
-def box_from_mask(mask: AnyArray, margin: int, limit: int | None = None) -> Float32Array | None:
-    """Return a mask's bounding box, grown by `margin` pixels a side and clipped, or None for an empty mask.
+def box_from_mask(mask: AnyArray, margin: int, limit: int) -> Float32Array | None:
+    """Return the bounding box of a mask (H, W), grown by `margin` pixels a side and clipped, None for an empty mask.
 
-    Args:
-        mask: (H, W), non-zero inside.
-        margin: px.
-        limit: the largest coordinate; None for the mask's last column and row. The reference (LiteMedSAM's get_bbox256)
-            uses the canvas size, one pixel more.
-
-    Returns:
-        float32 (4,) x_min, y_min, x_max, y_max, inclusive pixel indices of the mask's grid.
+    The reference (LiteMedSAM's get_bbox256) clips to the canvas size, one pixel more than the last one.
     """
     bounds = mask_bounds(mask)
-    if bounds is None:
-        return None
-    x_limit, y_limit = (mask.shape[1] - 1, mask.shape[0] - 1) if limit is None else (limit, limit)
-    return grow_bounds(bounds, margin, x_limit, y_limit)
+    return None if bounds is None else grow_bounds(bounds, margin, (0, 0, limit, limit))
 
 
 def positive_bounds(logits: Float32Array, canvas: Canvas) -> Bounds | None:

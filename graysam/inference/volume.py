@@ -190,8 +190,7 @@ class _Object:
         """Return the box around the object's low-resolution mask, within the given one; None where there is none."""
         if bounds is None:
             return None
-        x_first, y_first, x_limit, y_limit = self.box_bounds
-        box = grow_bounds(bounds, BOX_MARGIN, x_limit, y_limit, x_first, y_first)
+        box = grow_bounds(bounds, BOX_MARGIN, self.box_bounds)
         return box if (box[:2] < box[2:]).all() else None
 
 
