@@ -18,8 +18,7 @@ from graysam.benchmarking.paper_cases import paper_cases
 from graysam.benchmarking.running import Settings, run
 from graysam.imaging.presets import scheme_names
 from graysam.reporting.schemas import BenchmarkReport
-from graysam.reporting.speed import failures, markdown
-from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
+from graysam.reporting.speed import failures, markdown, write_accuracy_chart, write_seconds_chart
 from graysam.system.extras import require
 from graysam.system.files import replacing, write_json_file
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options

@@ -22,13 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         if arguments.reproducibility_checks is not None:
-            from graysam.reporting.reproducibility import markdown, parse_checks
+            from graysam.reporting.reproducibility import parse_checks
             from graysam.reproduction.checks import run_checks, to_document, write_checks
 
             checks = run_checks(arguments.reproducibility_checks, arguments.train_npz)
             if arguments.output is not None:
                 write_checks(arguments.output, checks)
-            print(markdown(parse_checks(to_document(checks))))
+            print(*(f"### {one.title}\n\n{one.text}" for one in parse_checks(to_document(checks))), sep="\n\n")
         elif arguments.wandb_workspace is not None:
             require("dashboards")
             from graysam.reporting.wandb_workspace import save_workspace
@@ -45,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from graysam.reporting.cases import Folders
-    from graysam.reporting.document import Options, compose
+    from graysam.reporting.document import compose, write_report
     from graysam.reporting.inputs import collect
-    from graysam.reporting.page import write_report
 
     output: Path | None = arguments.output
     folder = None if output is None or output.suffix == ".md" else output
@@ -60,16 +59,15 @@ def _report(arguments: argparse.Namespace) -> int:
     if not arguments.runs and folders == Folders():
         raise ValueError(f"nothing to report; required: {INPUTS}, or --cases IMGS")
     inputs = collect(arguments.runs)
-    options = Options(arguments.modalities, arguments.methods, arguments.reference, arguments.over)
-    report = compose(inputs, folders, folder, options)
+    text, excluded, problems = compose(inputs, folders, folder, arguments)
     if output is not None:
-        write_report(report.text, output, folder is not None)
-    print(report.text, end="")
-    for line in report.problems:
+        write_report(text, output, folder is not None)
+    print(text, end="")
+    for line in problems:
         print(f"error: {line}", file=sys.stderr)
-    if report.excluded:
-        print(f"error: {len(report.excluded)} of {len(inputs.runs)} runs are not in the table", file=sys.stderr)
-    return FAILED if report.excluded or report.problems else 0
+    if excluded:
+        print(f"error: {len(excluded)} of {len(inputs.runs)} runs are not in the table", file=sys.stderr)
+    return FAILED if excluded or problems else 0
 
 
 def _parser() -> argparse.ArgumentParser:

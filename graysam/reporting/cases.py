@@ -1,21 +1,35 @@
-"""Cases that the report shows: the best and the worst by DSC, and the first grey image of each modality."""
+"""Cases that the report draws: the best and worst by DSC (Figure 3), and grey images with their channels (Figure 2)."""
 
 import math
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from graysam.imaging.canvas import to_uint8
+from graysam.imaging.canvas import Canvas, prepare_image, to_uint8
+from graysam.imaging.channels import Scheme
+from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, draw_panel
+from graysam.imaging.presets import load_scheme
 from graysam.io.cases import read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.challenge import case_dice
-from graysam.reporting.accuracy import WORST, in_papers_order
+from graysam.reporting.accuracy import in_papers_order
+from graysam.reporting.figures import save_figure
 from graysam.system.terminal import one_line
 
+WORST = 10  # cases drawn
 MAX_SEARCHED = 20  # cases of a modality among which a grey image is searched
+SCHEMES = ("replicate", "paper", "released", "perona_malik")
+SIZE = 256  # px, the network's
+_WIDTH = 10.0  # inches; a phone shows 1200 px at a third, so letters are three times as large as they look
+_LARGE, _SMALL = 19, 15  # points
 
 
 @dataclass(frozen=True)
@@ -47,44 +61,30 @@ class View:
     """Image that is shown of a case.
 
     Attributes:
-        case: name of the case.
-        modality: of the case.
-        image: uint8 (H,W) or (H,W,3) RGB; of a volume the slice `z`.
+        name: of the case, with the slice of a volume.
+        heading: of its picture, at first the modality.
+        image: uint8 (H,W) or (H,W,3) RGB.
         boxes: (N,4) inclusive pixel indices of the boxes that reach the slice.
-        truth: integer labels (H,W), or None; masks: likewise.
+        truth, masks: integer labels (H,W).
         dsc: of the whole case, in [0, 1].
-        heading: of its picture.
     """
 
-    case: str
-    modality: str
+    name: str
+    heading: str
     image: NDArray[np.uint8]
-    z: int | None
     boxes: NDArray[Any]
-    truth: NDArray[Any] | None = None
-    masks: NDArray[Any] | None = None
-    dsc: float = math.nan
-    heading: str = ""
-
-    @property
-    def name(self) -> str:
-        """Return the case's name, with the slice of a volume."""
-        return self.case if self.z is None else f"{self.case}, slice {self.z}"
+    truth: NDArray[Any] | None
+    masks: NDArray[Any] | None
+    dsc: float
 
 
-class ShownCases(NamedTuple):
-    """The best and worst case of each modality, the cases with the smallest DSC, and lines for cases left out."""
-
-    extremes: list[View]
-    worst: list[View]
-    left_out: list[str]
-
-
-def shown_cases(folders: Folders) -> ShownCases:
+def shown_cases(folders: Folders) -> tuple[list[View], list[View], list[str]]:
     """Read the cases that are in all three folders and choose the best and the worst by DSC.
 
-    Cases without objects have no DSC and are not considered. Ties are broken by name; modalities are in the paper's
-    order.
+    Cases without objects have no DSC and are not considered. Ties are broken by name.
+
+    Returns:
+        The best and worst case of each modality, the WORST cases, and a line for each case left out.
     """
     dsc: dict[str, float] = {}
     left_out = []
@@ -94,14 +94,13 @@ def shown_cases(folders: Folders) -> ShownCases:
         except (ValueError, OSError) as error:
             left_out.append(f"{path.stem}: {one_line(error)}")
     ranked = sorted((case for case in dsc if not math.isnan(dsc[case])), key=lambda case: (dsc[case], case))
-    headings = []
+    extremes = []
     for modality in in_papers_order({modality_of(case) for case in ranked}):
         cases = [case for case in ranked if modality_of(case) == modality]
         chosen = {"only": cases[0]} if len(cases) == 1 else {"best": cases[-1], "worst": cases[0]}
-        headings += [(f"{modality}, {which}", case) for which, case in chosen.items()]
-    extremes = [replace(_read_view(case, folders), heading=heading) for heading, case in headings]
-    worst = [replace(_read_view(case, folders), heading=modality_of(case)) for case in ranked[:WORST]]
-    return ShownCases(extremes, worst, left_out)
+        for which, case in chosen.items():
+            extremes.append(replace(_read_view(case, folders), heading=f"{modality}, {which}"))
+    return extremes, [_read_view(case, folders) for case in ranked[:WORST]], left_out
 
 
 def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
@@ -116,7 +115,7 @@ def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
     for modality in in_papers_order(names):
         for name in names[modality][:MAX_SEARCHED]:
             try:
-                view = _read_view(name, replace(folders, segs=None))
+                view = _read_view(name, Folders(folders.cases))
             except (ValueError, OSError) as error:
                 left_out.append(f"{name}: {one_line(error)}")
                 continue
@@ -133,24 +132,78 @@ def _read_view(name: str, folders: Folders) -> View:
     An image of three equal channels becomes one channel.
     """
     imgs, gts, segs = (None if folder is None else folder / f"{name}.npz" for folder in vars(folders).values())
-    if segs is None and gts is not None and not gts.is_file():
-        gts = None
-    for path in (imgs, gts):
-        if path is not None and not path.is_file():
-            raise ValueError(f"{path} is missing")
     case = read_input_case(imgs or name)
     truth = None if gts is None else read_gts(gts)[0]
     masks = None if segs is None else read_segs(segs)
     if truth is not None and truth.shape != case.image.grid:
         raise ValueError(f"gts have shape {truth.shape}, imgs {case.image.pixels.shape}; required: the same grid")
     dsc = math.nan if truth is None or masks is None else case_dice(truth, masks)
-    image, z = to_uint8(case.image.pixels), None
+    image = to_uint8(case.image.pixels)
     boxes = np.zeros((0, 4)) if case.boxes is None else case.boxes
     if case.image.is_volume:
         z = len(image) // 2 if not len(boxes) else int(boxes[0, [2, 5]].sum()) // 2
         z = int((truth > 0).sum(axis=(1, 2)).argmax()) if truth is not None and truth.any() else z
         boxes = boxes[(boxes[:, 2] <= z) & (z <= boxes[:, 5])][:, [0, 1, 3, 4]]
         image, truth, masks = image[z], truth if truth is None else truth[z], masks if masks is None else masks[z]
+        name = f"{name}, slice {z}"
     if image.ndim == 3 and (image == image[..., :1]).all():
         image = image[..., 0]
-    return View(name, case.image.modality, np.ascontiguousarray(image), z, boxes, truth, masks, dsc)
+    return View(name, case.image.modality, np.ascontiguousarray(image), boxes, truth, masks, dsc)
+
+
+def channels(image: NDArray[np.uint8], scheme: Scheme) -> NDArray[np.float32]:
+    """Return the network's input in prediction without its padding: float32 (h,w,3) in [0, 1], longer side 256."""
+    height, width = image.shape
+    canvas = Canvas(height, width, SIZE)
+    prepared = prepare_image(image, scheme, SIZE)
+    return np.moveaxis(prepared, 0, -1)[: canvas.resized_height, : canvas.resized_width]
+
+
+def draw_channels(views: Sequence[View], path: Path) -> None:
+    """Draw each grey image with the second and third channel of every scheme; at least one view."""
+    figure = Figure(figsize=(_WIDTH, 4.2 * len(views)), layout="constrained")
+    for view, block in zip(views, figure.subfigures(len(views), 1, squeeze=False)[:, 0], strict=True):
+        block.suptitle(f"{view.heading}: {view.name}", fontsize=_LARGE - 2, x=0.01, ha="left")
+        grid = block.add_gridspec(2, 2 + len(SCHEMES))
+        whole = block.add_subplot(grid[:, :2])
+        _show(whole, channels(view.image, load_scheme("replicate"))[..., 0])
+        whole.set_title("raw image", fontsize=_LARGE)
+        for column, name in enumerate(SCHEMES):
+            made = channels(view.image, load_scheme(name))
+            for row, ordinal in enumerate(("2nd", "3rd")):
+                axes = block.add_subplot(grid[row, 2 + column])
+                _show(axes, made[..., 1 + row])
+                if row == 0:
+                    axes.set_title(name.replace("_", "-\n"), fontsize=_SMALL)
+                if column == 0:
+                    axes.set_ylabel(ordinal, fontsize=_LARGE)
+    save_figure(figure, path)
+
+
+def draw_cases(views: Sequence[View], path: Path) -> None:
+    """Draw cases in two columns, each under its heading and DSC; at least one."""
+    rows = (len(views) + 1) // 2
+    figure = Figure(figsize=(_WIDTH, 0.9 + 5.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes in panels[len(views) :]:
+        axes.set_axis_off()
+    for axes, view in zip(panels, views, strict=False):
+        _show(axes, draw_panel(view.image, view.boxes, view.masks, view.truth))
+        axes.set_title(f"{view.heading}: DSC {100 * view.dsc:.1f} %", fontsize=_LARGE)
+        axes.set_xlabel("\n".join(textwrap.wrap(view.name, 34)), fontsize=_SMALL)
+    box, truth, prediction = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in (BOX, TRUTH, PREDICTION))
+    lines = [
+        Line2D([], [], color=box, linestyle="--", linewidth=3, label="box"),
+        Line2D([], [], color=truth, linewidth=3, label="ground truth"),
+        Line2D([], [], color=prediction, linewidth=8, label="prediction"),
+    ]
+    figure.legend(
+        handles=lines, loc="outside upper center", ncols=3, fontsize=_LARGE, facecolor="#333333", labelcolor="white"
+    )
+    save_figure(figure, path)
+
+
+def _show(axes: Axes, picture: NDArray[Any]) -> None:
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1)  # limits of grey ones; colour stays as it is
+    axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False)
+    axes.spines[:].set_visible(False)

@@ -1,65 +1,41 @@
 """Compose the report: `templates/report.md.j2` has its text and asks this room for tables and pictures."""
 
+import base64
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown import Markdown
 
-from graysam.reporting import accuracy, case_figures, cases, figures, paired_runs, probes
+from graysam.reporting import accuracy, cases, figures, paired_runs, probes, speed
 from graysam.reporting.inputs import Inputs
 from graysam.reporting.run_tables import run_tables
-from graysam.reporting.runs import read_curves
-from graysam.reporting.speed_charts import speed_section
+from graysam.reporting.runs import by_variant, read_curves, usable
+from graysam.system.files import replacing
 
 TEMPLATES = Environment(
     loader=PackageLoader("graysam.reporting"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-
-
-class Options(NamedTuple):
-    """What is shown of the runs.
-
-    Attributes:
-        modalities: whether scores per modality are shown.
-        methods: whether quantization methods are shown.
-        reference: variant that others are compared with, None for no comparison.
-        over: modalities of the macro averages of comparisons; empty for all.
-    """
-
-    modalities: bool = False
-    methods: bool = False
-    reference: str | None = None
-    over: Sequence[str] = ()
-
-
-@dataclass
-class Report:
-    """The Markdown text; lines for the runs that are in no table, and for whatever else could not be shown."""
-
-    text: str
-    excluded: Sequence[str]
-    problems: Sequence[str]
+TITLE = "graysam: measured results"
+SCROLLING = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'  # keyboards reach it
 
 
 def compose(
-    inputs: Inputs,
-    folders: cases.Folders,
-    output: Path | None,
-    options: Options,
-) -> Report:
+    inputs: Inputs, folders: cases.Folders, output: Path | None, options: Namespace
+) -> tuple[str, list[str], list[str]]:
     """Compose the report of all inputs; the same inputs give the same text and pictures.
 
     Args:
         inputs: of `collect`.
         folders: case files, whose pictures are drawn.
         output: folder that pictures are written to; None for no pictures and no learning curves.
-        options: for the runs.
+        options: `reference`, `over`, `modalities` and `methods` of `graysam report`.
 
-    Raises:
-        ValueError: a damaged benchmark, or `options.over` names a modality that no run scored.
+    Returns:
+        The Markdown text; lines for the runs that are in no table, and for whatever else could not be shown.
     """
 
     def draw(file: str, words: str, function: Callable[..., object], *data: Any) -> str:
@@ -69,38 +45,67 @@ def compose(
         function(*data, output / file)
         return f"![{words}]({file})"
 
-    shown = cases.shown_cases(folders) if not folders.absent else cases.ShownCases([], [], [])
+    extremes, worst, left_out = cases.shown_cases(folders) if not folders.absent else ([], [], [])
     views, unusable = cases.grey_views(folders)
-    problems = list(dict.fromkeys([*shown.left_out, *unusable]))
-    pairs = _pairs(inputs, options)
-    if options.reference is not None and not pairs:
-        problems.append(
-            f"no differences from {options.reference} (--reference): no finished run of that name stored its objects' "
-            "scores, or there is no run to compare with it"
-        )
+    problems = list(dict.fromkeys([*left_out, *unusable]))
+    finished, excluded = usable(inputs.runs)
+    scores = paired_runs.object_scores(finished)
+    if unknown := sorted(set(options.over) - {m for frame in scores.values() for m in frame["modality"]}):
+        raise ValueError(f"--over {', '.join(unknown)}: no run scored such a modality")
+    pairs = []
+    if options.reference is not None:
+        pairs = paired_runs.variant_pairs(finished, scores, options.reference, options.over)
+        if not pairs:
+            problems.append(
+                f"no differences from {options.reference} (--reference): no finished run of that name stored its "
+                "objects' scores, or there is no run to compare with it"
+            )
+    variants = paired_runs.unquantized(pairs)
+    compared = {name for pair in pairs if pair.compared for name in (pair.variant, pair.reference)}
     curves = []
     for run in inputs.runs if output is not None else []:
         try:
             curves.append((run, read_curves(run)))
         except ValueError as error:
             problems.append(f"no learning curve of {run.path}: {error}")
-    tables, excluded = run_tables(inputs.runs, modalities=options.modalities, methods=options.methods)
     text = TEMPLATES.get_template("report.md.j2").render(
         inputs=inputs, folders=folders, options=options, draw=draw, problems=problems,
-        speed=[speed_section(content, number) for number, content in enumerate(inputs.benchmarks, start=1)],
-        shown=shown, views=views, unusable=unusable, tables=tables,
-        pairs=pairs, plain=[pair for pair in paired_runs.unquantized(pairs) if pair.dsc["macro"].n],
-        costs=paired_runs.method_pairs(inputs.runs) if options.methods else [],
+        extremes=extremes, worst=worst, left_out=left_out, views=views, unusable=unusable,
+        tables=run_tables(inputs.runs, modalities=options.modalities, methods=options.methods),
+        pairs=pairs, variants=variants, plain=[pair for pair in variants if pair.compared],
+        not_compared=[name for name in by_variant(finished) if name not in compared],
+        costs=paired_runs.method_pairs(scores) if options.methods else [],
         curves=[(run, one) for run, one in curves if not one.empty],
-        accuracy=accuracy, case_figures=case_figures, figures=figures, paired=paired_runs, probes=probes,
+        accuracy=accuracy, cases=cases, figures=figures, paired=paired_runs, probes=probes, speed=speed,
     )  # fmt: skip
-    return Report(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", excluded, problems)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", excluded, problems
 
 
-def _pairs(inputs: Inputs, options: Options) -> list[paired_runs.Pair]:
-    if options.reference is None:
-        return []
-    scored = {m for frame in paired_runs.object_scores(inputs.runs).values() for m in frame["modality"]}
-    if unknown := sorted(set(options.over) - scored):
-        raise ValueError(f"--over {', '.join(unknown)}: no run scored such a modality")
-    return paired_runs.variant_pairs(inputs.runs, options.reference, options.over)
+def to_html(markdown: str, folder: Path, title: str) -> str:
+    """Convert Markdown to an HTML page: pictures embedded, no script, no request.
+
+    Args:
+        markdown: with `#` headings, tables, and PNG pictures by their paths relative to `folder`.
+        folder: of the pictures.
+        title: of the page.
+    """
+
+    def embed(match: re.Match[str]) -> str:
+        data = base64.b64encode((folder / match[2]).read_bytes()).decode("ascii")
+        return f'<img alt="{match[1]}" src="data:image/png;base64,{data}" loading="lazy">'
+
+    converter = Markdown(extensions=["tables", "toc", "sane_lists"], output_format="html")
+    body = converter.convert(markdown)
+    body = re.sub(r"<table>.*?</table>", rf"{SCROLLING}\g<0></div>", body, flags=re.S)
+    body = re.sub(r'<img alt="([^"]*)" src="([^"]*)">', embed, body)
+    contents = converter.toc  # type: ignore[attr-defined]
+    return TEMPLATES.get_template("page.html.j2").render(title=title, contents=contents, body=body)
+
+
+def write_report(markdown: str, output: Path, page: bool) -> None:
+    """Write a report's Markdown to the file `output`, or with `page` to report.md and report.html in that folder."""
+    files = {output / "report.md": markdown, output / "report.html": to_html(markdown, output, TITLE)} if page else {}
+    for path, text in (files or {output: markdown}).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

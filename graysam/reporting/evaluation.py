@@ -6,13 +6,13 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 from tabulate import tabulate
 
+from graysam.imaging.drawing import draw_overlay, write_picture
 from graysam.io.cases import SpacingOrder, read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.aggregation import macro_average, modality_means
@@ -38,12 +38,8 @@ class Evaluation:
     """Settings for all cases. Folders hold NPZ files, one a case, with the same names.
 
     Attributes:
-        segs: folder of predicted masks.
-        gts: folder of ground truth.
-        spacing_order: order of the stored spacing.
         absent: see `case_metrics`.
-        overlay: folder for a picture of each case, or None.
-        images: folder of the images and boxes to draw, or None.
+        overlay: folder for a picture of each case, drawn on its image of the folder `images`.
     """
 
     segs: Path
@@ -55,30 +51,19 @@ class Evaluation:
 
     def score(self, name: str) -> ScoredCase:
         """Score the case of a file name; an error becomes the case's `error`, one line."""
-        stem = Path(name).stem
-        found = partial(ScoredCase, stem, modality_of(stem))
+        case = ScoredCase(Path(name).stem, modality_of(Path(name).stem))
         try:
-            if not (self.segs / name).is_file():
-                return found(error=f"no segs: {self.segs / name} is missing; run predict on this case")
             gts, spacing_mm = read_gts(self.gts / name, self.spacing_order)
             segs = read_segs(self.segs / name)
-            metrics = case_metrics(gts, segs, spacing_mm, absent=self.absent)
-        except (ValueError, OSError) as error:
-            return found(error=one_line(error))
-        except MemoryError:
-            return found(error="out of memory; use fewer workers or a larger machine")
-        if self.overlay is None or self.images is None:
-            return found(metrics)
-        from graysam.imaging.drawing import draw_overlay, write_picture
-
-        try:
-            case = read_input_case(self.images / name)
-            caption = f"{stem}   DSC {100 * metrics.dsc:.2f}"
-            overlay = draw_overlay(case.image.pixels, segs, case.boxes, gts, caption=caption)
-            write_picture(self.overlay / f"{stem}.png", overlay)
+            case = replace(case, metrics=case_metrics(gts, segs, spacing_mm, absent=self.absent))
+            if self.overlay is not None and self.images is not None and case.metrics is not None:
+                drawn = read_input_case(self.images / name)
+                caption = f"{case.case}   DSC {100 * case.metrics.dsc:.2f}"
+                overlay = draw_overlay(drawn.image.pixels, segs, drawn.boxes, gts, caption=caption)
+                write_picture(self.overlay / f"{case.case}.png", overlay)
         except (ValueError, OSError, MemoryError, cv2.error) as error:
-            return found(metrics, f"no overlay: {one_line(error)}")
-        return found(metrics)
+            return replace(case, error=f"{'' if case.metrics is None else 'no overlay: '}{one_line(error)}")
+        return case
 
     def score_all(self, names: Sequence[str], workers: int = 1) -> Iterator[ScoredCase]:
         """Yield the scored cases of file names as they finish, from that many processes."""
@@ -86,9 +71,8 @@ class Evaluation:
             yield from map(self.score, names)
             return
         # Spawned, not forked: OpenCV's threads do not survive a fork.
-        pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-        )
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
         try:
             pending = {pool.submit(self.score, name): Path(name).stem for name in names}
             for future in as_completed(pending):

@@ -3,29 +3,36 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graysam.reporting.accuracy import COLUMNS, CaseScores, read_case_scores
-from graysam.reporting.probes import Probe, is_probe, read_probe
-from graysam.reporting.reproducibility import CheckResult, is_checks, read_checks
-from graysam.reporting.runs import CONFIG, SUMMARY, Run, natural_key, read_run
-from graysam.reporting.schemas import parsing, read_json_object
+from graysam.reporting.probes import Probe, read_probe
+from graysam.reporting.reproducibility import CheckResult, read_checks
+from graysam.reporting.runs import Run, natural_key, read_run
+from graysam.reporting.schemas import CONFIG, SUMMARY, BenchmarkReport, parsing, read_benchmark
 
 REQUIRED = "run directories, metrics files, probes, benchmarks, reproducibility checks"
-Read = Callable[[Path], Any]
+Kind = tuple[str, Callable[[Path], Any]]  # attribute of Inputs, and how a file of this kind is read
+# Keys of a JSON file -> its kind; `findings` is the former name of `checks`.
+JSON_KINDS: Sequence[tuple[set[str], Kind]] = (
+    ({"name", "changes", "objects"}, ("probes", read_probe)),
+    ({"format", "checks"}, ("checks", read_checks)),
+    ({"format", "findings"}, ("checks", read_checks)),
+    ({"machine", "cases", "results"}, ("benchmarks", read_benchmark)),
+)
 
 
 @dataclass
 class Inputs:
-    """Everything that was found, each list in natural order; benchmarks are documents as written."""
+    """Everything that was found, each list in natural order."""
 
     runs: list[Run] = field(default_factory=list)
     metrics: list[CaseScores] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
-    benchmarks: list[dict[str, Any]] = field(default_factory=list)
+    benchmarks: list[BenchmarkReport] = field(default_factory=list)
     checks: list[CheckResult] = field(default_factory=list)
 
 
@@ -39,57 +46,48 @@ def collect(paths: Iterable[Path]) -> Inputs:
         ValueError: a path that does not exist, a folder without inputs, a file that is something else or damaged, two
             metrics files, probes or checks of one name.
     """
-    found: dict[Path, tuple[Path, str, Read]] = {}  # by resolved path
+    found: dict[Path, tuple[Path, Kind]] = {}  # by resolved path
     for path in paths:
         with parsing(f"{path} (required: {REQUIRED})"):
-            inputs = _search(path) if path.is_dir() else {path: _classify(path)}
-            if not any(inputs.values()):
+            inputs = [(item.resolve(), (item, kind)) for item, kind in _search(path) if kind is not None]
+            if not inputs:
                 raise ValueError("it holds no input" if path.is_dir() else "it is none of these")
-            for item, kind in inputs.items():
-                if kind is not None:
-                    found.setdefault(item.resolve(), (item, *kind))
+        found = dict(inputs) | found
     collected = Inputs()
-    for path, name, read in sorted(found.values(), key=lambda one: natural_key(one[0].as_posix())):
+    for path, (name, read) in sorted(found.values(), key=lambda one: natural_key(one[0].as_posix())):
         content = read(path)
         getattr(collected, name).extend(content if name == "checks" else [content])
-    collected.metrics.sort(key=lambda scores: natural_key(scores.name))
-    collected.probes.sort(key=lambda probe: natural_key(probe.title))
-    for what, names in (
-        ("metrics files are named", [scores.name for scores in collected.metrics]),
-        ("probes are of", [probe.title for probe in collected.probes]),
-        ("reproducibility checks are named", [check.name for check in collected.checks]),
-    ):
+    for what in ("metrics", "probes", "checks"):
+        names = [one.name for one in getattr(collected, what)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two {what} {', '.join(twice)}; required: different names")
+            raise ValueError(f"two {what} are named {', '.join(twice)}; required: different names")
+    collected.metrics.sort(key=lambda scores: natural_key(scores.name))
+    collected.probes.sort(key=lambda probe: natural_key(probe.name))
     return collected
 
 
-def _search(folder: Path) -> dict[Path, tuple[str, Read] | None]:
-    """Return the run directories below a folder, and the CSV and JSON files outside of them."""
-    found: dict[Path, tuple[str, Read] | None] = {}
-    for place, inside, names in os.walk(folder):
+def _search(path: Path) -> Iterator[tuple[Path, Kind | None]]:
+    """Yield a file, or the run directories below a folder and the CSV and JSON files outside of them, with kinds."""
+    if not path.is_dir():
+        yield path, _classify(path)
+    for place, inside, names in os.walk(path):
         if CONFIG in names or SUMMARY in names:
-            found[Path(place)] = ("runs", read_run)
             inside.clear()
+            yield Path(place), ("runs", read_run)
             continue
         inside[:] = sorted(name for name in inside if not name.startswith("."))
-        files = (Path(place) / name for name in sorted(names) if name.endswith((".csv", ".json")))
-        found |= {file: _classify(file) for file in files}
-    return found
+        for name in sorted(names):
+            if name.endswith((".csv", ".json")):
+                yield Path(place, name), _classify(Path(place, name))
 
 
-def _classify(file: Path) -> tuple[str, Read] | None:
-    """Return the kind of an input and how to read it, by the file's content; None for something else."""
+def _classify(file: Path) -> Kind | None:
+    """Return the kind of an input by the file's content; None for something else."""
     try:
         if file.suffix == ".csv":
             with file.open(newline="", encoding="utf-8") as stream:
                 return ("metrics", read_case_scores) if next(csv.reader(stream), []) == list(COLUMNS) else None
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, csv.Error):
+        keys = json.loads(file.read_text(encoding="utf-8")).keys()
+    except (ValueError, AttributeError, csv.Error):
         return None
-    if is_probe(document):
-        return "probes", read_probe
-    if is_checks(document):
-        return "checks", read_checks
-    is_benchmark = isinstance(document, dict) and document.keys() >= {"machine", "cases", "results"}
-    return ("benchmarks", read_json_object) if is_benchmark else None
+    return next((kind for wanted, kind in JSON_KINDS if keys >= wanted), None)

@@ -1,6 +1,5 @@
 """Tables over runs: one row a variant, mean and spread over its seeds."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from tabulate import tabulate
 
 from graysam.metrics.aggregation import MACRO
 from graysam.reporting.runs import TITLES, TRAINED, Run, by_variant, read_run, usable
-from graysam.reporting.schemas import TIMES
+from graysam.reporting.schemas import TIMES, Score
 from graysam.reporting.tables import EMPTY, Table
 
 PLAIN = "none"  # the quantization method that the others are compared with
@@ -31,23 +30,12 @@ def span(values: Iterable[int | None]) -> str:
     return "-".join(str(value) for value in dict.fromkeys((known[0], known[-1]))) if known else EMPTY
 
 
-def _score_cells(runs: Sequence[Run], modality: str, titles: Sequence[str]) -> list[str]:
-    """Return mean and spread of DSC and NSD in per cent, for each title."""
-    cells = []
-    for title in titles:
-        scores = [run.scores[title][modality] for run in runs if modality in run.scores.get(title, {})]
-        cells += [cell(100 * score.dsc for score in scores), cell(100 * score.nsd for score in scores)]
-    return cells
+def _score_cells(scores: Sequence[Score]) -> list[str]:
+    return [cell(100 * score.dsc for score in scores), cell(100 * score.nsd for score in scores)]
 
 
 def scores_table(chosen: Variants, all_runs: Variants, modalities: bool = False) -> Table:
-    """Return DSC and NSD of every variant.
-
-    Args:
-        chosen: finished runs.
-        all_runs: also those that did not finish.
-        modalities: whether to return one row for each variant and modality, instead of the macro average.
-    """
+    """Return DSC and NSD of every variant, with `modalities` of every modality instead of the macro average."""
     stored = {title for runs in chosen.values() for run in runs for title in run.scores}
     titles = [title for title in TITLES if title == TRAINED or title in stored]
     rows = []
@@ -55,10 +43,11 @@ def scores_table(chosen: Variants, all_runs: Variants, modalities: bool = False)
         runs = chosen.get(name, [])
         names = sorted({m for run in runs for m in run.scores[TRAINED]} - {MACRO}) if modalities else [MACRO]
         for modality in names:
-            objects = span(run.scores[TRAINED][modality].n for run in runs if modality in run.scores[TRAINED])
+            scores = {t: [r.scores[t][modality] for r in runs if modality in r.scores.get(t, {})] for t in titles}
             finished = [f"{len(runs)}/{len(asked)}", span(r.epochs for r in runs), span(r.images for r in runs)]
             labels = [name, modality] if modalities else [name, *finished]
-            rows.append([*labels, objects, *_score_cells(runs, modality, titles)])
+            cells = [text for title in titles for text in _score_cells(scores[title])]
+            rows.append([*labels, span(score.n for score in scores[TRAINED]), *cells])
     labels = ["variant", "modality"] if modalities else ["variant", "finished", "epochs", "images"]
     metrics = [f"{title} {metric}".removeprefix(f"{TRAINED} ") for title in titles for metric in ("DSC", "NSD")]
     over = " per modality" if modalities else ", macro average over modalities"
@@ -73,53 +62,33 @@ def methods_table(chosen: Variants) -> Table:
         for method in sorted({method for run in runs for method in run.methods}, key=lambda m: (m != PLAIN, m)):
             found = [run.methods[method] for run in runs if method in run.methods and not run.methods[method].reason]
             scores = [one.scores[MACRO] for one in found]
-            cells = [cell(100 * score.dsc for score in scores), cell(100 * score.nsd for score in scores)]
-            cells += [cell((one.times_ms[key]["median"] for one in found), 1) for key in TIMES]
+            cells = [cell((one.times_ms[key]["median"] for one in found), 1) for key in TIMES]
             cells += [cell((one.size_mb for one in found), 1)]
-            rows.append([name, method, str(len(found)), span(score.n for score in scores), *cells])
+            labels = [name, method, str(len(found)), span(score.n for score in scores)]
+            rows.append([*labels, *_score_cells(scores), *cells])
     columns = ["variant", "method", "runs", "objects", "DSC", "NSD", "encoder ms", "decoder ms", "image ms", "size MB"]
     return Table("Quantization of the same weights; times are medians, ± over seeds", columns, rows, labels=2)
 
 
-def run_tables(runs: Iterable[Run], *, modalities: bool = False, methods: bool = False) -> tuple[str, list[str]]:
-    """Return the tables over runs, with notes on what they lack; the same runs give the same text.
-
-    Args:
-        runs: in any order and state.
-        modalities: whether to add scores per modality.
-        methods: whether to add the quantization methods.
-
-    Returns:
-        Markdown, and a line for every run that is not in the tables.
-    """
-    all_runs = by_variant(runs)
-    chosen, excluded = usable(run for group in all_runs.values() for run in group)
+def run_tables(runs: Sequence[Run], *, modalities: bool = False, methods: bool = False) -> str:
+    """Return the tables over runs as Markdown, with notes on what they lack; the same runs give the same text."""
+    finished, excluded = usable(runs)
+    chosen, all_runs = by_variant(finished), by_variant(runs)
     tables = [scores_table(chosen, all_runs)]
-    tables += [scores_table(chosen, all_runs, modalities=True)] if modalities else []
-    tables += [methods_table(chosen)] if methods else []
-    notes = [f"not in the means: {line}" for line in excluded]
-    for name, group in chosen.items():
-        if keys := _differing_keys(group):
-            notes.append(f"seeds of {name} differ in more than the seed: {', '.join(keys)}")
-    finished = [run for group in chosen.values() for run in group] if methods else []
-    if without := [str(run.path) for run in finished if not run.methods]:
-        notes.append(f"no quantization results of {', '.join(without)}")
-    notes += [
-        f"{run.path}: {name} did not run: {method.reason}"
-        for run in finished
-        for name, method in run.methods.items()
-        if method.reason
-    ]
-    lines = ["\n".join(f"- {note}" for note in notes)] if notes else []
-    return "\n\n".join([*map(str, tables), *lines]) + "\n", excluded
-
-
-def _differing_keys(runs: Sequence[Run]) -> list[str]:
-    """Return the config keys that differ between runs, seeds and the run directory aside."""
-    texts = [json.dumps(run.config).replace(str(run.config.get("run_dir")), "<run_dir>") for run in runs]
-    table = pd.json_normalize([json.loads(text) for text in texts]).astype(str)
-    differ = [str(key) for key, count in table.nunique().items() if count > 1]
-    return sorted(key for key in differ if key.rpartition(".")[2] != "seed")
+    notes = [f"- not in the means: {line}" for line in excluded]
+    if modalities:
+        tables.append(scores_table(chosen, all_runs, modalities=True))
+    if methods:
+        tables.append(methods_table(chosen))
+        if without := [str(run.path) for run in finished if not run.methods]:
+            notes.append(f"- no quantization results of {', '.join(without)}")
+        notes += [
+            f"- {run.path}: {name} did not run: {method.reason}"
+            for run in finished
+            for name, method in run.methods.items()
+            if method.reason
+        ]
+    return "\n\n".join([*map(str, tables), *(["\n".join(notes)] if notes else [])]) + "\n"
 
 
 def sweep_summary(jobs: Iterable[tuple[str, int, str, str, str]]) -> str:
@@ -131,11 +100,14 @@ def sweep_summary(jobs: Iterable[tuple[str, int, str, str, str]]) -> str:
     """
     rows, begun = [], []
     for name, seed, run_dir, state, reason in jobs:
-        run = read_run(Path(run_dir))
-        begun += [run] if run.path.is_dir() else []
-        score = run.scores.get(TRAINED, {}).get(MACRO)
-        scores = EMPTY if score is None else f"{100 * score.dsc:.2f} / {100 * score.nsd:.2f}"
-        state = state or (run.state if run.path.is_dir() else "not run")
-        rows.append([name, f"seed {seed}", state, scores, f"{run_dir}{f': {reason}' if reason else ''}"])
+        scores, found = EMPTY, "not run"
+        if Path(run_dir).is_dir():
+            run = read_run(Path(run_dir))
+            begun.append(run)
+            found = run.problem.partition(":")[0] or "finished"
+            if TRAINED in run.scores:
+                macro = run.scores[TRAINED][MACRO]
+                scores = f"{100 * macro.dsc:.2f} / {100 * macro.nsd:.2f}"
+        rows.append([name, f"seed {seed}", state or found, scores, f"{run_dir}{f': {reason}' if reason else ''}"])
     lines = tabulate(rows, tablefmt="plain", disable_numparse=True)
-    return f"\n{len(rows)} runs, macro DSC / NSD (%)\n{lines}\n\n{run_tables(begun)[0] if begun else ''}"
+    return f"\n{len(rows)} runs, macro DSC / NSD (%)\n{lines}\n\n{run_tables(begun) if begun else ''}"

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from graysam.metrics.aggregation import MACRO
 from graysam.reporting import schemas
 from graysam.system.terminal import one_line
 
-TRAINED, START, FILLED = TITLES = ("trained", "start", "fill the box")
-CONFIG, SUMMARY, RUN = "config.json", "summary.json", "run.json"
+TITLES = ("trained", "start", "fill the box")  # keys of summary.json
+TRAINED = TITLES[0]
 EPOCH_MEANS = ["train/loss_epoch", "train/embedding_error_epoch"]  # columns of metrics.csv, written when an epoch ends
 DSC = f"val/dsc_slice256/{MACRO}"
 # Panel of the learning curves -> its columns of metrics.csv and their names in the legend.
@@ -23,7 +23,7 @@ CURVES: Mapping[str, Mapping[str, str]] = {
     "segmentation loss": {"train/loss_epoch": "training", "val/loss": "validation"},
     "DSC of the validation slices, macro, %": {DSC: "validation"},
 }
-CURVE_COLUMNS = [column for panel in CURVES.values() for column in panel]
+CURVE_COLUMNS = [column for panel in CURVES.values() for column in panel]  # EPOCH_MEANS are among them
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
@@ -32,10 +32,11 @@ class Run:
     """Content of a run directory.
 
     Attributes:
-        scores: TRAINED, START and FILLED -> scores of the validation slices at 256 px.
+        scores: of TITLES -> scores of the validation slices at 256 px.
         objects: scores of the trained model by object; empty where an earlier version did not store them.
         methods: quantization method -> its result.
-        epochs: number of finished epochs; steps: of the optimizer in them; None where no CSV logger recorded them.
+        epochs: number of finished epochs; None where no CSV logger recorded them.
+        images: seen in them, with repetitions; the last batch counts as a whole one.
         images_per_step: over all ranks; None where neither config.json nor run.json holds it.
         problem: "" for a finished run, else `damaged: ...` or `unfinished: ...` in one line.
     """
@@ -45,22 +46,12 @@ class Run:
     seed: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, schemas.Scores] = field(default_factory=dict)
-    objects: schemas.Objects = field(default_factory=dict)
+    objects: Sequence[schemas.ObjectScore] = ()
     methods: Mapping[str, schemas.MethodResult] = field(default_factory=dict)
     epochs: int | None = None
-    steps: int | None = None
+    images: int | None = None
     images_per_step: int | None = None
     problem: str = ""
-
-    @property
-    def state(self) -> str:
-        """Return `finished`, `unfinished` or `damaged`."""
-        return self.problem.partition(":")[0] or "finished"
-
-    @property
-    def images(self) -> int | None:
-        """Return the images seen in the finished epochs, with repetitions; the last batch counts as a whole one."""
-        return None if self.steps is None or self.images_per_step is None else self.steps * self.images_per_step
 
 
 def natural_key(text: str) -> list[Any]:
@@ -69,36 +60,34 @@ def natural_key(text: str) -> list[Any]:
 
 
 def images_per_step(config: Mapping[str, Any], ranks: object = None) -> int | None:
-    """Return the number of images in one step of the optimizer over all ranks, None where it is unknown.
-
-    Args:
-        config: of the run.
-        ranks: of run.json; without it, the config's devices must be a number, not `auto` or -1.
-    """
+    """Return the number of images in one step over all ranks; None without `ranks` where the devices are no number."""
     try:
-        trainer, batch = config["trainer"], int(config["data"]["batch_size"])
-        counts: list[Any] = [ranks] if ranks is not None else [trainer["devices"], trainer["num_nodes"]]
-        counts += [batch, trainer["accumulate_grad_batches"]]
-    except (KeyError, TypeError, ValueError):
+        trainer = config["trainer"]
+        counts = [ranks] if ranks is not None else [trainer["devices"], trainer["num_nodes"]]
+        counts += [config["data"]["batch_size"], trainer["accumulate_grad_batches"]]
+    except (KeyError, TypeError):
         return None
-    return math.prod(counts) if all(isinstance(count, int) and count > 0 for count in counts) else None
+    known = [count for count in counts if isinstance(count, int) and count > 0]
+    return math.prod(known) if len(known) == len(counts) else None
 
 
 def read_run(path: Path) -> Run:
     """Read a run directory; missing or damaged content becomes the run's `problem`, never an exception."""
     run: dict[str, Any] = {"name": path.name}
     try:
-        config = schemas.read_json_object(path / CONFIG)
-        with schemas.parsing(CONFIG):
+        config = schemas.read_json_object(path / schemas.CONFIG)
+        with schemas.parsing(schemas.CONFIG):
             run = {"name": str(config["name"]), "seed": int(config["seed"]), "config": config}
             max_epochs = config.get("trainer", {}).get("max_epochs")
         summary, started = (
-            schemas.read_json_object(path / name) if (path / name).is_file() else {} for name in (SUMMARY, RUN)
+            schemas.read_json_object(path / name) if (path / name).is_file() else {}
+            for name in (schemas.SUMMARY, schemas.RUN)
         )
         run["images_per_step"] = images_per_step(config, started.get("ranks"))
-        with schemas.parsing(SUMMARY):
+        with schemas.parsing(schemas.SUMMARY):
             scores = {title: schemas.parse_scores(summary[title]) for title in TITLES if title in summary}
-            objects = schemas.parse_objects(summary.get("objects", []))
+            objects = [schemas.ObjectScore(*row) for row in summary.get("objects", [])]
+            run |= {"scores": scores, "objects": objects}
         for name in (schemas.EARLIER_QUANTIZATION, schemas.QUANTIZATION):
             if (path / name).is_file():
                 with schemas.parsing(name):
@@ -108,26 +97,20 @@ def read_run(path: Path) -> Run:
         return Run(path, **run, problem=f"damaged: {one_line(error)}")
     try:
         history = read_history(path)
-        ended = history.dropna(subset=EPOCH_MEANS, how="all")[["epoch", "step"]].max().fillna(-1).astype(int) + 1
-        epochs, steps = (None, None) if history.empty else (int(ended["epoch"]), int(ended["step"]))
     except ValueError:  # e.g. cut short by a full disk; the scores do not come from it
-        epochs, steps = None, None
-    problem = ""
+        history = pd.DataFrame()
+    if not history.empty:
+        ended = history.dropna(subset=EPOCH_MEANS, how="all")[["epoch", "step"]].max().fillna(-1).astype(int) + 1
+        images = None if run["images_per_step"] is None else int(ended["step"]) * run["images_per_step"]
+        run |= {"epochs": int(ended["epoch"]), "images": images}
     if TRAINED not in scores:
-        problem = f"unfinished: {'none' if epochs is None else epochs} of {max_epochs} epochs recorded"
-    return Run(path, **run, scores=scores, objects=objects, epochs=epochs, steps=steps, problem=problem)
+        run["problem"] = f"unfinished: {run.get('epochs', 'none')} of {max_epochs} epochs recorded"
+    return Run(path, **run)
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """Read what a run's CSV logger wrote over all starts of the run.
-
-    Returns:
-        Columns `epoch`, `step`, EPOCH_MEANS and CURVE_COLUMNS, NaN where nothing was written; empty without files.
-
-    Raises:
-        ValueError: a file that no CSV logger wrote.
-    """
-    columns = list(dict.fromkeys(["epoch", "step", *EPOCH_MEANS, *CURVE_COLUMNS]))
+    """Read `epoch`, `step` and CURVE_COLUMNS, NaN for none, of all starts of a run; raise ValueError for damage."""
+    columns = ["epoch", "step", *CURVE_COLUMNS]
     tables = []
     for file in sorted((path / "metrics").glob("version_*/metrics.csv"), key=lambda f: natural_key(f.parent.name)):
         with schemas.parsing(f"{file} cannot be read as a CSV logger's"):
@@ -137,21 +120,16 @@ def read_history(path: Path) -> pd.DataFrame:
 
 
 def read_curves(run: Run) -> pd.DataFrame:
-    """Read a run's learning curves; of a step that was repeated, the last value counts.
-
-    Returns:
-        One column for each of CURVE_COLUMNS with a value, indexed by the images seen; empty without values.
+    """Read those of CURVE_COLUMNS that have values, by the images seen; of a repeated step the last value counts.
 
     Raises:
         ValueError: a damaged file, or an unknown number of images per step.
     """
     history = read_history(run.path)
     curves = history.groupby("step")[CURVE_COLUMNS].last().dropna(how="all").dropna(how="all", axis=1)
-    if curves.empty:
-        return curves
-    if run.images_per_step is None:
+    if not curves.empty and run.images_per_step is None:
         raise ValueError("neither config.json nor run.json says how many images a step sees")
-    return curves.set_axis((curves.index + 1) * run.images_per_step)
+    return curves.set_axis((curves.index + 1) * (run.images_per_step or 1))
 
 
 def by_variant(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -162,12 +140,8 @@ def by_variant(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def usable(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
-    """Choose the runs that tables are made of: finished ones, and of a name and seed the first by path.
-
-    Returns:
-        The chosen runs by variant, and a line for each other run with the reason.
-    """
+def usable(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
+    """Return the finished runs, of a name and seed the first by path, and a line for each other run."""
     chosen: dict[tuple[str, int], Run] = {}
     excluded = []
     for run in (run for group in by_variant(runs).values() for run in group):
@@ -175,4 +149,4 @@ def usable(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
         if not problem and chosen.setdefault((run.name, run.seed), run) is not run:
             problem = f"the same name and seed as {chosen[run.name, run.seed].path}"
         excluded += [f"{run.path}: {problem}"] if problem else []
-    return by_variant(chosen.values()), excluded
+    return list(chosen.values()), excluded

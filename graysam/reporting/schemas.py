@@ -1,19 +1,26 @@
-"""Schemas of result files, one dataclass a file, each with `from_json` and `to_json`."""
+"""Result files: the names of a run's files, and a dataclass for quantization.json and for benchmark.json."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from graysam.metrics.aggregation import MACRO
 
-QUANTIZATION = "quantization.json"
-EARLIER_QUANTIZATION = "benchmark.json"  # the file's name in format 1, whose key for `methods` was `kinds`
+CONFIG, RUN, SUMMARY, QUANTIZATION = "config.json", "run.json", "summary.json", "quantization.json"  # of a run
+EARLIER_QUANTIZATION = "benchmark.json"  # name of quantization.json in format 1
 FORMAT = 2  # of quantization.json
 TIMES = ("encoder_ms", "decoder_ms", "image_ms")
+FORMER_KEYS: Mapping[str, str] = {  # in format 1 of quantization.json and of the benchmark's benchmark.json
+    "kinds": "methods",
+    "contend" + "ers": "competitors",
+    "contend" + "er": "competitor",
+    "bundle": "exported",
+    "troubles": "errors",
+}
 
 
 class Score(NamedTuple):
@@ -25,15 +32,16 @@ class Score(NamedTuple):
 
 
 class ObjectScore(NamedTuple):
-    """DSC and NSD in [0, 1] of one object on a validation slice."""
+    """DSC and NSD in [0, 1] of one object: the box of that number on the slice of that key in its shard."""
 
+    key: str
+    box: int
     modality: str
     dsc: float
     nsd: float
 
 
 Scores = Mapping[str, Score]  # modality or MACRO -> score
-Objects = Mapping[tuple[str, int], ObjectScore]  # (key of the slice, number of the object's box) -> score
 
 
 @contextmanager
@@ -43,19 +51,18 @@ def parsing(file: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise ValueError(f"{file}: {error} is missing") from None
-    except FileNotFoundError:
-        raise ValueError(f"{file} is missing") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: {error}") from None
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, which is not finite")
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object; raise ValueError for a missing or invalid file."""
+    """Read a JSON file that holds an object; raise ValueError for a missing or invalid file, or one with NaN."""
     with parsing(path.name):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"invalid JSON ({error})") from None
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}; required: an object")
         return content
@@ -63,22 +70,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def parse_scores(content: Mapping[str, Any]) -> Scores:
     """Parse `{modality or macro: {"dsc", "nsd", "n"}}`; raise KeyError, TypeError or ValueError for damage."""
-    rows = {MACRO: content[MACRO], **content}
-    scores = {name: Score(float(row["dsc"]), float(row["nsd"]), int(row["n"])) for name, row in rows.items()}
-    if not all(math.isfinite(value) for score in scores.values() for value in score):
-        raise ValueError("a score is not finite")
-    return {name: scores[name] for name in content}
+    if MACRO not in content:
+        raise KeyError(MACRO)
+    return {name: Score(float(row["dsc"]), float(row["nsd"]), int(row["n"])) for name, row in content.items()}
 
 
-def parse_objects(rows: Sequence[Any]) -> Objects:
-    """Parse rows of key, box number, modality, DSC and NSD; raise TypeError or ValueError for damage."""
-    objects = {
-        (str(key), int(box)): ObjectScore(str(modality), float(dsc), float(nsd))
-        for key, box, modality, dsc, nsd in rows
-    }
-    if not all(math.isfinite(one.dsc) and math.isfinite(one.nsd) for one in objects.values()):
-        raise ValueError("the score of an object is not finite")
-    return objects
+def _with_present_keys(content: Any) -> Any:
+    text = json.dumps(content)
+    return json.loads(text, object_hook=lambda one: {FORMER_KEYS.get(key, key): one[key] for key in one})
+
+
+def _build(kind: Any, content: Mapping[str, Any], **given: Any) -> Any:
+    """Make a dataclass of a JSON object; keys that are not its fields are ignored."""
+    return kind(**{one.name: content[one.name] for one in fields(kind) if one.name in content} | given)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class MethodResult:
     """
 
     scores: Scores = field(default_factory=dict)
-    objects: Objects = field(default_factory=dict)
+    objects: Sequence[ObjectScore] = ()
     times_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     size_mb: float = math.nan
     quantized: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
@@ -107,10 +111,10 @@ class MethodResult:
         with parsing("quantization method"):
             if not content["available"]:
                 return cls(reason=str(content["reason"]))
-            objects = parse_objects(content.get("objects", []))
-            times = {key: {name: float(ms) for name, ms in content[key].items()} for key in TIMES}
-            size = float(content["size_mb"])
-            return cls(parse_scores(content["scores"]), objects, times, size, content.get("quantized", {}))
+            objects = [ObjectScore(*row) for row in content.get("objects", [])]
+            times = {key: content[key] for key in TIMES}
+            quantized = content.get("quantized", {})
+            return cls(parse_scores(content["scores"]), objects, times, float(content["size_mb"]), quantized)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers that `from_json` reads."""
@@ -119,7 +123,7 @@ class MethodResult:
         return {
             "available": True,
             "scores": {name: score._asdict() for name, score in self.scores.items()},
-            "objects": [[*key, *score] for key, score in self.objects.items()],
+            "objects": [list(one) for one in self.objects],
             **self.times_ms,
             "size_mb": self.size_mb,
             "quantized": self.quantized,
@@ -132,13 +136,11 @@ class QuantizationReport:
 
     Attributes:
         methods: name of a quantization method -> its result.
-        checkpoint: file name of the checkpoint; checkpoint_sha256: its hash.
+        checkpoint: name of the file.
         settings: what was compared and how; `settings["methods"]` keeps the order that was asked for.
         threads: of the CPU during timing.
-        images: number of scored images; objects: number of scored objects.
-        boxes_of_timed_images: number of boxes of each image that was timed.
-        machine: description of the machine.
-        format: 1 was the file benchmark.json, which is read as well.
+        images, objects: numbers of those that were scored.
+        boxes_of_timed_images: number of boxes of each.
     """
 
     methods: Mapping[str, MethodResult]
@@ -156,22 +158,15 @@ class QuantizationReport:
     def from_json(cls, content: Mapping[str, Any]) -> "QuantizationReport":
         """Parse a file's content, of this format or of format 1; raise ValueError for damage."""
         with parsing("quantization results"):
-            content = _with_methods(content)
+            content = _with_present_keys(content)
             methods = {name: MethodResult.from_json(one) for name, one in content["methods"].items()}
-            known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
-            return cls(**known | {"methods": methods, "settings": _with_methods(content.get("settings", {}))})
+            return cast(QuantizationReport, _build(cls, content, methods=methods))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers that `from_json` reads."""
         return {**vars(self), "methods": {name: method.to_json() for name, method in self.methods.items()}}
 
 
-def _with_methods(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the key `kinds` of format 1."""
-    return {"methods" if key == "kinds" else key: value for key, value in content.items()}
-
-
-# ------------------------------------------------------------------------------------------------ benchmark.json
 @dataclass(kw_only=True)
 class BenchmarkCompetitor:
     """A row of the benchmark's tables.
@@ -247,10 +242,7 @@ class ColdStart:
 
 @dataclass(kw_only=True)
 class BenchmarkReport:
-    """The benchmark's benchmark.json; `errors`: what failed beside competitors and cases, by name.
-
-    peaks, profiles: matrix products per second and the encoders' layers, in documents of earlier versions.
-    """
+    """The benchmark's benchmark.json; `errors`: what failed beside competitors and cases, by name."""
 
     machine: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -262,57 +254,23 @@ class BenchmarkReport:
     results: list[CaseTimes] = field(default_factory=list)
     cold: list[ColdStart] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
-    peaks: Mapping[str, Any] = field(default_factory=dict)
-    profiles: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, content: Any) -> "BenchmarkReport":
-        """Parse a file's content, of this format or of format 1; raise ValueError where it is damaged."""
-        try:
-            given = _known(cls, _rename(content))
-            given["competitors"] = {
-                name: _build(BenchmarkCompetitor, one) for name, one in given["competitors"].items()
-            }
-            given["cases"] = {name: _build(BenchmarkedCase, one) for name, one in given["cases"].items()}
-            given["results"] = [_build(CaseTimes, one) for one in given.get("results", [])]
-            given["cold"] = [_build(ColdStart, one) for one in given.get("cold", [])]
-            return cls(**given)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"a benchmark cannot be read ({error!r}); run graysam benchmark again") from None
+        """Parse a file's content, of this format or of format 1; raise TypeError or AttributeError for damage."""
+        report: Any = _build(cls, _with_present_keys(content))
+        report.competitors = {name: _build(BenchmarkCompetitor, one) for name, one in report.competitors.items()}
+        report.cases = {name: _build(BenchmarkedCase, one) for name, one in report.cases.items()}
+        report.results = [_build(CaseTimes, one) for one in report.results]
+        report.cold = [_build(ColdStart, one) for one in report.cold]
+        return cast(BenchmarkReport, report)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers that `from_json` reads; numbers that are not finite become None."""
-        document: dict[str, Any] = _finite(asdict(self))
-        return document
+        return dict(json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None))
 
 
-FORMER_KEYS: Mapping[str, str] = {  # in benchmark.json of format 1
-    "contend" + "ers": "competitors",
-    "contend" + "er": "competitor",
-    "bundle": "exported",
-    "troubles": "errors",
-}
-
-
-def _rename(content: Any) -> Any:
-    if isinstance(content, list):
-        return [_rename(one) for one in content]
-    if isinstance(content, dict):
-        return {FORMER_KEYS.get(key, key): _rename(one) for key, one in content.items()}
-    return content
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(one) for key, one in content.items()}
-    if isinstance(content, list):
-        return [_finite(one) for one in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _known(kind: Any, content: Any) -> dict[str, Any]:
-    return {key: content[key] for key in kind.__dataclass_fields__ if key in content}
-
-
-def _build(kind: Any, content: Any) -> Any:
-    return kind(**_known(kind, content))
+def read_benchmark(path: Path) -> BenchmarkReport:
+    """Read a benchmark.json of `graysam benchmark`; raise ValueError for a damaged one."""
+    with parsing(f"the benchmark {path} cannot be read; run graysam benchmark again"):
+        return BenchmarkReport.from_json(read_json_object(path))

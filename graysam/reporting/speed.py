@@ -1,54 +1,37 @@
-"""The benchmark's tables: times, ratios, memory and cold starts, from its report to Markdown."""
+"""The benchmark's text, tables and charts, from its report: times, ratios, memory, cold starts."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graysam.metrics.aggregation import macro_average
-from graysam.reporting.schemas import BenchmarkedCase, BenchmarkReport, CaseTimes
+from graysam.reporting.schemas import BenchmarkReport
 from graysam.reporting.tables import EMPTY, Table
+from graysam.system.files import replacing
 
 BASELINE = "litemedsam"
 REFERENCES = (BASELINE, "daft")  # ratios are given to each of these
 BUSY_LOAD = 0.5  # mean number of processes in the minute before
-_MIB = 1 << 20
+# Colour-blind safe (Okabe and Ito 2008).
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 Float64 = NDArray[np.float64]
 
 
 def geometric_mean(values: Float64) -> float:
-    """Return the geometric mean of positive values."""
-    from scipy.stats import gmean  # takes a second to import
-
-    return float(gmean(values))
-
-
-_SPREADS: Mapping[str, Callable[[Float64], float]] = {
-    "min": np.min,
-    "median": np.median,
-    "max": np.max,
-    "geometric mean": geometric_mean,
-}
-
-
-def result_of(report: BenchmarkReport, competitor: str, case: str) -> CaseTimes | None:
-    """Return the results of a competitor on a case, None where there are none."""
-    found = (row for row in report.results if (row.competitor, row.case) == (competitor, case))
-    return next(found, None)
+    """Return the geometric mean of positive values, NaN where there are none; NaN among them are ignored."""
+    return float(np.exp(np.nanmean(np.log(values)))) if not np.isnan(values).all() else np.nan
 
 
 def median_seconds(report: BenchmarkReport, competitor: str) -> Float64:
     """Return the medians of a competitor's seconds, one per case; NaN where it has none."""
-    rows = (result_of(report, competitor, case) for case in report.cases)
-    return np.array([statistics.median(row.seconds) if row and row.seconds else np.nan for row in rows], np.float64)
-
-
-def paper_ratios(report: BenchmarkReport) -> Float64:
-    """Return the paper's baseline seconds over its proposed model's, one per case; NaN where unknown."""
-    times = (case.paper_s or (np.nan, 1.0) for case in report.cases.values())
-    return np.array([baseline / proposed for baseline, proposed in times], np.float64)
+    rows = [row for row in report.results if row.competitor == competitor and row.seconds]
+    medians = {row.case: statistics.median(row.seconds) for row in rows}
+    return np.array([medians.get(case, np.nan) for case in report.cases], np.float64)
 
 
 def accuracy_of(report: BenchmarkReport, competitor: str) -> dict[str, float] | None:
@@ -60,12 +43,6 @@ def accuracy_of(report: BenchmarkReport, competitor: str) -> dict[str, float] | 
     known = [(report.cases[row.case].modality, np.array([row.dsc, row.nsd], np.float64)) for row in rows]
     dsc, nsd = macro_average(known).tolist()
     return {"dsc": dsc, "nsd": nsd}
-
-
-def accuracy_is_given(report: BenchmarkReport) -> bool:
-    """Check whether the accuracy of any competitor is of other cases than the run's."""
-    scored = {row.competitor for row in report.results if row.dsc is not None}
-    return any(one.accuracy and name not in scored for name, one in report.competitors.items())
 
 
 def failures(report: BenchmarkReport) -> list[str]:
@@ -83,30 +60,20 @@ def markdown(report: BenchmarkReport) -> str:
 
     loader = PackageLoader("graysam.reporting")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    checked = [row for row in report.results if row.foreground is not None]
+    tables = [seconds_table(report)]
+    tables += [ratios_table(report, reference) for reference in REFERENCES if reference in report.competitors]
+    tables += [competitors_table(report), cold_table(report)]
     return environment.get_template("benchmark.md.j2").render(
         report=report,
-        tables=[table.markdown() for table in _tables(report) if table.rows],
+        tables=[
+            str(table) for table in tables if any(cell != EMPTY for row in table.rows for cell in row[table.labels :])
+        ],
         busy=(report.machine.get("load") or 0) > BUSY_LOAD,
         capped=[name for name, case in report.cases.items() if case.stride > 1],
         paper=any(case.paper_s for case in report.cases.values()),
-        accuracy_is_given=accuracy_is_given(report),
-        checked=checked,
-        differing=sum(row.differing or 0 for row in checked),
-        foreground=sum(row.foreground or 0 for row in checked),
-        found=_found(report),
+        checked=[row for row in report.results if row.foreground is not None],
         failures=failures(report),
     )
-
-
-def _found(report: BenchmarkReport) -> list[str]:
-    """Return the share of boxes with a mask of each trained competitor that segmented all cases."""
-    boxes, lines = sum(case.objects for case in report.cases.values()), []
-    for name, one in report.competitors.items():
-        found = [row.found for row in report.results if row.competitor == name and row.found is not None]
-        if found and len(found) == len(report.cases):
-            lines.append(f"{one.title} {100 * sum(found) / boxes:.1f} %")
-    return lines
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -114,73 +81,47 @@ def _number(value: float | None, digits: int) -> str:
     return EMPTY if value is None or np.isnan(value) else f"{value:.{digits if value < 10 else 1}f}"
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _tables(report: BenchmarkReport) -> list[Table]:
-    ratios = (ratios_table(report, reference) for reference in REFERENCES if reference in report.competitors)
-    return [
-        seconds_table(report),
-        *(table for table in ratios if any(cell != EMPTY for row in table.rows for cell in row[1:])),
-        competitors_table(report),
-        memory_table(report),
-        cold_table(report),
-        cold_parts_table(report),
-        *_earlier_tables(report),
-    ]
-
-
-def _titles(report: BenchmarkReport) -> list[str]:
-    return [one.title for one in report.competitors.values()]
-
-
-def _size(case: BenchmarkedCase) -> str:
-    return "x".join(map(str, case.whole_shape)) + ("" if case.stride == 1 else f" 1/{case.stride}")
-
-
 def seconds_table(report: BenchmarkReport) -> Table:
     """Return seconds by case and competitor, the paper's beside them; (n) is the number of runs."""
+    runs = {(row.case, row.competitor): row.seconds for row in report.results if row.seconds}
     paper = any(case.paper_s for case in report.cases.values())
     rows = []
     for name, case in report.cases.items():
-        cells = [name, _size(case), str(case.objects), str(case.object_slices)]
+        size = "x".join(map(str, case.whole_shape)) + ("" if case.stride == 1 else f" 1/{case.stride}")
+        cells = [name, size, str(case.objects), str(case.object_slices)]
         cells += [f"{value:.2f}" for value in case.paper_s] if case.paper_s else [EMPTY, EMPTY] if paper else []
-        for competitor in report.competitors:
-            row = result_of(report, competitor, name)
-            seconds = row.seconds if row else []
+        for seconds in (runs.get((name, competitor)) for competitor in report.competitors):
             cells.append(f"{_number(statistics.median(seconds), 3)} ({len(seconds)})" if seconds else EMPTY)
         rows.append(cells)
     columns = ["case", "size", "objects", "masks", *(["paper: baseline", "paper: proposed"] if paper else [])]
-    return Table("Seconds a case, warm (runs)", [*columns, *_titles(report)], rows)
+    titles = [one.title for one in report.competitors.values()]
+    return Table("Seconds a case, warm (runs)", [*columns, *titles], rows)
 
 
 def ratios_table(report: BenchmarkReport, reference: str) -> Table:
     """Return how many times as fast as the reference each competitor is, by case and over all cases."""
     theirs = median_seconds(report, reference)
-    columns = {
-        one.title: theirs / median_seconds(report, name)
-        for name, one in report.competitors.items()
-        if name != reference
-    }
+    columns: dict[str, Float64] = {}
     if reference == BASELINE and any(case.paper_s for case in report.cases.values()):
-        columns = {"paper: proposed": paper_ratios(report), **columns}
+        paper = np.array([case.paper_s or (np.nan, np.nan) for case in report.cases.values()], np.float64)
+        columns["paper: proposed"] = paper[:, 0] / paper[:, 1]
+    for name, one in report.competitors.items():
+        if name != reference:
+            columns[one.title] = theirs / median_seconds(report, name)
     rows = [
         [case, *(_number(float(column[index]), 2) for column in columns.values())]
         for index, case in enumerate(report.cases)
     ]
-    for name, reduce in _SPREADS.items():
-        known = (column[~np.isnan(column)] for column in columns.values())
-        rows.append([name, *(_number(float(reduce(one)) if len(one) else None, 2) for one in known)])
+    spreads: dict[str, Callable[[Float64], Any]] = {
+        "min": np.nanmin,
+        "median": np.nanmedian,
+        "max": np.nanmax,
+        "geometric mean": geometric_mean,
+    }
+    for name, reduce in spreads.items():
+        known = (None if np.isnan(column).all() else float(reduce(column)) for column in columns.values())
+        rows.append([name, *(_number(value, 2) for value in known)])
     return Table(f"Times as fast as {report.competitors[reference].title}", ["case", *columns], rows)
-
-
-def geometric_mean_s(report: BenchmarkReport, competitor: str) -> float | None:
-    """Return the geometric mean over cases of a competitor's median seconds, None where it has none."""
-    seconds = median_seconds(report, competitor)
-    known = seconds[~np.isnan(seconds)]
-    return geometric_mean(known) if len(known) else None
 
 
 def competitors_table(report: BenchmarkReport) -> Table:
@@ -188,24 +129,15 @@ def competitors_table(report: BenchmarkReport) -> Table:
     rows = []
     for name, one in report.competitors.items():
         found = [row for row in report.results if row.competitor == name and row.seconds]
-        peaks = [row.peak_bytes / _MIB for row in found if row.peak_bytes is not None]
+        peak = max((row.peak_bytes or 0 for row in found), default=0)
         accuracy = accuracy_of(report, name)
         scores = ["not measured"] * 2 if accuracy is None else [f"{100 * accuracy[key]:.2f}" for key in ("dsc", "nsd")]
-        seconds = [geometric_mean_s(report, name), one.load_s]
-        seconds += [_sum(row.read_s for row in found), _sum(row.write_s for row in found)]
-        peak = f"{max(peaks):.0f}" if peaks else EMPTY
-        rows.append([one.title, str(len(found)), *(_number(value, 3) for value in seconds), peak, *scores])
+        seconds = [geometric_mean(median_seconds(report, name)), one.load_s]
+        seconds += [sum(row.read_s or 0 for row in found) or None, sum(row.write_s or 0 for row in found) or None]
+        memory = f"{peak / (1 << 20):.0f}" if peak else EMPTY
+        rows.append([one.title, str(len(found)), *(_number(value, 3) for value in seconds), memory, *scores])
     columns = ["competitor", "cases", "geometric mean s", "load s", "read s", "write s", "peak MiB", "DSC", "NSD"]
     return Table("Competitors: files are read and written outside the times, all cases together", columns, rows)
-
-
-def memory_table(report: BenchmarkReport) -> Table:
-    """Return the peak of resident memory by case and competitor."""
-    rows = []
-    for case in report.cases:
-        found = (result_of(report, name, case) for name in report.competitors)
-        rows.append([case, *(f"{row.peak_bytes / _MIB:.0f}" if row and row.peak_bytes else EMPTY for row in found)])
-    return Table("Peak of resident memory while the case was in memory, MiB", ["case", *_titles(report)], rows)
 
 
 def cold_table(report: BenchmarkReport) -> Table:
@@ -213,35 +145,72 @@ def cold_table(report: BenchmarkReport) -> Table:
     baseline = {one.case: statistics.median(one.seconds) for one in report.cold if one.name == BASELINE and one.seconds}
     rows = []
     for one in report.cold:
-        numbers: Sequence[float | None] = (None, None, None)
-        if one.seconds:
-            numbers = (min(one.seconds), statistics.median(one.seconds), max(one.seconds))
+        numbers = [float(function(one.seconds)) if one.seconds else None for function in (min, statistics.median, max)]
         ratio = baseline[one.case] / numbers[1] if one.case in baseline and numbers[1] else None
         rows.append([one.case, one.title, str(len(one.seconds)), *(_number(n, 3) for n in numbers), _number(ratio, 2)])
     columns = ["case", "command", "runs", "min s", "median s", "max s", "times as fast as LiteMedSAM's"]
     return Table("Cold: a process per case, from its start to its end, round-robin", columns, rows, labels=2)
 
 
-def cold_parts_table(report: BenchmarkReport) -> Table:
-    """Return the phases that graysam's own commands report of their last run."""
-    timed = [one for one in report.cold if one.parts]
-    parts = list(dict.fromkeys(part for one in timed for part in one.parts))
-    rows = [[one.case, one.title, *(_number(one.parts.get(part), 3) for part in parts)] for one in timed]
-    return Table("Cold: phases of the last run, s", ["case", "command", *parts], rows, labels=2)
+def write_seconds_chart(report: BenchmarkReport, path: Path) -> None:
+    """Draw a bar for every case and competitor, seconds on a logarithmic axis."""
+    from matplotlib.figure import Figure
 
-
-def _earlier_tables(report: BenchmarkReport) -> list[Table]:
-    """Return the matrix-product peaks and the encoders' speed that documents of earlier versions hold."""
-    peaks: list[Sequence[str]] = [
-        [precision, one["ran_in"], f"{one['gops']:.0f}", str(one["side"])] for precision, one in report.peaks.items()
+    figure = Figure(figsize=(max(7.0, 1.1 * len(report.cases) + 1.5), 5.0), layout="constrained")
+    axes = figure.subplots()
+    width = 0.85 / max(len(report.competitors), 1)
+    for index, (name, one) in enumerate(report.competitors.items()):
+        places = np.arange(len(report.cases)) + (index - (len(report.competitors) - 1) / 2) * width
+        axes.bar(places, median_seconds(report, name), width, color=_colour(report, name), label=one.title)
+    axes.set(yscale="log", ylabel="seconds a case, warm (log)", xlim=(-0.6, len(report.cases) - 0.4))
+    axes.yaxis.set_major_formatter("{x:g}")
+    labels = [
+        f"{name.partition('_')[2]}\n{'x'.join(map(str, case.shape))}\n{case.objects} obj."
+        for name, case in report.cases.items()
     ]
-    columns = ["precision", "executed as", "GOP/s", "matrix side"]
-    tables = [Table("The machine's matrix-product peak in OpenVINO", columns, peaks, labels=2)]
-    encoders = []
-    for name, one in report.profiles.items():
-        peak = report.peaks.get(one["peak"])
-        share = f"{100 * one['gops'] / peak['gops']:.0f} %" if peak else EMPTY
-        numbers = [f"{1000 * one['seconds']:.1f}", f"{one['gmac']:.2f}", f"{one['gops']:.0f}"]
-        encoders.append([report.competitors[name].title, one["peak"], *numbers, share])
-    columns = ["competitor", "peak of", "ms an image", "GMAC", "GOP/s", "of the peak"]
-    return [*tables, Table("Image encoders alone (2 operations a MAC)", columns, encoders, labels=2)]
+    axes.set_xticks(range(len(labels)), labels, fontsize=7)
+    axes.grid(axis="y", which="major", alpha=0.4)
+    axes.set_axisbelow(True)
+    axes.set_title(f"{report.machine['cpu']}, {report.settings['threads']} threads; lower is faster", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def points(report: BenchmarkReport) -> list[tuple[float, float, str]]:
+    """Return geometric mean of the seconds, DSC in per cent, and name of every competitor that has both."""
+    accuracies = {name: accuracy for name in report.competitors if (accuracy := accuracy_of(report, name))}
+    found = [(geometric_mean(median_seconds(report, n)), 100 * one["dsc"], n) for n, one in accuracies.items()]
+    return sorted(point for point in found if not np.isnan(point[0]))
+
+
+def write_accuracy_chart(report: BenchmarkReport, path: Path) -> None:
+    """Draw macro DSC over the geometric mean of the seconds; no file is written where none is known."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
+    found = points(report)
+    if not found:
+        return
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for index, (seconds, dsc, name) in enumerate(found):
+        axes.scatter(seconds, dsc, s=60, color=_colour(report, name), zorder=3)
+        title, place = report.competitors[name].title, (0, 9 if index % 2 else -15)
+        axes.annotate(title, (seconds, dsc), textcoords="offset points", xytext=place, ha="center", fontsize=8)
+    axes.set(xscale="log", xlabel="seconds a case, warm, geometric mean (log)", ylabel="DSC (%), macro average")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.margins(0.2)
+    axes.grid(which="major", alpha=0.4)
+    _save(figure, path)
+
+
+def _colour(report: BenchmarkReport, competitor: str) -> str:
+    others = [name for name in report.competitors if name != BASELINE]
+    return "#666666" if competitor == BASELINE else _COLOURS[others.index(competitor) % len(_COLOURS)]
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

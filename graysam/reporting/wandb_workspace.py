@@ -15,56 +15,40 @@ from graysam.system.terminal import one_line
 
 MODALITIES = ("CT", "MR", "PET", "US", "X-Ray", "Dermoscopy", "Endoscopy", "Fundus", "Microscopy")  # the challenge's
 METHODS = ("none", "dynamic_qint8", "torchao_int8", "openvino_bf16", "openvino_int8", "onnxruntime_dynamic")
-FIGURES = ("dsc", "nsd", "encoder_ms", "decoder_ms", "image_ms", "size_mb")
-TERMS = ("", "_bce", "_dice", "_iou")
 
 
-def define_workspace(entity: str, project: str, modalities: Sequence[str] = MODALITIES) -> "workspaces.Workspace":
-    """Define the workspace without sending it.
-
-    Args:
-        entity: W&B user or team.
-        project: W&B project.
-        modalities: as in the names of the case files; each gets its panels.
-    """
+def define_workspace(entity: str, project: str, modalities: Sequence[str]) -> "workspaces.Workspace":
+    """Define the workspace of a user's or team's project, without sending it; each modality gets its panels."""
     places = {"macro average": "macro"} | {m: f"modality/{m}" for m in modalities}
-
-    def scores(metric: str) -> list[Any]:
-        return [
+    sections: dict[str, list[Any]] = {}
+    for metric in ("DSC", "NSD"):
+        sections[metric] = [
             panels.LinePlot(title=f"{metric}, {name}", y=[f"val/{metric.lower()}_slice256/{place}"], range_y=(0, 1))
             for name, place in places.items()
         ]
-
-    losses: list[Any] = [
+    sections["Losses"] = [
         panels.LinePlot(title=f"loss{term.replace('_', ', ')}", y=[f"train/loss{term}_epoch", f"val/loss{term}"])
-        for term in TERMS
+        for term in ("", "_bce", "_dice", "_iou")
     ]
-    pictures: list[Any] = [
-        panels.MediaBrowser(
-            title=f"{m}: {end}", media_keys=[f"images/validation/{end}/{m}"], gallery_axis="step", num_columns=1
-        )
-        for m in modalities
-        for end in ("worst", "best")
+    sections["Losses"].append(panels.LinePlot(title="learning rate", metric_regex="lr-.*"))
+    keys = {f"{m}: {end}": f"images/validation/{end}/{m}" for m in modalities for end in ("worst", "best")}
+    sections["Overlays"] = [
+        panels.MediaBrowser(title=title, media_keys=[key], gallery_axis="step", num_columns=1)
+        for title, key in keys.items()
     ]
-    bars = [panels.BarPlot(title=f, metrics=[f"quantization/{method}/{f}" for method in METHODS]) for f in FIGURES]
-    sections: dict[str, list[Any]] = {
-        "DSC": scores("DSC"),
-        "NSD": scores("NSD"),
-        "Losses": [*losses, panels.LinePlot(title="learning rate", metric_regex="lr-.*")],
-        "Overlays": pictures,
-        "Tables": [panels.WeavePanelSummaryTable(table_name=f"tables/{name}") for name in ("validation", "trained")],
-        "Quantization": [panels.WeavePanelSummaryTable(table_name="tables/quantization"), *bars],
-    }
+    tables = [
+        panels.WeavePanelSummaryTable(table_name=f"tables/{t}") for t in ("validation", "trained", "quantization")
+    ]
+    sections["Tables"] = tables[:2]
+    figures = ("dsc", "nsd", "encoder_ms", "decoder_ms", "image_ms", "size_mb")
+    bars = [panels.BarPlot(title=f, metrics=[f"quantization/{method}/{f}" for method in METHODS]) for f in figures]
+    sections["Quantization"] = [tables[2], *bars]
     made = [workspaces.Section(name=n, panels=p, is_open=n in ("DSC", "NSD")) for n, p in sections.items()]
     return workspaces.Workspace(entity=entity, project=project, name="graysam", sections=made)
 
 
 def save_workspace(where: str, modalities: Sequence[str] = ()) -> str:
-    """Save the workspace and return its URL.
-
-    Args:
-        where: `ENTITY/PROJECT`.
-        modalities: with panels; empty for the challenge's nine.
+    """Save the workspace of `ENTITY/PROJECT` with these modalities, or the challenge's nine, and return its URL.
 
     Raises:
         ValueError: another form of `where`, or W&B refuses.

@@ -8,21 +8,20 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.reporting.schemas import BenchmarkReport, ColdStart
+from graysam.reporting.schemas import BenchmarkReport, ColdStart, read_benchmark
 from graysam.reporting.speed import (
-    accuracy_is_given,
     accuracy_of,
     cold_table,
     competitors_table,
     failures,
-    geometric_mean_s,
+    geometric_mean,
     markdown,
     median_seconds,
-    paper_ratios,
     ratios_table,
     seconds_table,
+    write_accuracy_chart,
+    write_seconds_chart,
 )
-from graysam.reporting.speed_charts import write_accuracy_chart, write_seconds_chart
 
 RECORDED = Path(__file__).parents[2] / "experiments" / "report" / "inputs" / "benchmark.json"  # of format 1
 
@@ -75,19 +74,20 @@ def test_a_report_survives_its_file(report: BenchmarkReport) -> None:
     assert BenchmarkReport.from_json(json.loads(json.dumps(report.to_json()))) == report
     report.results[0].dsc = float("nan")
     assert report.to_json()["results"][0]["dsc"] is None
-    with pytest.raises(ValueError, match="a benchmark cannot be read"):
-        BenchmarkReport.from_json({"competitors": {"a": {}}, "cases": {}})
 
 
 def test_a_document_of_format_1_gives_all_its_sections() -> None:
-    """Its keys have earlier names, and it holds the machine's peaks, which are not measured any more."""
-    report = BenchmarkReport.from_json(json.loads(RECORDED.read_text()))
+    report = read_benchmark(RECORDED)
     text = markdown(report)
     assert list(report.competitors) == ["litemedsam", "lite_int8", "l0_fp32", "l0_int8", "daft"]
     assert len(report.results) == 14 * 5
-    tables = ("Seconds a case", "Times as fast as LiteMedSAM", "Times as fast as DAFT's way", "Competitors:")
-    tables += ("Peak of resident memory", "Cold: a process", "Cold: phases", "The machine's matrix", "Image encoders")
-    for title in tables:
+    for title in (
+        "Seconds a case",
+        "Times as fast as LiteMedSAM",
+        "Times as fast as DAFT's way",
+        "Competitors:",
+        "Cold:",
+    ):
         assert f"**{title}" in text
     assert "11 of 7778756 foreground voxels differ, over 14 cases" in text
 
@@ -95,8 +95,7 @@ def test_a_document_of_format_1_gives_all_its_sections() -> None:
 def test_ratios_are_medians_over_medians(report: BenchmarkReport) -> None:
     np.testing.assert_array_equal(median_seconds(report, "l0_int8"), [0.4, 0.04])
     np.testing.assert_array_equal(median_seconds(report, "daft"), [1.0, np.nan])
-    np.testing.assert_allclose(paper_ratios(report), [5.0, 4.0])
-    assert geometric_mean_s(report, "litemedsam") == pytest.approx(4.0)
+    assert geometric_mean(median_seconds(report, "litemedsam")) == pytest.approx(4.0)
     table = ratios_table(report, "litemedsam")
     assert [row[0] for row in table.rows[-4:]] == ["min", "median", "max", "geometric mean"]
     assert [cells(table, row)["L0 int8"] for row in range(-4, 0)] == ["20.0", "35.0", "50.0", "31.6"]
@@ -111,13 +110,10 @@ def test_seconds_are_listed_beside_the_papers(report: BenchmarkReport) -> None:
     assert (first["paper: baseline"], first["paper: proposed"]) == ("10.00", "2.00")
     assert (first["LiteMedSAM"], first["L0 int8"]) == ("8.000 (1)", "0.400 (3)")
     assert cells(seconds_table(report), 1)["DAFT"] == "-"
-
-
-def test_own_folders_have_no_paper_columns(report: BenchmarkReport) -> None:
     for case in report.cases.values():
         case.paper_s = None
     for table in (seconds_table(report), ratios_table(report, "litemedsam")):
-        assert not any("paper" in column for column in table.columns)
+        assert not any("paper" in column for column in table.columns), "own folders"
 
 
 def test_files_and_memory_have_their_own_columns(report: BenchmarkReport) -> None:
@@ -127,27 +123,19 @@ def test_files_and_memory_have_their_own_columns(report: BenchmarkReport) -> Non
     assert (ours["cases"], ours["read s"], ours["DSC"]) == ("2", "0.500", "not measured")
 
 
-def test_accuracy_is_averaged_over_modalities_first(report: BenchmarkReport) -> None:
+def test_accuracy_is_averaged_over_modalities_first() -> None:
     document = a_document()
     document["cases"]["3DBox_CT_3"] = a_case("CT", None)
     for row, (dsc, nsd) in zip(document["results"][1:5:3], [(0.9, 0.8), (0.5, 0.4)], strict=True):
         row["dsc"], row["nsd"] = dsc, nsd
     document["results"].append(a_row("l0_int8", "3DBox_CT_3", [1.0], dsc=0.7, nsd=0.6))
+    sentence = "they are of other cases than the seconds"
+    assert sentence not in markdown(BenchmarkReport.from_json(document))
     document["competitors"]["litemedsam"]["accuracy"] = {"dsc": 0.8, "nsd": 0.7}
     report = BenchmarkReport.from_json(document)
     assert accuracy_of(report, "l0_int8") == {"dsc": pytest.approx(0.65), "nsd": pytest.approx(0.55)}
     assert accuracy_of(report, "daft") is None
-    assert accuracy_of(report, "litemedsam") == {"dsc": 0.8, "nsd": 0.7}, "as given from elsewhere"
-
-
-def test_the_accuracy_of_other_cases_is_noted(report: BenchmarkReport) -> None:
-    sentence = "they are of other cases than the seconds"
-    assert not accuracy_is_given(report) and sentence not in markdown(report)
-    report.competitors["litemedsam"].accuracy = {"dsc": 0.8, "nsd": 0.7}
-    assert accuracy_is_given(report) and sentence in markdown(report)
-    for row in report.results:
-        row.dsc = row.nsd = 0.5
-    assert not accuracy_is_given(report), "the run's own masks count"
+    assert accuracy_of(report, "litemedsam") == {"dsc": 0.8, "nsd": 0.7} and sentence in markdown(report)
 
 
 def test_the_text_holds_what_is_needed_to_read_it(report: BenchmarkReport) -> None:
@@ -157,7 +145,6 @@ def test_the_text_holds_what_is_needed_to_read_it(report: BenchmarkReport) -> No
         "every n-th slice",
         "3DBox_CT_1. The paper's seconds are of whole volumes",
         "3 of 5000 foreground voxels differ, over 2 cases",
-        "LiteMedSAM 100.0 %",
         "- failed: 2DBox_US_2, DAFT: ValueError: broke",
     ):
         assert part in text
@@ -176,23 +163,21 @@ def test_everything_that_failed_is_named(report: BenchmarkReport) -> None:
         "2DBox_US_2, cold, L0: killed",
         "3DBox_CT_9: no boxes",
     ]
-    assert markdown(report).count("- failed:") == 4
 
 
 def test_cold_starts_are_compared_with_the_baseline(report: BenchmarkReport) -> None:
     report.cold = [
         ColdStart(case="2DBox_US_2", name="litemedsam", title="LiteMedSAM", seconds=[6.0, 5.0, 9.0]),
-        ColdStart(case="2DBox_US_2", name="l0_int8", title="L0", seconds=[0.5], parts={"imports": 0.2}),
+        ColdStart(case="2DBox_US_2", name="l0_int8", title="L0", seconds=[0.5]),
     ]
     assert list(cold_table(report).rows[1]) == ["2DBox_US_2", "L0", "1", *["0.500"] * 3, "12.0"]
-    assert "Cold: phases of the last run" in markdown(report)
 
 
 def test_charts(report: BenchmarkReport, tmp_path: Path) -> None:
     write_seconds_chart(report, tmp_path / "seconds.png")
     assert len(np.unique(cv2.imread(str(tmp_path / "seconds.png")).reshape(-1, 3), axis=0)) > 10
-    assert not write_accuracy_chart(report, tmp_path / "accuracy.png"), "nothing is known"
-    assert not (tmp_path / "accuracy.png").exists()
+    write_accuracy_chart(report, tmp_path / "accuracy.png")
+    assert not (tmp_path / "accuracy.png").exists(), "nothing is known"
     report.competitors["l0_int8"].accuracy = {"dsc": 0.9, "nsd": 0.8}
-    assert write_accuracy_chart(report, tmp_path / "accuracy.png")
+    write_accuracy_chart(report, tmp_path / "accuracy.png")
     assert (tmp_path / "accuracy.png").stat().st_size > 1000

@@ -1,17 +1,13 @@
 """The W&B workspace: its definition without an account, and one line where it cannot be saved."""
 
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from graysam.report import main
 from tests.support.commands import run_module_without
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +38,17 @@ def test_every_modality_has_its_panels(workspace: ModuleType) -> None:
     assert sections["Quantization"][1].metrics == [f"quantization/{method}/dsc" for method in workspace.METHODS]
 
 
-def command(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environment |= {"HOME": str(home), "NETRC": str(home / "netrc"), "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    return subprocess.run(
-        [sys.executable, "-m", "graysam.report", "--wandb-workspace", *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        cwd=ROOT,
-    )
+@pytest.mark.parametrize(("where", "reason"), [("me/graysam", "No API key"), ("me", "ENTITY/PROJECT")])
+def test_without_an_account_or_a_project_there_is_one_line(
+    where: str, reason: str, workspace: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(view: object) -> None:
+        raise ValueError("No API key\nconfigured")
 
-
-@pytest.mark.parametrize(("where", "said"), [("me/graysam", "No API key"), ("me", "ENTITY/PROJECT")])
-def test_without_an_account_or_a_project_it_says_so_in_one_line(tmp_path: Path, where: str, said: str) -> None:
-    done = command(where, home=tmp_path)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
+    monkeypatch.setattr(workspace.workspaces.Workspace, "save", refuse)
+    assert main(["--wandb-workspace", where]) == 2
+    printed = capsys.readouterr()
+    assert reason in printed.err and len(printed.err.splitlines()) == 1 and printed.out == ""
 
 
 def test_without_the_package_it_names_the_extra(tmp_path: Path) -> None:
