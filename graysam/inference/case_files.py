@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graysam.inference.predictor import Predictor
 from graysam.inference.stopwatch import Stopwatch
-from graysam.io.cases import Case, CaseError
+from graysam.io.cases import Case
 from graysam.io.image import write_mask
 from graysam.system.terminal import one_line, progress
 
@@ -76,8 +76,7 @@ def segment_case_files(
 
     def segment(path: Path, case: Case) -> Callable[[], None]:
         watch.lap("read")
-        if case.boxes is None:
-            raise CaseError(f"{path}: no boxes")
+        assert case.boxes is not None  # as in every case to be segmented
         labels = predictor.predict(case.image, case.boxes, **options)
         for note in case.notes:
             print(f"note: {path.name}: {note}", file=sys.stderr)

@@ -1,18 +1,17 @@
 """Case files: the challenge's NPZ with images, boxes and masks, read strictly and without pickle."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.imaging.prompts import check_labels, fit_boxes, is_volume
-from graysam.io.image import UNKNOWN, Image, Spacing, check_spacing, image_of, says_volume, stored_spacing
-from graysam.io.npz import MAX_BYTES, Npz, open_npz
+from graysam.imaging.prompts import check_labels, fit_boxes
+from graysam.io.image import UNKNOWN, Image, Spacing, stored_image, stored_spacing
+from graysam.io.image import SpacingOrder as SpacingOrder
 from graysam.io.npz import CaseError as CaseError  # readers of cases catch it from here
-
-SpacingOrder = Literal["zyx", "xyz"]
+from graysam.io.npz import open_npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ def training_name(name: str) -> TrainingName:
     return TrainingName(fields[0] if len(fields) == 2 else UNKNOWN, UNKNOWN, fields[-1] if fields else name)
 
 
-def read_input_case(path: str | Path, *, z_max_inclusive: bool = True, max_bytes: int = MAX_BYTES) -> Case:
+def read_input_case(path: str | Path, *, z_max_inclusive: bool = True) -> Case:
     """Read a case to be segmented: imgs and boxes, and spacing in 3D where stored (in array order, z, y, x).
 
     `imaging.prompts` decides between 2D and 3D, and which boxes are clipped and noted or refused; where the arrays fit
@@ -64,23 +63,19 @@ def read_input_case(path: str | Path, *, z_max_inclusive: bool = True, max_bytes
     Args:
         path: the NPZ.
         z_max_inclusive: whether z_max is a box's last slice, or the first one after it.
-        max_bytes: the most that the arrays may need.
 
     Raises:
         CaseError: a ValueError of one line.
     """
     path = Path(path)
-    with open_npz(path, max_bytes) as npz:
-        pixels = npz.read("imgs", kinds="uif", ranks=(2, 3))
+    with open_npz(path) as npz:
+        image = stored_image(npz, path)
         boxes = npz.read("boxes", kinds="uif", ranks=(1, 2))
-        spacing = _spacing(npz)
-        volume = is_volume(pixels.shape, boxes, hint=says_volume(path, spacing))
-        image = image_of(path, pixels, volume, spacing)
-        boxes, notes = fit_boxes(boxes, pixels.shape, volume=volume, z_max_inclusive=z_max_inclusive)
+        boxes, notes = fit_boxes(boxes, image.pixels.shape, volume=image.is_volume, z_max_inclusive=z_max_inclusive)
     return Case(image, boxes, notes=(*_dtype_notes(image), *notes))
 
 
-def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx", *, max_bytes: int = MAX_BYTES) -> Case:
+def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx") -> Case:
     """Read a case with masks: imgs and gts, and spacing in 3D where stored.
 
     gts of two axes mean 2D, of three (and the image's shape) 3D. Empty masks are accepted.
@@ -88,55 +83,39 @@ def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx", *,
     Args:
         path: the NPZ.
         spacing_order: how the file stores the spacing; Image.spacing_mm is z, y, x.
-        max_bytes: the most that the arrays may need.
 
     Raises:
         CaseError: a ValueError of one line.
     """
     path = Path(path)
-    with open_npz(path, max_bytes) as npz:
-        pixels = npz.read("imgs", kinds="uif", ranks=(2, 3))
-        gts = npz.read("gts", kinds="uib", ranks=(2, 3))
-        image = image_of(path, pixels, gts.ndim == 3, _spacing(npz, spacing_order))
+    with open_npz(path) as npz:
+        gts = check_labels(npz.read("gts", kinds="uib", ranks=(2, 3)), "gts")
+        image = stored_image(npz, path, gts.ndim == 3, spacing_order)
         if gts.shape != image.grid:
             raise ValueError(
-                f"gts have shape {gts.shape}, imgs {pixels.shape}; required: the same grid; "
+                f"gts have shape {gts.shape}, imgs {image.pixels.shape}; required: the same grid; "
                 "export image and masks together"
             )
-        gts = check_labels(gts, "gts")
-    image = Image(image.pixels, image.spacing_mm, training_name(path.stem).modality, image.name, image.is_volume)
-    return Case(image, gts=gts, notes=_dtype_notes(image))
+    return Case(replace(image, modality=training_name(path.stem).modality), gts=gts, notes=_dtype_notes(image))
 
 
-def read_gts(
-    path: str | Path, spacing_order: SpacingOrder = "zyx", *, max_bytes: int = MAX_BYTES
-) -> tuple[NDArray[Any], Spacing | None]:
+def read_gts(path: str | Path, spacing_order: SpacingOrder = "zyx") -> tuple[NDArray[Any], Spacing | None]:
     """Read gts, integers (H, W) or (D, H, W), and the spacing z, y, x in mm, None in 2D or where not stored.
 
     The default order takes the spacing as stored, as the official script does. Raises CaseError.
     """
-    with open_npz(Path(path), max_bytes) as npz:
+    with open_npz(Path(path)) as npz:
         gts = check_labels(npz.read("gts", kinds="uib", ranks=(2, 3)), "gts")
-        spacing = _spacing(npz, spacing_order)
-        return gts, check_spacing(spacing) if gts.ndim == 3 and spacing is not None else None
+        return gts, stored_spacing(npz, spacing_order) if gts.ndim == 3 else None
 
 
-def read_segs(path: str | Path, *, max_bytes: int = MAX_BYTES) -> NDArray[Any]:
+def read_segs(path: str | Path) -> NDArray[Any]:
     """Read segs, integers (H, W) or (D, H, W), 0 being background. Raises CaseError."""
-    with open_npz(Path(path), max_bytes) as npz:
+    with open_npz(Path(path)) as npz:
         return check_labels(npz.read("segs", kinds="uib", ranks=(2, 3)), "segs")
 
 
-def _spacing(npz: Npz, order: SpacingOrder = "zyx") -> NDArray[Any] | None:
-    """Return the stored spacing in array order, z, y, x; None where there is none."""
-    if order not in ("zyx", "xyz"):
-        raise ValueError(f"spacing_order is {order!r}; required: zyx (array order) or xyz (the challenge's script)")
-    spacing = stored_spacing(npz)
-    return spacing if spacing is None or order == "zyx" else spacing[::-1]
-
-
 def _dtype_notes(image: Image) -> tuple[str, ...]:
-    dtype = image.pixels.dtype
-    return (
-        () if dtype == np.uint8 else (f"imgs are {dtype}, not uint8: scaled by the whole array's minimum and maximum",)
-    )
+    if image.pixels.dtype == np.uint8:
+        return ()
+    return (f"imgs are {image.pixels.dtype}, not uint8: scaled by the whole array's minimum and maximum",)

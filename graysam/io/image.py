@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.prompts import check_image_shape, check_labels, is_volume
-from graysam.io.npz import MAX_BYTES, CaseError, Npz, open_npz
+from graysam.io.npz import CaseError, Npz, open_npz
 from graysam.system.files import replacing
 
 Spacing = tuple[float, float, float]
+SpacingOrder = Literal["zyx", "xyz"]
 UNKNOWN = "unknown"
 
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")  # how PNG, JPEG, TIFF and BMP begin
@@ -54,12 +55,11 @@ def modality_of(name: str) -> str:
     return fields[1] if len(fields) >= 2 and fields[0] in ("2DBox", "3DBox") and fields[1] else UNKNOWN
 
 
-def read_image(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Image:
+def read_image(path: str | Path) -> Image:
     """Read an NPZ with `imgs`, or a PNG, JPEG, TIFF or BMP picture; the content decides, not the suffix.
 
     Args:
         path: the file. Colour becomes RGB, an alpha channel is dropped, an orientation tag is not applied.
-        max_bytes: the most that the arrays of an NPZ may need.
 
     Raises:
         CaseError: a ValueError of one line, for a file that cannot be used.
@@ -74,30 +74,27 @@ def read_image(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Image:
         return Image(_read_picture(path), modality=modality_of(path.stem), name=path.stem)
     if start and not start.startswith(b"PK") and path.suffix.lower() != ".npz":
         raise CaseError(f"{path}: not an image; required: the challenge's NPZ, PNG, JPEG, TIFF or BMP; export it again")
-    with open_npz(path, max_bytes) as npz:
-        pixels = npz.read("imgs", kinds="uif", ranks=(2, 3))
-        boxes = npz.read("boxes", kinds="uif", ranks=(1, 2)) if "boxes" in npz else np.zeros(0)
-        spacing = stored_spacing(npz)
-        return image_of(path, pixels, is_volume(pixels.shape, boxes, hint=says_volume(path, spacing)), spacing)
+    with open_npz(path) as npz:
+        return stored_image(npz, path)
 
 
-def stored_spacing(npz: Npz) -> NDArray[Any] | None:
-    """Return the spacing in the order of the file; None where there is none."""
-    return npz.read("spacing", kinds="uif", ranks=(1,)) if "spacing" in npz else None
+def stored_image(npz: Npz, path: Path, volume: bool | None = None, order: SpacingOrder = "zyx") -> Image:
+    """Return the image of an NPZ.
 
-
-def says_volume(path: Path, spacing: NDArray[Any] | None) -> bool:
-    """Return what a stored spacing or the name's prefix says of a file whose arrays leave 2D or 3D open."""
-    return spacing is not None or path.stem.startswith("3DBox_")
-
-
-def image_of(path: Path, pixels: NDArray[Any], volume: bool, spacing: NDArray[Any] | None) -> Image:
-    """Return an NPZ's arrays as an image; spacing in array order.
+    Args:
+        npz: open, with imgs.
+        path: whose name says the modality.
+        volume: whether it is one. None lets the boxes decide and, where they leave it open, a stored spacing or the
+            prefix of the name.
+        order: how the file stores the spacing.
 
     Raises:
         ValueError: an image of the wrong shape or with values that are not finite, or a spacing that is none.
     """
-    check_image_shape(pixels.shape, volume)
+    pixels = npz.read("imgs", kinds="uif", ranks=(2, 3))
+    if volume is None:
+        boxes = npz.read("boxes", kinds="uif", ranks=(1, 2)) if "boxes" in npz else np.zeros(0)
+        volume = is_volume(pixels.shape, boxes, hint="spacing" in npz or path.stem.startswith("3DBox_"))
     if not volume and pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
@@ -105,17 +102,18 @@ def image_of(path: Path, pixels: NDArray[Any], volume: bool, spacing: NDArray[An
             f"imgs of dtype {pixels.dtype} hold NaN or infinity; required: finite values, best uint8; "
             "replace them before saving"
         )
-    spacing_mm = check_spacing(spacing) if volume and spacing is not None else None
-    return Image(pixels, spacing_mm, modality_of(path.stem), path.stem, volume)
+    return Image(pixels, stored_spacing(npz, order) if volume else None, modality_of(path.stem), path.stem, volume)
 
 
-def check_spacing(spacing: NDArray[Any]) -> Spacing:
-    """Return three positive numbers in mm; ValueError for anything else."""
-    values = spacing.astype(np.float64)
+def stored_spacing(npz: Npz, order: SpacingOrder) -> Spacing | None:
+    """Return the spacing in array order, z, y, x in mm; None where there is none. `order` is that of the file."""
+    if "spacing" not in npz:
+        return None
+    values = npz.read("spacing", kinds="uif", ranks=(1,)).astype(np.float64)
     if values.shape != (3,) or not np.isfinite(values).all() or (values <= 0).any():
-        raise ValueError(f"spacing is {spacing.tolist()}; required: 3 positive numbers in mm; correct the file")
-    first, second, third = values.tolist()
-    return first, second, third
+        raise ValueError(f"spacing is {values.tolist()}; required: 3 positive numbers in mm; correct the file")
+    z, y, x = values[:: {"zyx": 1, "xyz": -1}[order]].tolist()
+    return z, y, x
 
 
 def _read_picture(path: Path) -> NDArray[Any]:
@@ -147,12 +145,9 @@ def write_mask(path: str | Path, mask: NDArray[Any], like: Image | None = None) 
     suffix = path.suffix.lower()
     if suffix != ".npz" and suffix not in _LOSSLESS:
         raise CaseError(f"{path}: masks are written as .npz, {', '.join(_LOSSLESS)}; got {suffix or 'no suffix'}")
-    ranks = (2, 3) if suffix == ".npz" else (2,)
-    if mask.ndim not in ranks or mask.dtype.kind not in "uib":
-        raise CaseError(
-            f"{path}: the mask has shape {mask.shape} and dtype {mask.dtype}; required: integers (H,W)"
-            + (" or (D,H,W)" if suffix == ".npz" else "; write volumes as .npz")
-        )
+    if mask.dtype.kind not in "uib" or mask.ndim not in ((2, 3) if suffix == ".npz" else (2,)):
+        given = f"{path}: the mask has shape {mask.shape} and dtype {mask.dtype}"
+        raise CaseError(f"{given}; required: integers (H,W), or (D,H,W) in .npz")
     if like is not None and mask.shape != like.grid:
         raise CaseError(f"{path}: the mask has shape {mask.shape}; required: {like.grid}, the image's grid")
     try:

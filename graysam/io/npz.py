@@ -15,19 +15,10 @@ from numpy.typing import NDArray
 
 from graysam.system.terminal import one_line
 
-MAX_BYTES = 8 * 1024**3  # the challenge's memory limit; more is refused before anything is allocated
+MAX_BYTES = 8 * 1024**3  # of one array, the challenge's memory limit; more is refused before anything is allocated
 
 _HEADER_BYTES = 16384  # NumPy refuses headers above 10,000 characters anyway
-_READ_ERRORS = (
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    RuntimeError,
-    NotImplementedError,
-    OverflowError,
-    ValueError,
-)
+_KINDS = {"u": "unsigned", "i": "integer", "f": "float", "b": "bool"}
 
 
 class CaseError(ValueError):
@@ -37,114 +28,77 @@ class CaseError(ValueError):
 class Npz:
     """An open NPZ whose arrays are checked by their headers before they are read."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, max_bytes: int) -> None:
-        self._path = path
+    def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        self._bytes_left = max_bytes
-        self._max_bytes = max_bytes
 
     def __contains__(self, key: str) -> bool:
         return f"{key}.npy" in self._archive.namelist()
 
     def read(self, key: str, *, kinds: str, ranks: tuple[int, ...]) -> NDArray[Any]:
-        """Read one array in the machine's byte order; CaseError before allocation if not as required."""
-        with _damage_reported(self._path):
-            return self._read(key, kinds, ranks)
-
-    def _read(self, key: str, kinds: str, ranks: tuple[int, ...]) -> NDArray[Any]:
+        """Read one array in the machine's byte order; ValueError before allocation if not as required."""
         if key not in self:
             names = sorted(name.removesuffix(".npy") for name in self._archive.namelist())[:8]
-            raise CaseError(
-                f"{self._path}: no array '{key}' (has: {', '.join(names) or 'nothing'}); "
+            raise ValueError(
+                f"no array '{key}' (has: {', '.join(names) or 'nothing'}); "
                 "required: the challenge's keys, imgs with boxes, gts or segs; see README"
             )
         member = self._archive.getinfo(f"{key}.npy")
         with self._archive.open(member) as stream:
             start = io.BytesIO(stream.read(_HEADER_BYTES))
-        shape, dtype = self._header(key, start)
+        shape, dtype = _read_header(key, start)
         if dtype.hasobject:
-            raise CaseError(
-                f"{self._path}: {key} holds pickled Python objects, which are never loaded; "
-                "required: a plain numeric array; save it with its numeric dtype"
-            )
+            raise ValueError(f"{key} holds pickled Python objects, which are never loaded; required: a numeric array")
         if dtype.kind not in kinds or dtype.itemsize > 8:
-            wanted = {"u": "unsigned", "i": "integer", "f": "float", "b": "bool"}
-            raise CaseError(
-                f"{self._path}: {key} have dtype {dtype}; required: "
-                f"{' or '.join(wanted[k] for k in kinds)}; convert it before saving"
-            )
+            wanted = " or ".join(_KINDS[kind] for kind in kinds)
+            raise ValueError(f"{key} have dtype {dtype}; required: {wanted}; convert it before saving")
         if len(shape) not in ranks:
-            raise CaseError(f"{self._path}: {key} have shape {shape}; required: rank {' or '.join(map(str, ranks))}")
-        size = math.prod(shape) * dtype.itemsize
-        payload = member.file_size - start.tell()
+            raise ValueError(f"{key} have shape {shape}; required: rank {' or '.join(map(str, ranks))}")
+        size, payload = math.prod(shape) * dtype.itemsize, member.file_size - start.tell()
         if size != payload:
-            raise CaseError(
-                f"{self._path}: the header of {key} asks for {size} bytes, shape {shape}, but {payload} are "
-                "there; required: as many as the header says; the file is damaged or forged, save it again"
+            raise ValueError(
+                f"the header of {key} asks for {size} bytes, shape {shape}, but {payload} are there; "
+                "the file is damaged or forged, save it again"
             )
-        if size > self._bytes_left:
-            raise CaseError(
-                f"{self._path}: {key} of shape {shape} would need {size} bytes; "
-                f"required: at most {self._max_bytes} bytes in all; crop the case or raise the limit"
+        if size > MAX_BYTES:
+            raise ValueError(
+                f"{key} of shape {shape} would need {size} bytes; required: at most {MAX_BYTES}; crop the case"
             )
-        self._bytes_left -= size
         with self._archive.open(member) as stream:
             array = npy_format.read_array(stream, allow_pickle=False)
             if stream.read(1):  # also makes zipfile compare the checksum
-                raise ValueError("bytes after the array's end")
+                raise ValueError(f"{key} has bytes after the array's end")
         return np.ascontiguousarray(array, dtype=dtype.newbyteorder("="))
 
-    def _header(self, key: str, start: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and dtype from the first bytes of a member; leaves `start` behind the header."""
-        try:
-            version = npy_format.read_magic(start)
-            if version == (1, 0):
-                shape, _, dtype = npy_format.read_array_header_1_0(start)
-            elif version == (2, 0):
-                shape, _, dtype = npy_format.read_array_header_2_0(start)
-            else:
-                raise ValueError(f"NPY version {version}")
-        except Exception as error:  # a forged header reaches ast and tokenize, which raise what they like
-            raise CaseError(
-                f"{self._path}: {key} is no readable NPY array ({one_line(error)}); "
-                "save the file again with np.savez_compressed"
-            ) from None
-        if any(n < 0 for n in shape):
-            raise CaseError(f"{self._path}: the header of {key} has the shape {shape}; required: no negative length")
-        return shape, dtype
+
+def _read_header(key: str, start: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype from the first bytes of a member; leave `start` behind the header."""
+    try:
+        version = npy_format.read_magic(start)
+        readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+        shape, _, dtype = readers[version](start)
+        if any(length < 0 for length in shape):
+            raise ValueError(f"negative length in shape {shape}")
+    except Exception as error:  # a forged header reaches ast and tokenize, which raise what they like
+        raise ValueError(
+            f"{key} is no readable NPY array ({one_line(error)}); save the file again with np.savez_compressed"
+        ) from None
+    return shape, dtype
 
 
 @contextmanager
-def open_npz(path: Path, max_bytes: int) -> Iterator[Npz]:
-    """Open an NPZ; a ValueError while it is open becomes a CaseError of one line that names the file."""
+def open_npz(path: Path) -> Iterator[Npz]:
+    """Open an NPZ; whatever is wrong with it while it is open becomes a CaseError of one line that names the file."""
     try:
-        with _damage_reported(path):
-            if path.stat().st_size == 0:
-                raise CaseError(
-                    f"{path}: the file is empty; required: an NPZ of the challenge; copy or export it again"
-                )
-            archive = zipfile.ZipFile(path)
-        with archive:
-            yield Npz(path, archive, max_bytes)
-    except CaseError:
-        raise
-    except ValueError as error:
-        raise CaseError(f"{path}: {one_line(error)}") from None
-
-
-@contextmanager
-def _damage_reported(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file lets the readers raise into a CaseError."""
-    try:
-        yield
-    except CaseError:
-        raise
+        with zipfile.ZipFile(path) as archive:
+            yield Npz(archive)
     except FileNotFoundError:
         raise CaseError(f"{path}: no such file") from None
     except MemoryError:
         raise CaseError(f"{path}: does not fit into memory; crop the case or use a larger machine") from None
-    except _READ_ERRORS as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, OverflowError) as error:
         raise CaseError(
             f"{path}: truncated, damaged or not an NPZ (zip) file ({one_line(error)}); "
             "required: an NPZ of the challenge; copy or export it again"
         ) from None
+    except ValueError as error:
+        raise CaseError(f"{path}: {one_line(error)}") from None

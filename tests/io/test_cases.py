@@ -1,8 +1,6 @@
 """Case files: what is read is what was stored, and whatever is wrong is one line of CaseError."""
 
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from graysam.io import npz
 from graysam.io.cases import CaseError, read_gts, read_input_case, read_training_case, training_name
 from graysam.io.image import modality_of
 
@@ -83,20 +82,9 @@ def test_training_case_and_spacing_orders(tmp_path: Path) -> None:
     flat = save(tmp_path / "US_HC18_1.npz", imgs=COLOUR, gts=gts[0])
     assert not read_training_case(flat).image.is_volume
     assert read_gts(flat)[1] is None
-    with pytest.raises(CaseError, match="zyx"):
-        read_training_case(path, "zxy")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("name", "modality"),
-    [
-        ("2DBox_US_0001", "US"),
-        ("3DBox_CT_a_b", "CT"),
-        ("scan", "unknown"),
-        ("CT_STS_1", "unknown"),
-        ("2DBox", "unknown"),
-    ],
-)
+@pytest.mark.parametrize(("name", "modality"), [("3DBox_CT_a_b", "CT"), ("CT_STS_1", "unknown"), ("2DBox", "unknown")])
 def test_modality_is_the_second_field(name: str, modality: str) -> None:
     assert modality_of(name) == modality
 
@@ -184,17 +172,12 @@ def test_exclusive_z_max_may_be_the_depth(tmp_path: Path) -> None:
     ("boxes", "word"),
     [
         ([[10, 2, 1, 12]], "inverted"),
-        ([[1, 12, 10, 2]], "inverted"),
         ([[30, 2, 40, 12]], "outside"),
-        ([[-9, 2, -1, 12]], "outside"),
         (np.array([[2**63 + 5, 2, 2**63 + 9, 12]], np.uint64), "outside"),
         ([[1, np.nan, 10, 12]], "finite"),
-        ([[1, 2, np.inf, 12]], "finite"),
         ([[1, 2, 3]], "shape"),
-        ([1, 2, 10, 12], "shape"),
         ([[[1, 2, 10, 12]]], "rank"),
         ([["1", "2", "10", "12"]], "dtype"),
-        ([[True, True, True, True]], "dtype"),
         (np.ones((65536, 4), np.uint8), "at most 65535"),
     ],
 )
@@ -211,18 +194,14 @@ def test_bad_boxes_are_refused(tmp_path: Path, boxes: Any, word: str) -> None:
         ({"imgs": COLOUR}, ("boxes",)),
         ({"boxes": BOX_2D}, ("imgs",)),
         ({"imgs": COLOUR[None], "boxes": BOX_2D}, ("rank",)),
-        ({"imgs": COLOUR[0, 0], "boxes": BOX_2D}, ("rank",)),
         ({"imgs": np.zeros((20, 30, 4), np.uint8), "boxes": BOX_2D}, ("(20, 30, 4)", "alpha")),
         ({"imgs": COLOUR[:, :, 0], "boxes": BOX_3D}, ("(D,H,W)",)),
         ({"imgs": VOLUME, "boxes": BOX_2D}, ("(5, 20, 30)",)),
         ({"imgs": np.zeros((0, 30), np.uint8), "boxes": np.zeros((0, 4))}, ("pixel",)),
         ({"imgs": np.full((20, 30), np.nan), "boxes": BOX_2D}, ("NaN",)),
-        ({"imgs": COLOUR > 9, "boxes": BOX_2D}, ("dtype bool",)),
         ({"imgs": COLOUR.astype(complex), "boxes": BOX_2D}, ("dtype complex",)),
         ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, 1]}, ("spacing",)),
-        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, 1, 0]}, ("spacing",)),
         ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, np.inf, 1]}, ("spacing",)),
-        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [[1, 1, 1]]}, ("spacing", "rank")),
     ],
 )
 def test_bad_input_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -235,8 +214,6 @@ def test_bad_input_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], wo
         (np.zeros((20, 29), np.uint8), "same grid"),
         (np.zeros((20, 30), np.float32), "dtype"),
         (np.full((20, 30), -1), "labels"),
-        (np.full((20, 30), 70000), "labels"),
-        (np.zeros((20, 30, 3), np.uint8)[None], "rank"),
     ],
 )
 def test_bad_gts_are_refused(tmp_path: Path, gts: np.ndarray, word: str) -> None:
@@ -247,19 +224,13 @@ def test_bad_gts_are_refused(tmp_path: Path, gts: np.ndarray, word: str) -> None
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = save(tmp_path / "whole.npz", imgs=COLOUR, boxes=BOX_2D).read_bytes()
-    for name, content in {
-        "empty": b"",
-        "truncated": whole[: len(whole) // 2],
-        "text": b"not a zip at all",
-        "no_npy": save_member(tmp_path / "x.npz", "imgs.npy", b"plain bytes").read_bytes(),
-        "cut_npy": save_member(tmp_path / "x.npz", "imgs.npy", b"\x93NUMPY\x01\x00\xff").read_bytes(),
-    }.items():
-        (tmp_path / f"{name}.npz").write_bytes(content)
-        refused(read_input_case, tmp_path / f"{name}.npz")
     flipped = bytearray(whole)
     flipped[len(whole) // 3] ^= 0xFF
-    (tmp_path / "flipped.npz").write_bytes(flipped)
-    refused(read_input_case, tmp_path / "flipped.npz")
+    for content in (b"", whole[: len(whole) // 2], b"not a zip at all", flipped):
+        (tmp_path / "bad.npz").write_bytes(content)
+        refused(read_input_case, tmp_path / "bad.npz", "truncated, damaged or not an NPZ")
+    for content in (b"plain bytes", b"\x93NUMPY\x01\x00\xff"):
+        refused(read_input_case, save_member(tmp_path / "bad.npz", "imgs.npy", content), "no readable NPY array")
     refused(read_input_case, tmp_path / "absent.npz", "no such file")
     refused(read_input_case, tmp_path)
 
@@ -281,25 +252,18 @@ def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz", imgs=COLOUR, boxes=objects)
     refused(read_input_case, path, "pickled")
     assert not planted.exists()
-    with np.load(path, allow_pickle=True) as npz:  # the trap is real
-        npz["boxes"][0].close()
+    with np.load(path, allow_pickle=True) as stored:  # the trap is real
+        stored["boxes"][0].close()
     assert planted.exists()
 
 
-def test_size_bomb_in_the_header_allocates_nothing(tmp_path: Path) -> None:
+def test_size_bomb_in_the_header_allocates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }"
     lying = save_member(tmp_path / "lying.npz", "imgs.npy", forged_npy(header % "4096, 1048576, 1024", b"\0" * 1024))
     refused(read_input_case, lying, "asks for", "1024 are there")
     honest = save(tmp_path / "honest.npz", imgs=np.zeros((64, 1024, 1024), np.uint8), boxes=BOX_3D)
-    refused(read_input_case, honest, "67108864 bytes", max_bytes=64 * 1024**2 - 1)
-    code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
-        "from graysam.io.cases import *\n"
-        "try: read_input_case(sys.argv[1])\n"
-        "except CaseError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, lying], capture_output=True, text=True, check=True)
-    assert "asks for" in done.stdout
+    monkeypatch.setattr(npz, "MAX_BYTES", 64 * 1024**2 - 1)
+    refused(read_input_case, honest, "67108864 bytes")
 
 
 @pytest.mark.parametrize(
@@ -310,9 +274,7 @@ def test_size_bomb_in_the_header_allocates_nothing(tmp_path: Path) -> None:
         "{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }",
         "{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (1, 1), }",
         "{'descr': '|u1'}",
-        "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1), ",
         "(((((",
-        "'''",
         " " * 12000,
     ],
 )
@@ -334,23 +296,3 @@ def test_any_damage_is_a_case_error_or_harmless(tmp_path: Path, data: st.DataObj
     except CaseError as error:
         message = str(error)
     assert "\n" not in message
-
-
-def test_reading_needs_numpy_only() -> None:
-    code = (
-        "import sys, graysam.io.cases; "
-        "print([m for m in ('cv2', 'torch', 'scipy', 'hydra', 'pycocotools') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_real_cases_are_read(medseg_mini: Path) -> None:
-    for path in sorted((medseg_mini / "validation-box" / "imgs").glob("*.npz"))[::6]:
-        case = read_input_case(path)
-        gts, spacing_mm = read_gts(medseg_mini / "validation-box" / "gts" / path.name)
-        assert not case.notes
-        assert case.image.is_volume is path.name.startswith("3D")
-        assert case.image.spacing_mm == spacing_mm
-        assert case.boxes is not None
-        assert len(case.boxes) == gts.max()
