@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graysam.benchmarking.cases import choose_cases, folder_cases
+from graysam.benchmarking.cases import choose_cases, folder_cases, paper_cases
 from graysam.benchmarking.competitors import COMPETITORS
-from graysam.benchmarking.paper_cases import paper_cases
-from graysam.benchmarking.running import Settings, run
+from graysam.benchmarking.running import run
 from graysam.imaging.presets import scheme_names
 from graysam.reporting.schemas import BenchmarkReport
 from graysam.reporting.speed import failures, markdown, write_accuracy_chart, write_seconds_chart
@@ -29,7 +28,7 @@ SLICES = 16  # of volumes; with it and LiteMedSAM a run takes about a quarter of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    arguments = _parser().parse_args(argv, Settings())
+    arguments = _parser().parse_args(argv)
     require("benchmark")
     try:
         sources = paper_cases() if arguments.input is None else folder_cases(arguments.input)
@@ -82,17 +81,17 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for JSON, Markdown and charts")
     add("--input", type=Path, metavar="DIR", help="case files, or folders imgs and gts, instead of the paper's 14")
-    add("--cases", type=parse_list, metavar="A,B", help="only cases whose names hold one of these words")
-    add("--competitors", type=parse_list, metavar="A,B", help=f"of {', '.join(COMPETITORS)}")
+    add("--cases", type=parse_list, default=[], metavar="A,B", help="only cases whose names hold one of these words")
+    add("--competitors", type=parse_list, default=[], metavar="A,B", help=f"of {', '.join(COMPETITORS)}")
     add("--l0", metavar="FILE", help="weights of the L0 rows, such as graysam_l0; without them left out")
     add("--channels", choices=scheme_names(), help="channel scheme of --l0 where the file does not name it")
-    add("--exported", type=_pair, action="append", metavar="NAME=DIR", help="a competitor's exported model")
-    add("--accuracy", type=_pair, action="append", metavar="NAME=CSV", help="its metrics.csv of evaluate")
-    add("--threads", type=_count, help="CPU threads of each competitor (default: 2)")
+    add("--exported", type=_pair, action="append", default=[], metavar="NAME=DIR", help="a competitor's exported model")
+    add("--accuracy", type=_pair, action="append", default=[], metavar="NAME=CSV", help="its metrics.csv of evaluate")
+    add("--threads", type=_count, default=2, help="CPU threads of each competitor (default: 2)")
     add("--slices", type=_slices, metavar="N|all", help=f"that boxes need a volume (default: {SLICES}; --input: all)")
-    add("--repeats", type=_count, help="most timed runs a case (default: 7)")
-    add("--repeat-seconds", type=float, help="repeat while runs fit into so many seconds (default: 3)")
-    add("--cold", type=int, metavar="N", help="also time N processes a command on the smallest case, start to end")
+    add("--repeats", type=_count, default=7, help="most timed runs a case (default: 7)")
+    add("--repeat-seconds", type=float, default=3.0, help="repeat while runs fit into so many seconds (default: 3)")
+    add("--cold", type=int, default=0, metavar="N", help="also time N processes on the smallest case")
     reject_renamed_options(parser, RENAMED_OPTIONS["benchmark"])
     return parser
 

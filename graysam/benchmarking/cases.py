@@ -1,19 +1,43 @@
-"""What is timed: cases from a folder, and volumes cut down to fewer slices."""
+"""What is timed: the 14 cases of the paper's Table 5, made from real MR, or the cases of a folder.
+
+The challenge's files are not available; times depend on sizes, boxes and slices, not on the content. Every picture
+comes from the MNI152 T1 brain inside the pip package nilearn: volumes are the brain resampled, images are mosaics of
+its axial slices. Boxes surround the brain, its halves and its quarters.
+
+The table does not give the slices of a volume's objects. They follow from its times: LiteMedSAM encodes once per object
+and slice and takes 0.40 s for one small image (2DBox_US_0525), so a volume's seconds over 0.40 s are the slices of all
+objects, e.g. 210.98 s -> 527 slices of 6 objects.
+"""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import zoom
 
+from graysam.data.demo import load_template, template_paths
 from graysam.imaging.canvas import to_uint8
 from graysam.io.cases import read_gts, read_input_case
 from graysam.io.image import modality_of
 from graysam.reporting.schemas import BenchmarkedCase
+from graysam.system.extras import check_extra
+
+UInt8 = NDArray[np.uint8]
+Boxes = NDArray[np.int64]
+
+ONE_IMAGE_S = 0.40  # the paper's baseline on one small image with one box
+
+# Of six objects: part of the brain (top, bottom, left, right), and length along z and distance of the middle from the
+# common middle, both in mean lengths.
+_PARTS = ((0, 1, 0, 1), (0, 1, 0, 0.5), (0, 1, 0.5, 1), (0, 0.5, 0, 0.5), (0.5, 1, 0.5, 1), (0.5, 1, 0, 0.5))
+_LENGTHS = (1.5, 1.25, 1.05, 0.9, 0.75, 0.55)
+_MIDDLES = (0.0, 0.15, -0.15, 0.4, -0.4, 0.6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,3 +146,120 @@ def cap_slices(case: BenchmarkCase, limit: float) -> BenchmarkCase:
         gts=None if case.gts is None else case.gts[kept],
         spacing_mm=spacing and (spacing[0] * stride, *spacing[1:]),
     )
+
+
+# ------------------------------------------------------------------ the paper's cases
+class PaperCase(NamedTuple):
+    """A row of Table 5; seconds of the baseline (LiteMedSAM) and of the proposed model."""
+
+    name: str
+    shape: tuple[int, int, int]
+    objects: int
+    baseline_s: float
+    proposed_s: float
+
+
+TABLE_5 = (
+    PaperCase("3DBox_CT_0566", (287, 512, 512), 6, 210.98, 51.85),
+    PaperCase("3DBox_CT_0888", (237, 512, 512), 6, 53.35, 11.22),
+    PaperCase("3DBox_CT_0860", (246, 512, 512), 1, 7.50, 2.51),
+    PaperCase("3DBox_MR_0621", (115, 400, 400), 6, 83.16, 16.92),
+    PaperCase("3DBox_MR_0121", (64, 290, 320), 6, 51.20, 9.84),
+    PaperCase("3DBox_MR_0179", (84, 512, 512), 1, 6.92, 1.6),
+    PaperCase("3DBox_PET_0001", (264, 200, 200), 1, 3.50, 0.78),
+    PaperCase("2DBox_US_0525", (256, 256, 3), 1, 0.40, 0.11),
+    PaperCase("2DBox_X-Ray_0053", (320, 640, 3), 34, 0.90, 0.72),
+    PaperCase("2DBox_Dermoscopy_0003", (3024, 4032, 3), 1, 1.41, 2.09),
+    PaperCase("2DBox_Endoscopy_0086", (480, 560, 3), 1, 0.43, 0.09),
+    PaperCase("2DBox_Fundus_0003", (2048, 2048, 3), 1, 0.72, 0.38),
+    PaperCase("2DBox_Microscope_0008", (1536, 2040, 3), 19, 1.05, 0.66),
+    PaperCase("2DBox_Microscope_0016", (1920, 2560, 3), 241, 6.27, 6.19),
+)
+
+
+def paper_cases() -> Sources:
+    """Return the 14 cases; raise ValueError where nilearn, whose brain they are made from, is missing."""
+    check_extra("demo")
+    return {case.name: partial(build, case) for case in TABLE_5}
+
+
+def build(case: PaperCase) -> BenchmarkCase:
+    """Make a case, deterministically."""
+    image, boxes = _volume(case) if case.name.startswith("3D") else _mosaic(case)
+    return BenchmarkCase(case.name, image, boxes, paper_s=(case.baseline_s, case.proposed_s))
+
+
+@cache
+def _brain() -> tuple[UInt8, UInt8]:
+    """Return T1 and the brain's mask, uint8 (z,y,x), cut to the brain and a margin."""
+    t1, maps = load_template(template_paths())
+    inside = tuple(slice(max(int(found.min()) - 6, 0), int(found.max()) + 7) for found in np.nonzero(maps[2]))
+    return t1[inside], (maps[2][inside] > 0).astype(np.uint8)
+
+
+def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
+    """Resample the brain to the case's shape, and box parts of it over ranges of slices."""
+    t1, brain = _brain()
+    depth, height, width = case.shape
+    planes = zoom(t1, (depth / len(t1), 1, 1), order=1)
+    volume = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes])
+    positions = np.linspace(0, len(t1) - 1, depth)  # of the planes in t1
+    filled = np.flatnonzero(brain.any(axis=(1, 2)))
+    first, last = np.searchsorted(positions, [filled[0], filled[-1]]).tolist()
+    boxes = []
+    for part, (z_min, z_max) in zip(_PARTS, _ranges(case, first, last), strict=False):
+        mask = brain[int(positions[z_min]) : math.ceil(positions[z_max]) + 1].max(axis=0)
+        x_min, y_min, x_max, y_max = _box(mask, height, width, part)
+        boxes.append([x_min, y_min, z_min, x_max, y_max, z_max])
+    return volume, np.array(boxes, np.int64)
+
+
+def _ranges(case: PaperCase, first: int, last: int) -> list[tuple[int, int]]:
+    """Return z_min and z_max of every object within the brain's slices first..last; they share slices."""
+    object_slices = max(case.objects, round(case.baseline_s / ONE_IMAGE_S))
+    mean = object_slices / case.objects
+    lengths = [max(1, round(factor * mean)) for factor in _LENGTHS[: case.objects]]
+    lengths[0] += object_slices - sum(lengths)
+    ranges = []
+    for length, middle in zip(lengths, _MIDDLES, strict=False):
+        length = min(length, last - first + 1)
+        z_min = round((first + last) / 2 + middle * mean - length / 2)
+        z_min = min(max(z_min, first), last - length + 1)
+        ranges.append((z_min, z_min + length - 1))
+    return ranges
+
+
+def _mosaic(case: PaperCase) -> tuple[UInt8, Boxes]:
+    """Tile axial slices, and box each half of the brain, or the whole brain for one object.
+
+    The three channels are neighbouring slices; in US and X-Ray, which are grey, they are equal.
+    """
+    t1, brain = _brain()
+    height, width, _ = case.shape
+    tiles = math.ceil(case.objects / 2)
+    rows = max(1, round(math.sqrt(tiles * height / width)))
+    columns = math.ceil(tiles / rows)
+    gap = 0 if case.name.split("_")[1] in ("US", "X-Ray") else 1
+    # From the lowest to the highest slice with much tissue; a single tile takes the middle.
+    shares = np.linspace(0.2, 0.85, rows * columns) if tiles > 1 else [0.55]
+    image = np.zeros(case.shape, np.uint8)
+    boxes: list[list[int]] = []
+    for tile, share in enumerate(shares):
+        z = int(share * (len(t1) - 1))
+        row, column = divmod(tile, columns)
+        top, bottom = row * height // rows, (row + 1) * height // rows
+        left, right = column * width // columns, (column + 1) * width // columns
+        colours = np.ascontiguousarray(t1[[z - gap, z, z + gap]].transpose(1, 2, 0))
+        image[top:bottom, left:right] = cv2.resize(colours, (right - left, bottom - top))
+        for part in _PARTS[1:3] if case.objects > 1 else _PARTS[:1]:
+            x_min, y_min, x_max, y_max = _box(brain[z], bottom - top, right - left, part)
+            boxes.append([left + x_min, top + y_min, left + x_max, top + y_max])
+    return image, np.array(boxes[: case.objects], np.int64)
+
+
+def _box(mask: UInt8, height: int, width: int, part: tuple[float, ...]) -> tuple[int, int, int, int]:
+    """Return the box around a part of a mask that is resized to (height, width)."""
+    top, bottom, left, right = np.multiply(part, (height, height, width, width)).astype(int)
+    resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    x, y, columns, rows = cv2.boundingRect(resized[top:bottom, left:right])
+    return left + x, top + y, left + x + columns - 1, top + y + rows - 1

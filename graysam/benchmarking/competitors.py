@@ -66,10 +66,7 @@ COMPETITORS = {
 def choose_competitors(names: Collection[str], l0: str | None, exported: Collection[str]) -> list[Competitor]:
     """Return the named competitors in the tables' order; no names take all that can run.
 
-    Args:
-        names: keys of COMPETITORS.
-        l0: weight file of the L0 rows; None without one.
-        exported: names of competitors whose exported model is given.
+    L0 rows can run with their weight file `l0`, and those named in `exported` with an exported model that is given.
 
     Raises:
         ValueError: unknown names, or L0 rows without weights.

@@ -34,8 +34,7 @@ def time_methods(
         methods: names of available quantization methods.
         prompts: images (3,S,S) and their boxes (N,4), N at least 1, in pixels of the S grid.
         stored: directory with one folder per method that stores something, as `prepare` left it.
-        threads: CPU threads.
-        repeats, warmup: timed runs per image and method, and runs before them.
+        threads, repeats, warmup: CPU threads, timed runs per image and method, and runs before them.
 
     Returns:
         Method -> measure -> median, min, max, n. `encoder_ms` to encode one image, `decoder_ms` to decode one box, and

@@ -1,5 +1,6 @@
 """One run of the benchmark: exported models prepared, processes opened, cases timed, one report."""
 
+import argparse
 import math
 import platform
 import re
@@ -11,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -37,37 +37,18 @@ SEGMENTER = "graysam.benchmarking.competitors:Segmenter"
 Command = tuple[str, str, Sequence[str]]  # name, title, arguments; `-i` and `-o` follow
 
 
-@dataclass
-class Settings:
-    """The command's arguments, explained by `graysam benchmark --help`, and their defaults."""
-
-    output: Path = Path()
-    input: Path | None = None
-    cases: list[str] = field(default_factory=list)
-    competitors: list[str] = field(default_factory=list)
-    l0: str | None = None
-    channels: str | None = None
-    exported: list[tuple[str, Path]] = field(default_factory=list)
-    accuracy: list[tuple[str, Path]] = field(default_factory=list)
-    threads: int = 2
-    slices: float = 0  # 16, or all of --input
-    repeats: int = 7
-    repeat_seconds: float = 3.0
-    cold: int = 0
-
-
-def run(sources: Sources, settings: Settings) -> BenchmarkReport:
-    """Time the competitors on the cases; print a line after each case.
+def run(sources: Sources, arguments: argparse.Namespace) -> BenchmarkReport:
+    """Time the competitors on the cases as the command's arguments say; print a line after each case.
 
     Returns:
         The report, which also holds whatever failed; the rest of the run continues.
 
     Raises:
-        ValueError: settings that name an unknown competitor or an invalid or missing file.
+        ValueError: arguments that name an unknown competitor or an invalid or missing file.
     """
-    exported, threads = dict(settings.exported), settings.threads
-    competitors = choose_competitors(settings.competitors, settings.l0, exported)
-    accuracy = {name: read_accuracy(path) for name, path in settings.accuracy}
+    exported, threads = dict(arguments.exported), arguments.threads
+    competitors = choose_competitors(arguments.competitors, arguments.l0, exported)
+    accuracy = {name: read_accuracy(path) for name, path in arguments.accuracy}
     if unknown := accuracy.keys() - {one.name for one in competitors}:
         raise ValueError(f"--accuracy {min(unknown)}: no such competitor in this run")
     packages = {"python": platform.python_version(), **versions(PACKAGES)}
@@ -76,7 +57,7 @@ def run(sources: Sources, settings: Settings) -> BenchmarkReport:
         command=shlex.join(sys.orig_argv),
         # load: the number of running processes, a mean over the minute before
         machine={**machine(), "versions": packages, "load": psutil.getloadavg()[0]},
-        settings={name: getattr(settings, name) for name in ("threads", "slices", "repeats", "repeat_seconds")},
+        settings={name: getattr(arguments, name) for name in ("threads", "slices", "repeats", "repeat_seconds")},
     )
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
@@ -84,7 +65,7 @@ def run(sources: Sources, settings: Settings) -> BenchmarkReport:
             row = BenchmarkCompetitor(title=one.title, engine=one.engine, accuracy=accuracy.get(one.name))
             report.competitors[one.name] = row
             try:
-                path = exported.get(one.name) or find_exported(one, settings.l0, settings.channels, threads)
+                path = exported.get(one.name) or find_exported(one, arguments.l0, arguments.channels, threads)
                 options = {"engine": one.engine, "exported": str(path or "")}
                 worker = stack.enter_context(Worker(SEGMENTER, threads=threads, **options))
             except ChildProcessError as error:
@@ -94,29 +75,27 @@ def run(sources: Sources, settings: Settings) -> BenchmarkReport:
             if path is not None:
                 exported[one.name], description = path, read_exported(path).description
                 row.exported = {"folder": path.name, **{key: description.get(key) for key in FACTS}}
-        _time_cases(report, sources, workers, settings)
-    if settings.cold and report.cases:
+        _time_cases(report, sources, workers, arguments)
+    if arguments.cold and report.cases:
         smallest = min(report.cases, key=lambda name: math.prod(report.cases[name].shape))
         usable = [one for one in competitors if not report.competitors[one.name].failed]
         commands = _cold_commands(usable, exported, threads)
-        case = cap_slices(sources[smallest](), settings.slices)
-        report.cold = time_cold_starts(case, commands, repeats=settings.cold, threads=threads)
+        case = cap_slices(sources[smallest](), arguments.slices)
+        report.cold = time_cold_starts(case, commands, repeats=arguments.cold, threads=threads)
     return report
 
 
 def read_accuracy(path: Path) -> dict[str, float]:
-    """Return macro `dsc` and `nsd` in [0, 1] of a metrics.csv of `graysam evaluate`.
-
-    Raises:
-        ValueError: a file that is not one, or one without a case.
-    """
+    """Return macro `dsc` and `nsd` in [0, 1] of a metrics.csv; raise ValueError for another or an empty file."""
     scored = [(case.modality, [case.metrics.dsc, case.metrics.nsd]) for case in read_metrics(path) if case.metrics]
     if not scored:
         raise ValueError(f"{path} holds no case; give a metrics.csv of graysam evaluate")
     return dict(zip(("dsc", "nsd"), macro_average(scored).tolist(), strict=True))
 
 
-def _time_cases(report: BenchmarkReport, sources: Sources, workers: dict[str, Worker], settings: Settings) -> None:
+def _time_cases(
+    report: BenchmarkReport, sources: Sources, workers: dict[str, Worker], arguments: argparse.Namespace
+) -> None:
     """Time all cases; competitors whose process has ended take no further part."""
     for name, build in progress(sources.items(), "timing", total=len(sources)):
         if not workers:
@@ -126,8 +105,8 @@ def _time_cases(report: BenchmarkReport, sources: Sources, workers: dict[str, Wo
         except (ValueError, OSError, MemoryError) as error:
             report.errors[name] = one_line(error)
             continue
-        case = cap_slices(whole, settings.slices)
-        results = time_case(case, workers, repeats=settings.repeats, limit_s=settings.repeat_seconds)
+        case = cap_slices(whole, arguments.slices)
+        results = time_case(case, workers, repeats=arguments.repeats, limit_s=arguments.repeat_seconds)
         report.cases[name] = case.describe(whole.image.shape)
         report.results += results
         for result in results:
@@ -141,13 +120,7 @@ def _time_cases(report: BenchmarkReport, sources: Sources, workers: dict[str, Wo
 def time_case(case: BenchmarkCase, workers: Mapping[str, Worker], *, repeats: int, limit_s: float) -> list[CaseTimes]:
     """Time all workers on a case, from arrays in memory to masks in memory, round-robin after one run each.
 
-    Args:
-        case: what is segmented.
-        workers: name of a competitor -> its worker.
-        repeats, limit_s: see `time_round_robin`.
-
-    Returns:
-        Results by competitor; one that failed has its error, and the others continue.
+    `workers`: name of a competitor -> its worker; `repeats` and `limit_s` are those of `time_round_robin`.
     """
     results = {name: CaseTimes(competitor=name, case=case.name) for name in workers}
     with tempfile.TemporaryDirectory(prefix="graysam_benchmark_") as folder:

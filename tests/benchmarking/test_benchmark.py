@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from graysam.benchmark import main
-from graysam.benchmarking import running
-from graysam.benchmarking.cases import BenchmarkCase, folder_cases
-from graysam.benchmarking.running import Settings, read_accuracy, run, time_cold_starts
+from graysam.benchmarking.cases import BenchmarkCase
+from graysam.benchmarking.running import read_accuracy, time_cold_starts
 from tests.support.commands import BOXES_2D, image_2d, write_case
 from tests.support.exported_models import write_tiny_exported
 
@@ -124,21 +123,6 @@ def test_invalid_arguments_are_one_line(
     assert len(printed.splitlines()) == 1
 
 
-def test_options_out_of_range_are_refused() -> None:
-    for arguments in (["--threads", "0"], ["--slices", "none"], ["--exported", "l0_int8"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(["-o", "out", *arguments])
-        assert stopped.value.code == 2
-
-
-@pytest.mark.parametrize(("old", "new"), [("contend" + "ers", "--competitors"), ("bundle", "--exported NAME=DIR")])
-def test_a_former_option_names_its_successor(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["-o", "out", f"--{old}", "daft"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: --{old} has been renamed; use {new}\n"
-
-
 def test_accuracy_from_elsewhere_is_averaged_over_modalities(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("case,modality,dsc,nsd,nsd_contour\na,CT,0.5,0.4,0\nb,CT,0.7,0.6,0\nc,US,0.9,1,0\n")
@@ -186,17 +170,3 @@ def test_cold_starts_are_interleaved_and_a_failing_command_stops(tmp_path: Path)
     assert first.parts == {"imports": 0.25, "model": 1.5}
     assert broken.error == "broke"
     assert "without writing masks" in lazy.error
-
-
-def test_the_load_is_read_before_the_exports(cases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = [0.25]
-    monkeypatch.setattr("psutil.getloadavg", lambda: (load[0], 0.0, 0.0))
-
-    def failing_export(*_: Any) -> None:
-        load[0] = 2.0
-        raise ChildProcessError("no weights")
-
-    monkeypatch.setattr(running, "find_exported", failing_export)
-    report = run(folder_cases(cases), Settings(threads=1, competitors=["lite_int8"]))
-    assert (report.machine["load"], load) == (0.25, [2.0])
-    assert report.competitors["lite_int8"].failed == "no weights"

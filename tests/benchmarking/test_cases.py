@@ -6,8 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.benchmarking.cases import BenchmarkCase, cap_slices, choose_cases, folder_cases
-from graysam.benchmarking.paper_cases import TABLE_5, PaperCase, build, paper_cases
+from graysam.benchmarking.cases import (
+    TABLE_5,
+    BenchmarkCase,
+    PaperCase,
+    build,
+    cap_slices,
+    choose_cases,
+    folder_cases,
+    paper_cases,
+)
 from tests.support.commands import BOXES_2D, image_2d, write_case
 
 # Typed from the paper's Table 5: case, size, objects, seconds of the baseline and of the proposed model.

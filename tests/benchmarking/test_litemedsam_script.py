@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,29 +18,21 @@ PACKAGE = Path(__file__).parents[2] / "graysam"
 
 
 class StubScript(LiteMedSAM):
-    """The goldens' stub network in place of LiteMedSAM's, which records its boxes."""
+    """The script with the goldens' stub network."""
 
     def __init__(self) -> None:
         import torch
 
-        self.boxes: list[np.ndarray] = []
-        self.encoded = 0
-
-        def encode(image: Any) -> Any:
-            self.encoded += 1
-            return image
-
-        def prompt_encoder(points: None, boxes: Any, masks: None) -> tuple[Any, None]:
-            self.boxes.append(boxes[0, 0].numpy())
-            return boxes[0], None
-
-        prompt_encoder.get_dense_pe = lambda: None  # type: ignore[attr-defined]
+        self.backend: Any = StubBackend()
 
         def decode(image_embeddings: Any, sparse_prompt_embeddings: Any, **_: Any) -> tuple[Any, None]:
-            logits = StubBackend().decode(image_embeddings[0].numpy(), sparse_prompt_embeddings.numpy())[0]
+            logits, _iou = self.backend.decode(image_embeddings[0].numpy(), sparse_prompt_embeddings[0].numpy())
             return torch.from_numpy(logits)[None], None
 
-        self.model = SimpleNamespace(image_encoder=encode, prompt_encoder=prompt_encoder, mask_decoder=decode)
+        prompt_encoder = Mock(side_effect=lambda points, boxes, masks: (boxes, None))
+        self.model = SimpleNamespace(
+            image_encoder=self.backend.encode, prompt_encoder=prompt_encoder, mask_decoder=decode
+        )
 
 
 class StubOneBox(OneBoxScript):
@@ -61,13 +54,13 @@ def test_the_loops_masks_equal_the_originals(name: str) -> None:
     segs = script.segment(image, boxes)
     np.testing.assert_array_equal(segs, expected)
     assert segs.dtype == expected.dtype
-    np.testing.assert_array_equal(script.boxes, visited)
+    np.testing.assert_array_equal(np.concatenate(script.backend.prompts), visited)
     is_volume = boxes.shape[1] == 6
-    assert script.encoded == (len(visited) if is_volume else 1)
+    assert script.backend.encoded == (len(visited) if is_volume else 1)
     np.testing.assert_array_equal(one_box.segment(image, boxes), expected)
     slices = {z for box in boxes for z in range(box[2], box[5] + 1)} if is_volume else {0}
-    assert one_box.backend.encode_batches == [1] * len(slices)
-    assert one_box.backend.decode_batches == [1] * len(visited)
+    assert one_box.backend.encoded == len(slices)
+    assert len(one_box.backend.prompts) == len(visited)
 
 
 def test_the_scripts_masks_equal_graysams_with_the_same_network() -> None:
