@@ -45,9 +45,9 @@ class Scheme:
             value, choices = getattr(self, field.name), get_args(field.type)
             if choices and value not in choices:
                 raise ValueError(f"{field.name} is {value!r}; choose one of {', '.join(choices)}")
-            numbers = (int,) if field.type is int else (int, float)
-            if not choices and (type(value) not in numbers or not 0 < value < math.inf):
-                raise ValueError(f"{field.name} is {value!r}; required: {numbers[-1].__name__} above 0")
+            if not choices and (type(value) not in (int, field.type) or not 0 < value < math.inf):
+                number = "whole number" if field.type is int else "number"
+                raise ValueError(f"{field.name} is {value!r}; required: a {number} above 0")
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Build three channels, uint8 (H, W, 3), of uint8 (H, W) or RGB (H, W, 3), not empty."""
