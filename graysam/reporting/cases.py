@@ -3,9 +3,9 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ from graysam.io.cases import read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.challenge import case_dice
 from graysam.reporting.accuracy import in_papers_order
-from graysam.reporting.figures import save_figure
+from graysam.reporting.speed import save_figure
 from graysam.system.terminal import one_line
 
 WORST = 10  # cases drawn
@@ -56,26 +56,16 @@ class Folders:
         return [names[name] for name, folder in vars(self).items() if folder is None]
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """Image that is shown of a case.
+class View(NamedTuple):
+    """Image that is shown of a case: of a volume, a slice with the boxes that reach it."""
 
-    Attributes:
-        name: of the case, with the slice of a volume.
-        heading: of its picture, at first the modality.
-        image: uint8 (H,W) or (H,W,3) RGB.
-        boxes: (N,4) inclusive pixel indices of the boxes that reach the slice.
-        truth, masks: integer labels (H,W).
-        dsc: of the whole case, in [0, 1].
-    """
-
-    name: str
-    heading: str
-    image: NDArray[np.uint8]
-    boxes: NDArray[Any]
-    truth: NDArray[Any] | None
-    masks: NDArray[Any] | None
-    dsc: float
+    name: str  # of the case, with the slice of a volume
+    heading: str  # of its picture, at first the modality
+    image: NDArray[np.uint8]  # (H,W) or (H,W,3) RGB
+    boxes: NDArray[Any]  # (N,4) inclusive pixel indices
+    truth: NDArray[Any] | None  # integer labels (H,W)
+    masks: NDArray[Any] | None  # likewise
+    dsc: float  # of the whole case, in [0, 1]
 
 
 def shown_cases(folders: Folders) -> tuple[list[View], list[View], list[str]]:
@@ -99,7 +89,7 @@ def shown_cases(folders: Folders) -> tuple[list[View], list[View], list[str]]:
         cases = [case for case in ranked if modality_of(case) == modality]
         chosen = {"only": cases[0]} if len(cases) == 1 else {"best": cases[-1], "worst": cases[0]}
         for which, case in chosen.items():
-            extremes.append(replace(_read_view(case, folders), heading=f"{modality}, {which}"))
+            extremes.append(_read_view(case, folders)._replace(heading=f"{modality}, {which}"))
     return extremes, [_read_view(case, folders) for case in ranked[:WORST]], left_out
 
 

@@ -19,7 +19,6 @@ from graysam.system.files import replacing
 TEMPLATES = Environment(
     loader=PackageLoader("graysam.reporting"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-TITLE = "graysam: measured results"
 SCROLLING = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'  # keyboards reach it
 
 
@@ -81,14 +80,8 @@ def compose(
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", excluded, problems
 
 
-def to_html(markdown: str, folder: Path, title: str) -> str:
-    """Convert Markdown to an HTML page: pictures embedded, no script, no request.
-
-    Args:
-        markdown: with `#` headings, tables, and PNG pictures by their paths relative to `folder`.
-        folder: of the pictures.
-        title: of the page.
-    """
+def to_html(markdown: str, folder: Path) -> str:
+    """Convert Markdown, with PNG pictures in `folder`, to an HTML page that makes no request and has no script."""
 
     def embed(match: re.Match[str]) -> str:
         data = base64.b64encode((folder / match[2]).read_bytes()).decode("ascii")
@@ -99,12 +92,12 @@ def to_html(markdown: str, folder: Path, title: str) -> str:
     body = re.sub(r"<table>.*?</table>", rf"{SCROLLING}\g<0></div>", body, flags=re.S)
     body = re.sub(r'<img alt="([^"]*)" src="([^"]*)">', embed, body)
     contents = converter.toc  # type: ignore[attr-defined]
-    return TEMPLATES.get_template("page.html.j2").render(title=title, contents=contents, body=body)
+    return TEMPLATES.get_template("page.html.j2").render(contents=contents, body=body)
 
 
 def write_report(markdown: str, output: Path, page: bool) -> None:
     """Write a report's Markdown to the file `output`, or with `page` to report.md and report.html in that folder."""
-    files = {output / "report.md": markdown, output / "report.html": to_html(markdown, output, TITLE)} if page else {}
+    files = {output / "report.md": markdown, output / "report.html": to_html(markdown, output)} if page else {}
     for path, text in (files or {output: markdown}).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

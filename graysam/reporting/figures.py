@@ -14,17 +14,7 @@ from matplotlib.lines import Line2D
 
 from graysam.reporting.probes import Probe, robustness
 from graysam.reporting.runs import CURVES, DSC, Run
-from graysam.system.files import replacing
-
-# Colour-blind safe (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure without matplotlib's version, which would change the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+from graysam.reporting.speed import COLOURS, save_figure
 
 
 def draw_robustness(probes: Sequence[Probe], path: Path) -> None:

@@ -172,10 +172,9 @@ class BenchmarkCompetitor:
     """A row of the benchmark's tables.
 
     Attributes:
-        title: its name in tables; engine: how it runs.
         exported: facts about the exported model that it runs, if any.
         accuracy: macro `dsc` and `nsd` in [0, 1] of other cases, given to the run.
-        load_s: seconds to open it; failed: why it did not take part, or "".
+        failed: why it did not take part, or "".
     """
 
     title: str
@@ -207,7 +206,7 @@ class CaseTimes:
     """Results of one competitor on one case.
 
     Attributes:
-        seconds: of the timed runs; read_s, write_s: of reading the case and writing the masks.
+        seconds: of the timed runs.
         peak_bytes: peak of resident memory while the case was in memory.
         found: number of boxes whose label is in the masks; dsc, nsd: in [0, 1], against the case's own masks.
         differing, foreground: voxels that differ from the reference's masks, and voxels in those; LiteMedSAM only.

@@ -1,7 +1,6 @@
 """The benchmark's text, tables and charts, from its report: times, ratios, memory, cold starts."""
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,17 @@ from graysam.reporting.tables import EMPTY, Table
 from graysam.system.files import replacing
 
 BASELINE = "litemedsam"
-REFERENCES = (BASELINE, "daft")  # ratios are given to each of these
 BUSY_LOAD = 0.5  # mean number of processes in the minute before
 # Colour-blind safe (Okabe and Ito 2008).
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 Float64 = NDArray[np.float64]
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure as PNG, without matplotlib's version, which would change the file."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
 def geometric_mean(values: Float64) -> float:
@@ -60,14 +64,11 @@ def markdown(report: BenchmarkReport) -> str:
 
     loader = PackageLoader("graysam.reporting")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    tables = [seconds_table(report)]
-    tables += [ratios_table(report, reference) for reference in REFERENCES if reference in report.competitors]
-    tables += [competitors_table(report), cold_table(report)]
+    ratios = [ratios_table(report, reference) for reference in (BASELINE, "daft") if reference in report.competitors]
+    tables = [seconds_table(report), *ratios, competitors_table(report), cold_table(report)]
     return environment.get_template("benchmark.md.j2").render(
         report=report,
-        tables=[
-            str(table) for table in tables if any(cell != EMPTY for row in table.rows for cell in row[table.labels :])
-        ],
+        tables=[str(table) for table in tables if {cell for row in table.rows for cell in row[1:]} - {EMPTY}],
         busy=(report.machine.get("load") or 0) > BUSY_LOAD,
         capped=[name for name, case in report.cases.items() if case.stride > 1],
         paper=any(case.paper_s for case in report.cases.values()),
@@ -112,15 +113,9 @@ def ratios_table(report: BenchmarkReport, reference: str) -> Table:
         [case, *(_number(float(column[index]), 2) for column in columns.values())]
         for index, case in enumerate(report.cases)
     ]
-    spreads: dict[str, Callable[[Float64], Any]] = {
-        "min": np.nanmin,
-        "median": np.nanmedian,
-        "max": np.nanmax,
-        "geometric mean": geometric_mean,
-    }
-    for name, reduce in spreads.items():
-        known = (None if np.isnan(column).all() else float(reduce(column)) for column in columns.values())
-        rows.append([name, *(_number(value, 2) for value in known)])
+    known = [column[~np.isnan(column)] for column in columns.values()]
+    for name, reduce in {"min": np.min, "median": np.median, "max": np.max, "geometric mean": geometric_mean}.items():
+        rows.append([name, *(_number(float(reduce(one)) if len(one) else None, 2) for one in known)])
     return Table(f"Times as fast as {report.competitors[reference].title}", ["case", *columns], rows)
 
 
@@ -173,7 +168,7 @@ def write_seconds_chart(report: BenchmarkReport, path: Path) -> None:
     axes.set_axisbelow(True)
     axes.set_title(f"{report.machine['cpu']}, {report.settings['threads']} threads; lower is faster", fontsize=10)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def points(report: BenchmarkReport) -> list[tuple[float, float, str]]:
@@ -188,8 +183,7 @@ def write_accuracy_chart(report: BenchmarkReport, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    found = points(report)
-    if not found:
+    if not (found := points(report)):
         return
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -203,14 +197,9 @@ def write_accuracy_chart(report: BenchmarkReport, path: Path) -> None:
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.margins(0.2)
     axes.grid(which="major", alpha=0.4)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _colour(report: BenchmarkReport, competitor: str) -> str:
     others = [name for name in report.competitors if name != BASELINE]
-    return "#666666" if competitor == BASELINE else _COLOURS[others.index(competitor) % len(_COLOURS)]
-
-
-def _save(figure: Any, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    return "#666666" if competitor == BASELINE else COLOURS[others.index(competitor) % len(COLOURS)]
