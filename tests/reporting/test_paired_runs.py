@@ -82,8 +82,7 @@ def test_slices_of_a_patient_are_one_subject() -> None:
 
 def test_macro_averages_can_be_over_some_modalities() -> None:
     first, second = result(CT_a=0.5, US_b=0.5, MR_c=0.5), result(CT_a=0.6, US_b=0.9, MR_c=0.8)
-    dsc = compare(first, second, over=("CT", "MR")).differences["dsc"]
-    assert means(dsc) == {"CT": 0.1, "MR": 0.3, "US": 0.4, "macro": 0.2} and dsc["macro"].n == 2
+    assert means(compare(first, second, over=("CT", "MR")).differences["dsc"])["macro"] == 0.2
 
 
 def test_runs_that_score_other_boxes_are_not_compared() -> None:
