@@ -114,7 +114,8 @@ def ratios_table(report: BenchmarkReport, reference: str) -> Table:
         for index, case in enumerate(report.cases)
     ]
     known = [column[~np.isnan(column)] for column in columns.values()]
-    for name, reduce in {"min": np.min, "median": np.median, "max": np.max, "geometric mean": geometric_mean}.items():
+    spreads: dict[str, Any] = {"min": np.min, "median": np.median, "max": np.max, "geometric mean": geometric_mean}
+    for name, reduce in spreads.items():
         rows.append([name, *(_number(float(reduce(one)) if len(one) else None, 2) for one in known)])
     return Table(f"Times as fast as {report.competitors[reference].title}", ["case", *columns], rows)
 
