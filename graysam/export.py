@@ -21,7 +21,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m graysam.export", description="Export a model to run without torch")
     add = parser.add_argument
     add("model", metavar="MODEL", help="graysam_l0, lite_medsam, a checkpoint, .safetensors, .pth or .pt file")
-    add("-o", "--output", type=Path, required=True, metavar="PATH", help="an exported model that is there is replaced")
+    add("-o", "--output", dest="folder", type=Path, required=True, metavar="PATH", help="what is there is replaced")
     formats = ("openvino", "onnx", "weights")
     add("--format", choices=formats, default="openvino", help="default: openvino; weights: a float16 .safetensors file")
     add("--precision", choices=("fp32", "bf16", "int8"), help="of openvino (default: int8); onnx has fp32")
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from graysam.exporting.pipeline import BelowGate
 
     try:
-        print(export(arguments))
+        print(store_weights(arguments) if arguments.format == "weights" else export(arguments))
     except BelowGate as error:
         print(error.table)
         print(f"error: not kept: {one_line(error)}; see --keep-below-gate", file=sys.stderr)
@@ -72,33 +72,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export(arguments: argparse.Namespace) -> str:
-    """Export the model, or store its weights; return a description of what was written."""
-    if arguments.format == "weights":
-        from graysam.models.derived_weights import interpolate, save_half
-        from graysam.models.weights import read_weights
+def store_weights(arguments: argparse.Namespace) -> str:
+    """Store the weights in float16; return a description of the file."""
+    from graysam.models.derived_weights import interpolate, save_half
+    from graysam.models.weights import read_weights
 
-        file = read_weights(arguments.model)
-        if arguments.interpolate_from is not None:
-            file = interpolate(read_weights(arguments.interpolate_from), file, arguments.interpolate_weight)
-        save_half(file, arguments.output)
-        return f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB"
+    file = read_weights(arguments.model)
+    if arguments.interpolate_from is not None:
+        file = interpolate(read_weights(arguments.interpolate_from), file, arguments.interpolate_weight)
+    save_half(file, arguments.folder)
+    return f"{arguments.folder}: {arguments.folder.stat().st_size / 1e6:.1f} MB"
+
+
+def export(arguments: argparse.Namespace) -> str:
+    """Export the model; return a description of what was written."""
     from graysam.exporting.parity import table
     from graysam.exporting.pipeline import export_model
 
-    exported = export_model(
-        arguments.model,
-        arguments.output,
-        precision=arguments.precision or ("int8" if arguments.format == "openvino" else "fp32"),
-        format=arguments.format,
-        cases=None if arguments.cases is None else (arguments.cases, arguments.gts),
-        channels=arguments.channels,
-        shards_dirs=arguments.shards,
-        threads=arguments.threads,
-        calibration_count=arguments.calibration_images,
-        check_count=arguments.check_images,
-        keep_below_gate=arguments.keep_below_gate,
-    )
+    options = {name: value for name, value in vars(arguments).items() if not name.startswith("interpolate_")}
+    exported = export_model(**options)
     size = sum(facts["bytes"] for facts in exported.description["files"].values())
     scores = table(exported.description["parity"]["scores"])
     return f"{scores}\n{exported.path}: {exported.name}, {exported.format} {exported.precision}, {size / 1e6:.1f} MB"

@@ -77,10 +77,10 @@ def threads() -> Iterator[None]:
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace the same network for OpenVINO or ONNX once in all tests that ask for this."""
-    from graysam.exporting import conversion, onnx_export
+    from graysam.exporting import onnx_export, openvino_export
     from tests.support.traces import remembering, remembering_files
 
-    monkeypatch.setattr(conversion, "_trace", remembering(conversion._trace))
+    monkeypatch.setattr(openvino_export, "_trace", remembering(openvino_export._trace))
     monkeypatch.setattr(onnx_export, "export_onnx", remembering_files(onnx_export.export_onnx))
 
 

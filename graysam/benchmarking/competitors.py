@@ -105,8 +105,7 @@ def export(threads: int, model: str, precision: str, channels: str | None) -> No
     if precision != PLAIN:
         export_on_first_use(model, precision, channels, threads)
         return
-    from graysam.exporting.conversion import convert_plain
-    from graysam.exporting.graph_files import save_graphs
+    from graysam.exporting.openvino_export import convert_plain, save_graphs
     from graysam.exporting.torch_backend import open_with_scheme
 
     found, scheme = open_with_scheme(model, channels)
@@ -117,7 +116,7 @@ def export(threads: int, model: str, precision: str, channels: str | None) -> No
         "size": found.size,
         "channels": scheme_to_dict(scheme),
     }
-    write_graphs = partial(save_graphs, convert_plain(found.model, found.size), half_precision=False)
+    write_graphs = partial(save_graphs, convert_plain(found.model), half_precision=False)
     write_exported(exported_path(model, precision, channels), description=description, write_graphs=write_graphs)
 
 

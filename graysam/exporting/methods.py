@@ -2,7 +2,7 @@
 
 A method takes a float32 Sam and prepares a network of its own behind the volume engine's `encode` and `decode`. The
 float32 weights are what is stored and shipped: no method changes the model that it is given. Methods of OpenVINO and
-ONNX Runtime take minutes and write an exported model, which other processes open; the engines are imported when used.
+ONNX Runtime take minutes and write an exported model, which other processes open.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from graysam.exporting import onnx_export
+from graysam.exporting.graphs import graph_layers
+from graysam.exporting.openvino_export import convert, save_graphs
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import scheme_to_dict
@@ -47,13 +50,11 @@ class Target(NamedTuple):
 
     Attributes:
         folder: of the exported model, if the method writes one; it must stay as long as the prepared model is used.
-        size: side S of the model's square input in pixels.
         scheme: the channels the model was trained on.
         calibration_images: reads prepared training images, float32 (3,S,S), which takes time.
     """
 
     folder: Path
-    size: int
     scheme: Scheme
     calibration_images: Callable[[], Sequence[NDArray[np.float32]]]
 
@@ -63,12 +64,10 @@ class QuantizationMethod:
     """A way to run a Sam.
 
     Attributes:
-        name: the key in METHODS.
         why_unavailable: returns in one line why the method cannot run here, None where it can.
         prepare: takes a Sam on the CPU in float32, which stays as it is, and a target; torch's methods need none.
     """
 
-    name: str
     why_unavailable: Callable[[], str | None]
     prepare: Callable[[Sam, Target | None], PreparedModel]
 
@@ -80,14 +79,84 @@ def open_prepared(name: str, model: Sam, folder: Path, threads: int) -> Backend:
     return METHODS[name].prepare(model, None).backend
 
 
+# ------------------------------------------------------------------ OpenVINO and ONNX Runtime
 def open_backend(exported: ExportedModel, threads: int | None) -> Backend:
     """Open an exported model with the engine that it is for, without a cache of compiled graphs."""
     backend: BackendName = "onnxruntime" if exported.format == "onnx" else "openvino"
     return Predictor(exported.path, backend=backend, threads=threads, cache=False).backend
 
 
+def write_model(
+    model: Sam,
+    folder: Path,
+    description: Mapping[str, Any],
+    *,
+    format: str,
+    precision: str,
+    images: Sequence[NDArray[np.float32]] = (),
+) -> tuple[ExportedModel, frozenset[str]]:
+    """Convert a model and write it as an exported one, for `export` and for the quantization methods alike.
+
+    Args:
+        model: float32, left as it is.
+        folder: of the exported model.
+        description: what `bundle.json` says beside the precision, the size and the files.
+        format, precision: `openvino` in `fp32`, `bf16` or `int8`; `onnx` in `fp32` or, computed dynamically, in `int8`.
+        images: prepared images, float32 (3,S,S), that OpenVINO's int8 is calibrated on.
+
+    Returns:
+        The exported model, and the names of the layers in lower precision; for int8 those in int8 alone.
+    """
+    layers: list[frozenset[str]] = []
+
+    def write_graphs(target: Path) -> None:
+        if format == "onnx" and precision == "int8":
+            layers.append(onnx_export.export_dynamic_onnx(model, target))
+        elif format == "onnx":
+            onnx_export.export_onnx(model, target)
+        else:
+            half_precision = precision != "fp32"
+            graphs = convert(model, half_precision=half_precision)
+            if precision == "bf16":
+                layers.append(graph_layers(model))
+            elif precision == "int8":
+                from graysam.exporting.calibration import quantize_encoder, quantized_layers
+
+                graphs["encoder"] = quantize_encoder(graphs["encoder"], images)
+                layers.append(quantized_layers(graphs["encoder"], model))
+            save_graphs(graphs, target, half_precision=half_precision)
+
+    description = {
+        **description,
+        "kind": "onnx" if format == "onnx" else precision,
+        "precision": "f32" if format == "onnx" or precision == "fp32" else "bf16",  # of what is not in int8
+        "size": model.prompt_encoder.input_size,
+    }
+    exported = write_exported(folder, description=description, write_graphs=write_graphs)
+    return exported, frozenset().union(*layers)
+
+
+def _prepare_exported(format: str, precision: str, model: Sam, target: Target | None) -> PreparedModel:
+    """Write and open an exported model; see `write_model`."""
+    assert target is not None  # where the exported model is written
+    images = target.calibration_images() if (format, precision) == ("openvino", "int8") else ()
+    description = {"name": target.folder.name, "channels": scheme_to_dict(target.scheme)}
+    exported, layers = write_model(model, target.folder, description, format=format, precision=precision, images=images)
+    saved_bytes = sum(facts["bytes"] for facts in exported.description["files"].values())
+    return PreparedModel(open_backend(exported, None), layers, saved_bytes)
+
+
+def _missing(*packages: str) -> str | None:
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(absent)}; pip install '.[quantize]'" if absent else None
+
+
+def _no_bf16() -> str | None:
+    return None if has_bf16(open_core()) else "this CPU has no bfloat16; OpenVINO would compute in float32"
+
+
 # ------------------------------------------------------------------ torch
-def _torch_method(name: str, quantize: Callable[[nn.Module], frozenset[str]], *packages: str) -> QuantizationMethod:
+def _torch_method(quantize: Callable[[nn.Module], frozenset[str]], *packages: str) -> QuantizationMethod:
     """Make a method of a function that quantizes a module in place and returns the names of the quantized layers."""
 
     def why_unavailable() -> str | None:
@@ -108,7 +177,7 @@ def _torch_method(name: str, quantize: Callable[[nn.Module], frozenset[str]], *p
         backend = TorchBackend(network, device="cpu", precision="fp32")
         return PreparedModel(backend, quantized, buffer.getbuffer().nbytes)
 
-    return QuantizationMethod(name, lambda: _missing(*packages) or why_unavailable(), prepare)
+    return QuantizationMethod(lambda: _missing(*packages) or why_unavailable(), prepare)
 
 
 @contextmanager
@@ -131,13 +200,8 @@ def _quantize_dynamic(module: nn.Module) -> frozenset[str]:
 
 def _quantize_torchao(module: nn.Module) -> frozenset[str]:
     """Give every nn.Linear an int8 weight per row and int8 activations per token."""
-    logger = logging.getLogger("torch.utils._pytree")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # importing torchao logs notes to its own developers
-    try:
-        quantization, utils = (importlib.import_module(f"torchao.{name}") for name in ("quantization", "utils"))
-    finally:
-        logger.setLevel(level)
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # importing torchao logs notes to its developers
+    quantization, utils = (importlib.import_module(f"torchao.{name}") for name in ("quantization", "utils"))
     # Nothing is compiled, so inductor's settings stay as they are.
     config = quantization.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
     quantization.quantize_(module, config)
@@ -145,65 +209,13 @@ def _quantize_torchao(module: nn.Module) -> frozenset[str]:
     return frozenset(name for name, layer in layers if isinstance(layer.weight, utils.TorchAOBaseTensor))
 
 
-# ------------------------------------------------------------------ OpenVINO and ONNX Runtime
-def _prepare_exported(variant: str, model: Sam, target: Target | None) -> PreparedModel:
-    """Write and open an exported model with graphs of a variant of `write_graphs`."""
-    from graysam.exporting.pipeline import PRECISIONS, write_graphs
-
-    assert target is not None  # where the exported model is written
-    images = target.calibration_images() if variant == "int8" else ()
-    kind = variant.removesuffix("_dynamic")
-    description = {
-        "name": target.folder.name,
-        "kind": kind,
-        "precision": PRECISIONS[kind],
-        "size": target.size,
-        "channels": scheme_to_dict(target.scheme),
-    }
-    layers: list[frozenset[str]] = []
-
-    def write(folder: Path) -> None:
-        layers.append(write_graphs(model, target.size, folder, variant=variant, images=images))
-
-    exported = write_exported(target.folder, description=description, write_graphs=write)
-    saved_bytes = sum(facts["bytes"] for facts in exported.description["files"].values())
-    return PreparedModel(open_backend(exported, None), layers[0], saved_bytes)
-
-
-def _missing(*packages: str) -> str | None:
-    absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    verb = "is" if len(absent) == 1 else "are"
-    return f"{', '.join(absent)} {verb} not installed: pip install '.[quantize]'" if absent else None
-
-
-def _no_bf16() -> str | None:
-    if (reason := _missing("openvino")) is None and not has_bf16(open_core()):
-        return "this CPU has no instructions for bfloat16; OpenVINO would compute in float32"
-    return reason
-
-
-# ------------------------------------------------------------------ registry
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 METHODS: dict[str, QuantizationMethod] = {
-    method.name: method
-    for method in (
-        _torch_method("none", lambda module: frozenset()),
-        _torch_method("dynamic_qint8", _quantize_dynamic),
-        _torch_method("torchao_int8", _quantize_torchao, "torchao"),
-        QuantizationMethod("openvino_bf16", _no_bf16, partial(_prepare_exported, "bf16")),
-        QuantizationMethod("openvino_int8", partial(_missing, "openvino", "nncf"), partial(_prepare_exported, "int8")),
-        QuantizationMethod(
-            "onnxruntime_dynamic", partial(_missing, *_ONNX_PACKAGES), partial(_prepare_exported, "onnx_dynamic")
-        ),
-    )
+    "none": _torch_method(lambda module: frozenset()),
+    "dynamic_qint8": _torch_method(_quantize_dynamic),
+    "torchao_int8": _torch_method(_quantize_torchao, "torchao"),
+    "openvino_bf16": QuantizationMethod(_no_bf16, partial(_prepare_exported, "openvino", "bf16")),
+    "openvino_int8": QuantizationMethod(partial(_missing, "nncf"), partial(_prepare_exported, "openvino", "int8")),
+    "onnxruntime_dynamic": QuantizationMethod(
+        partial(_missing, "onnx", "onnxscript", "onnxruntime"), partial(_prepare_exported, "onnx", "int8")
+    ),
 }
-
-
-def check_methods(names: Sequence[str]) -> None:
-    """Raise a ValueError that names unknown and repeated methods, and the valid ones."""
-    unknown = [str(name) for name in names if name not in METHODS]
-    repeated = sorted({str(name) for name in names if list(names).count(name) > 1})
-    problems = [f"unknown {', '.join(unknown)}"] if unknown else []
-    problems += [f"repeated {', '.join(repeated)}"] if repeated else []
-    if problems:
-        raise ValueError(f"quantize.methods: {'; '.join(problems)}; valid are {', '.join(METHODS)}")

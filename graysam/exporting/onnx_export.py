@@ -8,13 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graysam.exporting.accounting import graph_layers
-from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
-from graysam.exporting.encoder_graph import ImageEncoder
+from graysam.exporting.graphs import BoxDecoder, BoxTokens, ImageEncoder, graph_layers
 from graysam.models.sam import Sam, inference_copy
 
 OPSET = 20  # the first with Gelu as one operator
-_LARGEST_MODEL = 1 << 31  # bytes of one protobuf message; larger weights lie in a file of their own
 
 
 class _Decoder(nn.Module):
@@ -28,52 +25,43 @@ class _Decoder(nn.Module):
         return self.box_decoder(self.box_tokens(boxes), embedding)
 
 
-def export_onnx(model: Sam, size: int, folder: Path) -> None:
-    """Write `encoder.onnx` and `decoder.onnx` into a folder, weights inside.
+def export_onnx(model: Sam, folder: Path) -> None:
+    """Write `encoder.onnx` and `decoder.onnx` into a folder that exists, weights inside.
 
     The encoder takes images float32 (1,3,S,S) and returns an embedding (1,HW,256), channels last. The decoder takes
-    that and boxes float32 (N,4) on the S grid, N free, and returns logits (N,S,S) and the predicted IoU (N,).
-
-    Args:
-        model: float32, left as it is.
-        size: side S of its square input in pixels.
-        folder: it exists.
+    that and boxes float32 (N,4) on the S grid, N free, and returns logits (N,S,S) and the predicted IoU (N,). The model
+    is float32 and stays as it is.
     """
     network = inference_copy(model)
     prompts = network.prompt_encoder
+    images = torch.zeros(1, 3, prompts.input_size, prompts.input_size)
     embedding = torch.zeros(1, prompts.embedding_size**2, prompts.embedding_dim)
-    _export(ImageEncoder(network), {"images": torch.zeros(1, 3, size, size)}, ["embedding"], folder / "encoder.onnx")
-    _export(
-        _Decoder(network),
-        {"embedding": embedding, "boxes": torch.zeros(3, 4)},
-        ["logits", "iou"],
-        folder / "decoder.onnx",
-        dynamic={"embedding": None, "boxes": {0: torch.export.Dim("N")}},
-    )
+    decoder_inputs = {"embedding": embedding, "boxes": torch.zeros(3, 4)}
+    free = {"embedding": None, "boxes": {0: torch.export.Dim("N")}}
+    _export(ImageEncoder(network), {"images": images}, ["embedding"], folder / "encoder.onnx", None)
+    _export(_Decoder(network), decoder_inputs, ["logits", "iou"], folder / "decoder.onnx", free)
 
 
-def _export(
-    module: nn.Module, examples: dict[str, Tensor], outputs: Sequence[str], file: Path, dynamic: Any = None
-) -> None:
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], file: Path, free: Any) -> None:
     module = module.eval().requires_grad_(False)
-    weights = sum(tensor.nbytes for tensor in module.state_dict().values())
+    examples = tuple(inputs.values())
     with torch.no_grad():
-        module(*examples.values())  # TinyViT caches biases in its first evaluation, which cannot be the exporter's
+        module(*examples)  # TinyViT caches biases in its first evaluation, which cannot be the exporter's
         torch.onnx.export(
             module,
-            tuple(examples.values()),
+            examples,
             file,
-            input_names=list(examples),
+            input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes=dynamic,
-            external_data=2 * weights > _LARGEST_MODEL,  # there are constants besides the weights
+            dynamic_shapes=free,
+            external_data=False,
             verbose=False,
         )
 
 
-def export_dynamic_onnx(model: Sam, size: int, folder: Path) -> frozenset[str]:
+def export_dynamic_onnx(model: Sam, folder: Path) -> frozenset[str]:
     """Write the graphs of `export_onnx` with every product with a constant matrix in dynamic int8.
 
     Returns:
@@ -84,7 +72,7 @@ def export_dynamic_onnx(model: Sam, size: int, folder: Path) -> frozenset[str]:
     """
     sizes: list[int] = []
     with tempfile.TemporaryDirectory(prefix="graysam_onnx_") as temporary:
-        export_onnx(model, size, Path(temporary))
+        export_onnx(model, Path(temporary))
         for name in ("encoder.onnx", "decoder.onnx"):
             sizes += _quantize_dynamic(Path(temporary) / name, folder / name)
     layers = {name: model.get_submodule(name) for name in graph_layers(model)}

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graysam.data.dataset import Item
+from graysam.imaging.channels import Scheme
 from graysam.inference.backend import Backend, decode_all
+from graysam.inference.volume import segment
+from graysam.io.cases import read_gts, read_input_case
 from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics, case_metrics, dice
+from graysam.system.terminal import progress
 
 SAME_DSC = 0.999  # least mean DSC between the masks of float32 graphs and torch's, in each modality
 MACRO_LOSS = 0.003  # most that lower precisions may lose in macro DSC and NSD
 MODALITY_LOSS = 0.007  # and in those of a single modality
-EXACT_KINDS = ("fp32", "onnx")
 COLUMNS = ("same", "reference_dsc", "reference_nsd", "dsc", "nsd")
 
 Summary = Mapping[str, Mapping[str, float]]
@@ -31,7 +33,7 @@ class Row:
     exported: tuple[float, float]
 
 
-def check_slices(reference: Backend, exported: Backend, items: Iterable[Item]) -> list[Row]:
+def compare_slices(reference: Backend, exported: Backend, items: Iterable[Item]) -> list[Row]:
     """Segment prepared images with both models on the grid; one row per object."""
     rows = []
     for item in items:
@@ -45,17 +47,33 @@ def check_slices(reference: Backend, exported: Backend, items: Iterable[Item]) -
     return rows
 
 
-def check_case(
-    modality: str,
-    gts: NDArray[Any],
-    reference: NDArray[Any],
-    exported: NDArray[Any],
-    spacing_mm: Sequence[float] | None,
-) -> Row:
-    """Score both models' masks of a whole case, as `evaluate` does; `same` is over the labels of both."""
-    between = case_metrics(reference, exported, spacing_mm).dsc
-    ours, theirs = case_metrics(gts, reference, spacing_mm), case_metrics(gts, exported, spacing_mm)
-    return Row(modality, between, (ours.dsc, ours.nsd), (theirs.dsc, theirs.nsd))
+def compare_cases(
+    reference: Backend, exported: Backend, cases: Path, gts: Path, *, scheme: Scheme, size: int
+) -> list[Row]:
+    """Segment whole cases with both models and score them as `evaluate` does; `same` is over the labels of both.
+
+    Args:
+        reference, exported: the models.
+        cases: folder of case files.
+        gts: folder of their ground truths, same names.
+        scheme: the models' channels.
+        size: side of their square input in pixels.
+
+    Raises:
+        ValueError: no case files.
+    """
+    paths = sorted(cases.glob("*.npz"))
+    if not paths:
+        raise ValueError(f"{cases} holds no .npz file; give a folder of case files")
+    rows = []
+    for path in progress(paths, "comparing with torch"):
+        case = read_input_case(path)
+        truth, spacing_mm = read_gts(gts / path.name)
+        boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
+        masks = [segment(case.image.pixels, boxes, model, scheme, size=size) for model in (reference, exported)]
+        scores = [case_metrics(truth, mask, spacing_mm)[:2] for mask in masks]
+        rows.append(Row(case.image.modality, case_metrics(*masks, spacing_mm).dsc, *scores))
+    return rows
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -73,17 +91,15 @@ def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return {name: {"n": counts[name], **dict(zip(COLUMNS, row.tolist(), strict=True))} for name, row in means.items()}
 
 
-def shortcomings(summary: Summary, kind: str) -> list[str]:
+def shortcomings(summary: Summary, precision: str) -> list[str]:
     """List how an exported model falls short of the gate; empty where it passes.
 
     Float32 graphs must give torch's masks; lower precisions must score as well, but for MACRO_LOSS and MODALITY_LOSS.
     Without any measurement, or with a NaN, the gate is not passed.
     """
-    if not summary:
-        return ["nothing was compared"]
-    found = []
+    found = [] if summary else ["nothing was compared"]
     for name, row in summary.items():
-        if kind in EXACT_KINDS:
+        if precision == "fp32":
             if not row["same"] >= SAME_DSC:
                 found.append(f"{name}: DSC {row['same']:.5f} between its masks and torch's, required {SAME_DSC}")
             continue
@@ -91,8 +107,8 @@ def shortcomings(summary: Summary, kind: str) -> list[str]:
         for score in ("dsc", "nsd"):
             loss = row[f"reference_{score}"] - row[score]
             if not loss <= limit:
-                text = f"{name}: {score.upper()} is {100 * loss:.2f} points below torch's, allowed {100 * limit:.1f}"
-                found.append(text)
+                lost = f"{100 * loss:.2f} points below torch's, allowed {100 * limit:.1f}"
+                found.append(f"{name}: {score.upper()} is {lost}")
     return found
 
 

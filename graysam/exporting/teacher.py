@@ -1,12 +1,12 @@
 """A teacher's image encoder in OpenVINO, compiled from the model in memory: the fastest one on a CPU."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from graysam.exporting.conversion import convert
+from graysam.exporting.openvino_export import convert
 from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.models.pretrained import open_pretrained
 
@@ -20,23 +20,21 @@ class OpenVinoTeacher:
         threads: of the CPU; None leaves the choice to OpenVINO.
 
     Raises:
-        ValueError: an unknown model, one that does not name its channels, or another precision.
+        ValueError: an unknown model, or one that does not name its channels.
     """
 
-    def __init__(self, *, model: str, precision: str, threads: int | None) -> None:
-        if precision not in ("bf16", "f32"):
-            raise ValueError(f"the teacher's precision is {precision!r}; required: bf16 or f32")
+    def __init__(self, *, model: str, precision: Literal["bf16", "f32"], threads: int | None) -> None:
         found = open_pretrained(model)
         if found.scheme is None:
             raise ValueError(f"{model} does not say which channels it was trained on, so it cannot teach; give another")
         self.scheme, self.size = found.scheme, found.size
         self.identity = f"{found.source.sha256} {precision} {found.size}"
-        graph = convert(found.model, found.size, half_precision=True)["encoder"]
         core = open_core()
         computed_in = precision if has_bf16(core) else "f32"
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": computed_in}
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
+        graph = convert(found.model, half_precision=True)["encoder"]
         self._request = core.compile_model(graph, "CPU", properties).create_infer_request()
 
     def embed(self, images: Tensor) -> Tensor:

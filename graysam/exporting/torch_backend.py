@@ -1,8 +1,5 @@
 """The torch backend of the volume engine: a Sam behind `encode` and `decode`, NumPy at the border."""
 
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,15 +30,12 @@ class TorchBackend:
             raise ValueError(f"precision is {precision!r}; the torch backend has fp32 and bf16")
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
-        self.autocast = precision == "bf16"
-
-    def _mode(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
+        self._autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
     @torch.inference_mode()
     def encode(self, images: Float32) -> Float32:
         """Embed images: float32 (B,3,256,256) -> float32 (B,256,64,64)."""
-        with self._mode():
+        with self._autocast:
             embedding = self.model.encode(torch.from_numpy(images).to(self.device))
         return embedding.float().cpu().numpy()
 
@@ -50,30 +44,10 @@ class TorchBackend:
         self, embedding: Float32, grid_boxes: Float32, valid_size: tuple[int, int] | None = None
     ) -> tuple[Float32, Float32]:
         """Segment one embedded image: (256,64,64) and boxes (N,4) -> logits (N,256,256), predicted IoU (N,)."""
-        with self._mode():
-            logits, iou = self.model.decode(
-                torch.from_numpy(embedding)[None].to(self.device),
-                torch.from_numpy(grid_boxes)[None].to(self.device),
-            )
+        given = [torch.from_numpy(array)[None].to(self.device) for array in (embedding, grid_boxes)]
+        with self._autocast:
+            logits, iou = self.model.decode(*given)
         return logits[0].float().cpu().numpy(), iou[0].float().cpu().numpy()
-
-
-class OpenedModel(NamedTuple):
-    """A model file behind the torch backend.
-
-    Attributes:
-        backend: its `encode` and `decode`.
-        scheme: the channels it takes.
-        size: side of its square input in pixels.
-        name: the file's, without suffix.
-        description: one line on where the weights come from.
-    """
-
-    backend: TorchBackend
-    scheme: Scheme
-    size: int
-    name: str
-    description: str
 
 
 def open_torch_backend(
@@ -83,7 +57,7 @@ def open_torch_backend(
     precision: str | None = None,
     device: str | None = None,
     threads: int | None = None,
-) -> OpenedModel:
+) -> tuple[TorchBackend, Scheme, int, str]:
     """Load a model file for the torch backend.
 
     Args:
@@ -92,6 +66,9 @@ def open_torch_backend(
         precision: `fp32`, the default, or `bf16`.
         device: e.g. `cuda`; the CPU by default.
         threads: of the CPU, for the whole process; None leaves torch's number.
+
+    Returns:
+        The backend, the channels it takes, the side of its square input in pixels, and where its weights come from.
 
     Raises:
         ValueError: a model that cannot be loaded, a file that names no channel scheme without `channels`, a device that
@@ -104,7 +81,7 @@ def open_torch_backend(
         backend = TorchBackend(found.model, device=device or "cpu", precision=precision or "fp32")
     except (RuntimeError, AssertionError) as error:  # torch's, for a device that is not available
         raise ValueError(f"device {device} cannot be used: {one_line(error)[:200]}") from None
-    return OpenedModel(backend, scheme, found.size, Path(model).stem, found.source.describe())
+    return backend, scheme, found.size, found.source.describe()
 
 
 def open_with_scheme(model: str, channels: str | None) -> tuple[Pretrained, Scheme]:

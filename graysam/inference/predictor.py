@@ -75,11 +75,10 @@ class Predictor:
         if choose_backend(model, backend=backend, precision=precision, device=device) == "torch":
             check_extra("train")
             torch_backend: Any = importlib.import_module("graysam.exporting.torch_backend")
-            opened = torch_backend.open_torch_backend(
+            self.backend, self.scheme, self.size, self.description = torch_backend.open_torch_backend(
                 str(model), channels=channels, precision=precision, device=device, threads=threads
             )
-            self.backend, self.scheme, self.size, self.name, self.description = opened
-            self.precision = precision or "fp32"
+            self.name, self.precision = Path(model).stem, precision or "fp32"
         else:
             scheme = None if channels is None else load_scheme(channels)
             exported = open_exported(str(model), precision, channels, onnx=backend == "onnxruntime")

@@ -12,8 +12,8 @@ import torch
 from graysam.benchmarking.method_timing import time_methods
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
-from graysam.exporting.methods import METHODS, MethodName, PreparedModel, Target, check_methods
-from graysam.exporting.pipeline import calibration_images
+from graysam.exporting.methods import METHODS, MethodName, PreparedModel, Target
+from graysam.exporting.pipeline import read_calibration_images
 from graysam.inference.backend import decode_all
 from graysam.models.cost import measure_cost
 from graysam.models.pretrained import open_pretrained
@@ -38,7 +38,7 @@ class Settings:
         calibration_images: most training images that a method is calibrated on.
 
     Raises:
-        ValueError: an unknown or repeated method, or a count out of range.
+        ValueError: a repeated method, or a count out of range.
     """
 
     methods: Sequence[MethodName]
@@ -50,7 +50,8 @@ class Settings:
     calibration_images: int
 
     def __post_init__(self) -> None:
-        check_methods(self.methods)
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"quantize.methods names one twice: {', '.join(self.methods)}")
         for name in ("threads", "repeats", "warmup", "timing_images", "max_images", "calibration_images"):
             value, least = getattr(self, name), 0 if name == "warmup" else 1
             if value is not None and value < least:
@@ -99,13 +100,15 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
     found = open_pretrained(str(checkpoint))
     unavailable = reasons(settings.methods)
     prepared: dict[str, PreparedModel] = {}
-    draw = partial(calibration_images, items.reader, settings.calibration_images, scheme=items.scheme, size=found.size)
+    draw = partial(
+        read_calibration_images, items.reader, settings.calibration_images, scheme=items.scheme, size=found.size
+    )
     images = cache(draw)
     groups = items.reader.index.groups[items.rows]
     timed = [items[i] for i in choose(groups, settings.timing_images)]
     with tempfile.TemporaryDirectory(prefix="graysam_quantization_") as folder:
         for name in [name for name, reason in unavailable.items() if reason is None]:
-            target = Target(Path(folder) / name, found.size, items.scheme, images)
+            target = Target(Path(folder) / name, items.scheme, images)
             try:
                 prepared[name] = METHODS[name].prepare(found.model, target)
             except Exception as error:  # whatever a library cannot do with this model: the others still count

@@ -1,17 +1,17 @@
-"""Graphs for inference compute what the Sam computes: rearranged in torch, and converted for OpenVINO."""
+"""Graphs for inference compute what the Sam computes: rearranged in torch, converted for OpenVINO, and as files."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
+import openvino as ov
+import openvino.opset13 as op
 import pytest
 import torch
 from torch import Tensor
 
-from graysam.exporting.conversion import convert, convert_plain
-from graysam.exporting.decoder_graph import BoxDecoder, BoxTokens
-from graysam.exporting.encoder_graph import ImageEncoder, _NeckByProducts
+from graysam.exporting.graphs import BoxDecoder, BoxTokens, ImageEncoder, _NeckByProducts
+from graysam.exporting.openvino_export import convert, convert_plain, save_graphs
 from graysam.models.image_encoders import SamNeck, bicubic_matrix
 from graysam.models.registry import build_sam, model_config
 from graysam.models.sam import Sam
@@ -90,8 +90,8 @@ def test_every_head_and_token_counts(model: Sam) -> None:
     )
 
 
-def run(graph: openvino.Model, inputs: dict[str, np.ndarray], precision: str = "f32") -> dict[str, openvino.Tensor]:
-    request = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision}).create_infer_request()
+def run(graph: ov.Model, inputs: dict[str, np.ndarray], precision: str = "f32") -> dict[str, ov.Tensor]:
+    request = ov.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision}).create_infer_request()
     request.infer(inputs)
     return {port.get_any_name(): request.get_tensor(port) for port in graph.outputs}
 
@@ -99,7 +99,7 @@ def run(graph: openvino.Model, inputs: dict[str, np.ndarray], precision: str = "
 @pytest.mark.usefixtures("traced_once")
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "half"])
 def test_converted_graphs_give_the_models_masks(model: Sam, images: Tensor, half: bool, tmp_path: Path) -> None:
-    graphs = convert(model, 256, half_precision=half)
+    graphs = convert(model, half_precision=half)
     assert list(graphs) == ["encoder", "box_tokens", "box_decoder"]
     embedding = run(graphs["encoder"], {"images": images.numpy()})["embedding"]
     assert embedding.data.dtype == (np.float16 if half else np.float32)
@@ -119,9 +119,53 @@ def test_converted_graphs_give_the_models_masks(model: Sam, images: Tensor, half
 
 
 def test_plain_graphs_give_the_models_masks(model: Sam, images: Tensor) -> None:
-    graphs = convert_plain(model, 256)
+    graphs = convert_plain(model)
     embedding = run(graphs["encoder"], {"images": images.numpy()})["embedding"]
     with torch.inference_mode():
         expected, _ = model.decode(model.encode(images), BOXES[None, 1:2])
     found = run(graphs["decoder"], {"embedding": embedding.data, "boxes": BOXES[1:2].numpy()})
     np.testing.assert_allclose(found["logits"].data, expected[0].numpy(), atol=1e-4 * float(expected.std()), rtol=1e-4)
+
+
+# ------------------------------------------------------------------ files
+def graph_of(quantized: bool) -> ov.Model:
+    """Return a convolution as fine as the image, a rectifier, int8 levels if asked for, and a strided convolution."""
+    rng = np.random.default_rng(0)
+    given = op.parameter([1, 32, 16, 16], np.float32)
+    kernels = [op.constant(rng.normal(size=(32, 32, 3, 3)).astype(np.float32)) for _ in range(2)]
+    fine = op.convolution(given, kernels[0], [1, 1], [1, 1], [1, 1], [1, 1], name="fine")
+    between = op.relu(fine, name="active")
+    if quantized:
+        bounds = [op.constant(np.float32(bound)) for bound in (-50.0, 50.0, -50.0, 50.0)]
+        between = op.fake_quantize(between, *bounds, levels=256, name="levels")
+    return ov.Model([op.convolution(between, kernels[1], [2, 2], [1, 1], [1, 1], [1, 1], name="coarse")], [given])
+
+
+def precisions(path: Path) -> dict[str, str]:
+    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    facts = [(node.get_friendly_name(), node.get_rt_info()) for node in compiled.get_runtime_model().get_ordered_ops()]
+    return {name: info["runtimePrecision"].astype(str) for name, info in facts}
+
+
+def test_written_graphs_keep_float32_as_fine_as_the_image_and_only_with_int8(tmp_path: Path) -> None:
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bfloat16, so everything is float32")
+    graphs = {"quantized": graph_of(quantized=True), "plain": graph_of(quantized=False)}
+    save_graphs(graphs, tmp_path, half_precision=True)
+    assert precisions(tmp_path / "quantized.xml")["fine"] == "f32"
+    assert precisions(tmp_path / "plain.xml")["fine"] == "bf16"
+
+
+def test_half_precision_takes_half_the_bytes_and_gives_nearly_the_same(tmp_path: Path) -> None:
+    given = np.random.default_rng(1).normal(size=(1, 32, 16, 16)).astype(np.float32)
+    results, sizes = [], []
+    graph = graph_of(quantized=True)
+    for half in (False, True):
+        folder = tmp_path / str(half)
+        folder.mkdir()
+        save_graphs({"graph": graph}, folder, half_precision=half)
+        sizes.append((folder / "graph.bin").stat().st_size)
+        compiled = ov.Core().compile_model(folder / "graph.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        results.append(np.array(compiled(given)[0]))
+    assert sizes[1] < 0.52 * sizes[0]
+    assert np.linalg.norm(results[1] - results[0]) < 0.01 * np.linalg.norm(results[0])

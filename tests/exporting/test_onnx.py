@@ -38,7 +38,7 @@ def bundle(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> ExportedMode
     description = {"name": "tiny", "kind": "onnx", "precision": "f32", "size": 256, "channels": channels}
     folder = tmp_path_factory.mktemp("onnx") / "bundle"
     export = remembering_files(export_onnx)
-    return write_exported(folder, description=description, write_graphs=partial(export, model, 256))
+    return write_exported(folder, description=description, write_graphs=partial(export, model))
 
 
 def test_onnx_runtime_gives_torchs_masks(model: Sam, bundle: ExportedModel) -> None:

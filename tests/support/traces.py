@@ -10,11 +10,11 @@ _files: dict[str, dict[str, bytes]] = {}
 
 
 def remembering(trace: Callable[..., Any]) -> Callable[..., Any]:
-    """Return conversion's `_trace` with a memory; whoever asks gets a clone, which may be altered."""
+    """Return openvino_export's `_trace` with a memory; whoever asks gets a clone, which may be altered."""
 
-    def traced(module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], free: Sequence[str] = ()) -> Any:
+    def traced(module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], free: str | None = None) -> Any:
         examples = [(name, value.shape, value.dtype) for name, value in inputs.items()]
-        key = _digest(module, examples, list(outputs), list(free))
+        key = _digest(module, examples, list(outputs), free)
         if key not in _graphs:
             _graphs[key] = trace(module, inputs, outputs, free)
         return _graphs[key].clone()
@@ -22,14 +22,14 @@ def remembering(trace: Callable[..., Any]) -> Callable[..., Any]:
     return traced
 
 
-def remembering_files(export: Callable[[Any, int, Path], None]) -> Callable[[Any, int, Path], None]:
+def remembering_files(export: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:
     """Return `export_onnx` with a memory: the same network's files are written again, not made again."""
 
-    def exported(model: Any, size: int, folder: Path) -> None:
-        key = _digest(model, size)
+    def exported(model: Any, folder: Path) -> None:
+        key = _digest(model)
         if key not in _files:
             before = set(folder.iterdir())
-            export(model, size, folder)
+            export(model, folder)
             _files[key] = {path.name: path.read_bytes() for path in set(folder.iterdir()) - before}
         for name, content in _files[key].items():
             (folder / name).write_bytes(content)

@@ -106,11 +106,6 @@ def test_the_engine_embeds_as_torch_does(teacher_file: Path, threads: None) -> N
     assert (found - expected).abs().max() < 2e-3 * expected.abs().max()
 
 
-def test_other_precisions_are_refused(teacher_file: Path) -> None:
-    with pytest.raises(ValueError, match="bf16 or f32"):
-        OpenVinoTeacher(model=str(teacher_file), precision="int8", threads=None)
-
-
 @pytest.mark.slow
 def test_sams_vit_b_is_read_by_its_own_names(tmp_path: Path) -> None:
     """360 MB of weights, and a network of 1024 px."""

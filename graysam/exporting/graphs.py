@@ -1,6 +1,6 @@
-"""The mask decoder cut and rewritten for inference: torch modules that are converted to graphs, never trained.
+"""A Sam rewritten for inference: torch modules that are converted to graphs, never trained.
 
-Its arithmetic is rearranged, not approximated (float32 masks agree with the Sam's to rounding):
+Their arithmetic is rearranged, not approximated: embeddings and float32 masks agree with the Sam's to rounding.
 
 - A box brings 7 prompt tokens to the 4096 embedding tokens of an image. Projecting these costs 256 x 128 products each;
   instead the projection is multiplied into the few prompt tokens, and scores and sums are products of the embedding
@@ -13,12 +13,69 @@ Its arithmetic is rearranged, not approximated (float32 masks agree with the Sam
 Source of the arithmetic: SAM (Kirillov et al. 2023) `modeling/transformer.py`, `modeling/mask_decoder.py`.
 """
 
+import copy
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graysam.models.cost import LAYERS
+from graysam.models.image_encoders import EfficientVitSamEncoder, SamNeck, bicubic_matrix
 from graysam.models.mask_decoder import Attention, TwoWayBlock
 from graysam.models.sam import Sam
+
+
+class ImageEncoder(nn.Module):
+    """The image encoder with its last LayerNorm over embedding tokens: (1,3,S,S) -> (1,HW,256), channels last.
+
+    The decoder takes tokens as rows, and so does a LayerNorm over channels: no map is transposed on the way. The Sam
+    stays as it is; its weights are shared, not copied.
+    """
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        weights = (*model.image_encoder.parameters(), *model.image_encoder.buffers())
+        self.encoder = copy.deepcopy(model.image_encoder, {id(tensor): tensor for tensor in weights})
+        self.norm: nn.LayerNorm = self.encoder.embedding_norm  # type: ignore[assignment]
+        if isinstance(self.encoder, EfficientVitSamEncoder):
+            sides = [model.prompt_encoder.input_size // stride for stride in (32, 16, 8)]  # of the maps, coarsest first
+            self.encoder.neck = _NeckByProducts(self.encoder.neck, sides)  # type: ignore[assignment]
+            self.encoder.norm = nn.Identity()  # type: ignore[assignment]
+        else:
+            self.encoder.neck[3] = nn.Identity()  # type: ignore[index, operator]
+
+    def forward(self, images: Tensor) -> Tensor:
+        norm = self.norm
+        tokens = self.encoder(images).flatten(2).transpose(1, 2)
+        return F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+class _NeckByProducts(nn.Module):
+    """SamNeck with its bicubic upsampling as matrix products, which also add the three maps: same shapes, same values.
+
+    Upsampling is linear and the same along rows and columns. Every map is widened first; then one product over all
+    rows of all maps makes their heights equal and adds them.
+    """
+
+    along_columns: Tensor
+
+    def __init__(self, neck: SamNeck, sides: Sequence[int]) -> None:
+        super().__init__()
+        self.neck = neck
+        matrices = [bicubic_matrix(side, neck.embedding_size) for side in sides]
+        # Stored, since OpenVINO would keep a matrix computed from constants, and its products, in float32.
+        self.along_rows = nn.ParameterList([nn.Parameter(matrix, requires_grad=False) for matrix in matrices])
+        self.register_buffer("along_columns", torch.cat(matrices, dim=1))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        wide = [
+            matrix @ lateral(feature).permute(0, 2, 3, 1)  # channels last, as convolutions leave them in memory
+            for matrix, lateral, feature in zip(self.along_rows, self.neck.laterals, features, strict=True)
+        ]
+        rows = torch.cat(wide, dim=1).flatten(2)
+        fused = (self.along_columns @ rows).unflatten(2, (self.neck.embedding_size, -1)).permute(0, 3, 1, 2)
+        return self.neck.head(self.neck.blocks(fused))
 
 
 class BoxTokens(nn.Module):
@@ -191,3 +248,13 @@ class _Upscaling(nn.Module):
 def _as_linear(layer: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
     """Return weight (C,4,C') and bias (C') of a 2x2 transposed convolution of stride 2; the 4 are pixels y, x."""
     return layer.weight.detach().permute(0, 2, 3, 1).flatten(1, 2), layer.bias.detach()  # type: ignore[union-attr]
+
+
+def graph_layers(model: Sam) -> frozenset[str]:
+    """Return the names of the layers that the exported graphs of a model multiply with; box prompts skip the others."""
+    used = {id(weight) for graph in (ImageEncoder(model), BoxDecoder(model)) for weight in graph.parameters()}
+    return frozenset(
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, LAYERS) and (id(layer.weight) in used or name.startswith("mask_decoder.output_upscaling."))
+    )
