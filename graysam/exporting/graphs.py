@@ -41,9 +41,9 @@ class ImageEncoder(nn.Module):
         if isinstance(self.encoder, EfficientVitSamEncoder):
             sides = [model.prompt_encoder.input_size // stride for stride in (32, 16, 8)]  # of the maps, coarsest first
             self.encoder.neck = _NeckByProducts(self.encoder.neck, sides)  # type: ignore[assignment]
-            self.encoder.norm = nn.Identity()  # type: ignore[assignment]
+            self.encoder.norm = nn.Identity()
         else:
-            self.encoder.neck[3] = nn.Identity()  # type: ignore[index, operator]
+            self.encoder.neck[3] = nn.Identity()  # type: ignore[assignment, operator]
 
     def forward(self, images: Tensor) -> Tensor:
         norm = self.norm

@@ -70,9 +70,9 @@ def compare_cases(
         case = read_input_case(path)
         truth, spacing_mm = read_gts(gts / path.name)
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
-        masks = [segment(case.image.pixels, boxes, model, scheme, size=size) for model in (reference, exported)]
-        scores = [case_metrics(truth, mask, spacing_mm)[:2] for mask in masks]
-        rows.append(Row(case.image.modality, case_metrics(*masks, spacing_mm).dsc, *scores))
+        ours, theirs = (segment(case.image.pixels, boxes, model, scheme, size=size) for model in (reference, exported))
+        scores = [case_metrics(truth, mask, spacing_mm)[:2] for mask in (ours, theirs)]
+        rows.append(Row(case.image.modality, case_metrics(ours, theirs, spacing_mm).dsc, *scores))
     return rows
 
 
