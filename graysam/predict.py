@@ -14,11 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from graysam.imaging.presets import scheme_names
-from graysam.inference.case_files import find_case_files, read_ahead, segment_case_files
+from graysam.inference.case_files import Stopwatch, TimedBackend, find_case_files, read_ahead, segment_case_files
 from graysam.inference.exported_model import export_on_first_use
 from graysam.inference.openvino_core import disable_telemetry, skip_converter
 from graysam.inference.predictor import Predictor, choose_backend
-from graysam.inference.stopwatch import Stopwatch, TimedBackend
 from graysam.io.cases import read_input_case
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line

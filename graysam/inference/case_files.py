@@ -1,6 +1,8 @@
-"""Segment a folder of case files, reading the next and writing the last case while one is computed."""
+"""Segment a folder of case files, reading the next and writing the last while one is computed, and time the parts."""
 
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -11,14 +13,65 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from graysam.inference.backend import Backend, Float32Array, FloatArray
 from graysam.inference.predictor import Predictor
-from graysam.inference.stopwatch import Stopwatch
 from graysam.io.cases import Case
 from graysam.io.image import write_mask
 from graysam.system.terminal import one_line, progress
 
+PARTS = ("imports", "model", "read", "preprocess", "encode", "decode", "masks", "write")  # of a command's time
+
 Item = TypeVar("Item")
 Content = TypeVar("Content")
+
+
+def seconds_since_start() -> float:
+    """Return the seconds since this process was started, to a hundredth; 0 outside of Linux."""
+    if sys.platform != "linux":
+        return 0.0
+    started_ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[19])  # proc(5)
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Stopwatch:
+    """Adds up seconds by PARTS; every moment since the process was started belongs to one of them."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds["imports"] = seconds_since_start()
+        self._last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """Count the time since the last lap for a part."""
+        now = time.perf_counter()
+        self.seconds[part] += now - self._last
+        self._last = now
+
+    def describe(self) -> str:
+        """Return one line: the parts and their sum, in seconds."""
+        parts = ", ".join(f"{part} {seconds:.3f}" for part, seconds in self.seconds.items())
+        return f"{parts}; in all {sum(self.seconds.values()):.3f} s"
+
+
+class TimedBackend:
+    """A backend that laps a stopwatch: `preprocess` before an encode, `encode`, `decode`, and `masks` in between."""
+
+    def __init__(self, backend: Backend, watch: Stopwatch) -> None:
+        self.backend, self.watch = backend, watch
+
+    def encode(self, images: Float32Array) -> FloatArray:
+        self.watch.lap("preprocess")
+        embeddings = self.backend.encode(images)
+        self.watch.lap("encode")
+        return embeddings
+
+    def decode(
+        self, embedding: FloatArray, grid_boxes: Float32Array, valid_size: tuple[int, int] | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        self.watch.lap("masks")
+        result = self.backend.decode(embedding, grid_boxes, valid_size)
+        self.watch.lap("decode")
+        return result
 
 
 def find_case_files(input: Path, output: Path, overlay: Path | None) -> list[Path]:
@@ -64,14 +117,11 @@ def segment_case_files(
     """Segment all cases and yield a line for each that failed; what was changed in a case goes to standard error.
 
     Args:
-        cases: as `read_ahead` returns them.
-        count: of the cases.
+        cases, count: as `read_ahead` returns them, and how many they are.
         pool: where they are read and written, of at least two threads.
-        predictor: the model.
+        predictor, options: the model, and options of its `predict`.
         watch: gets the laps `read`, `masks` and `write`.
-        output: directory for NPZ of the same names with segs.
-        overlay: directory for a PNG a case; None writes none.
-        options: of `Predictor.predict`.
+        output, overlay: directories for an NPZ with segs and a PNG a case; None writes no PNG.
     """
 
     def segment(path: Path, case: Case) -> Callable[[], None]:

@@ -1,18 +1,16 @@
 """Open OpenVINO's core and compile graphs the one way graysam does.
 
-Telemetry: `import openvino`, its converter and NNCF send events to a web service by the package openvino-telemetry and
-keep a client's id in the user's home folder; consent is assumed unless the user has run `opt_in_out --opt_out`. All of
-them run without that package, so it is hidden in a process in which graysam imports OpenVINO first.
+Telemetry: `import openvino`, its converter and NNCF send events to a web service by the package openvino-telemetry,
+consent assumed. All of them run without it, so it is hidden in a process in which graysam imports OpenVINO first.
 
 Signals: each `openvino.Core` that opens the CPU gives the thread an alternate signal stack of its own and restores the
 previous one when it is deleted. Two that are deleted in the order of their creation leave the stack of the first, which
 is unmapped by then, and the next signal kills the process (OpenVINO 2026.4; shown in
 tests/inference/test_openvino_core.py). A stack that is restored at once is left alone by both.
 
-Cache: OpenVINO's own cache folder (CACHE_DIR) knows a graph by its file's name and time and a CPU by its name alone:
-with 2026.4, weights replaced beside the same graph gave the old results, and so did a few altered bytes. Here a
-compiled graph is stored without its weights, which stay beside the graph, and with a digest over the graph, the machine
-and the file's content. Only a file whose digest is right is imported; otherwise the graph is compiled.
+Cache: OpenVINO's own (CACHE_DIR) knows a graph by its file's name and time: with 2026.4, weights replaced beside the
+same graph gave the old results, and so did a few altered bytes. Here a compiled graph is stored without its weights and
+with a digest over graph, machine and content; one whose digest is wrong is compiled again.
 """
 
 import ctypes

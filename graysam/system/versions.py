@@ -1,6 +1,7 @@
 """What a result depends on besides its code: the processor and the versions of packages."""
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,22 +21,12 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def processor_name() -> str:
-    """Return the processor's name as the system knows it."""
+def machine() -> dict[str, Any]:
+    """Return the processor, the number of its logical cores that this process may use, and the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def machine() -> dict[str, Any]:
-    """Return the processor, the number of its cores that this process may use, and the operating system."""
-    return {"cpu": processor_name(), "cores": cores(), "system": platform.platform()}
-
-
-def cores() -> int | None:
-    """Return how many logical cores this process may use, None where the system does not report it."""
-    import psutil
-
-    return len(psutil.Process().cpu_affinity() or ()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
+        lines = [f"model name: {platform.processor()}"]
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": cpu, "cores": cores, "system": platform.platform()}

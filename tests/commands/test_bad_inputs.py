@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-import graysam.pack
 import graysam.predict
 import graysam.train
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME
@@ -26,8 +25,6 @@ from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import overrides
 
 IMAGE = np.full((40, 50), 90, np.uint8)
-LABELS = np.zeros((40, 50), np.uint8)
-LABELS[10:20, 10:30] = 1
 
 
 class Trap:
@@ -45,18 +42,12 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def hydra_command(monkeypatch: pytest.MonkeyPatch, main: Callable[[], int], *arguments: str) -> int:
-    """Run a Hydra command in this process."""
-    monkeypatch.setattr(sys, "argv", ["command", *arguments])
-    return main()
-
-
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *more: str) -> int:
-    given = overrides(tmp_path / "shards", tmp_path / "run", *more)
     for name in (None, "lightning", "lightning.pytorch", "lightning.fabric"):
         # Handlers that Hydra and Lightning set keep the standard error of an earlier test, which is closed by now.
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
-    return hydra_command(monkeypatch, graysam.train.main, *given)
+    monkeypatch.setattr(sys, "argv", ["train", *overrides(tmp_path / "shards", tmp_path / "run", *more)])
+    return graysam.train.main()
 
 
 WEIGHTS: dict[str, Callable[[Path, Path], Any]] = {  # a path and a trap -> a bad weight file
@@ -97,18 +88,6 @@ def test_bad_weights(
     assert error.count("\n") == 1
     assert str(weights) in error
     assert not {"out", "run", "trap"} & set(files(tmp_path))
-
-
-def test_pack_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_case(Path("raw"), "US_A_good", imgs=IMAGE, gts=LABELS)
-    Path("taken").write_text("mine")
-    for output in ("taken", "taken/below"):
-        given = ("input_dir=raw", f"output_dir={output}", "workers=1")
-        assert hydra_command(monkeypatch, graysam.pack.main, *given) == 2
-        assert "error: " in (line := capsys.readouterr().err.splitlines()[-1]) and "taken" in line
-    assert files(tmp_path) == ["raw", "raw/US_A_good.npz", "taken"]
-    assert Path("taken").read_text() == "mine"
 
 
 SHARDS: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.inference.stopwatch import PARTS, Stopwatch
+from graysam.inference.case_files import PARTS, Stopwatch
 from tests.support.commands import write_case
 from tests.support.exported_models import write_tiny_exported
 
@@ -84,7 +84,7 @@ def test_a_stopwatch_counts_every_moment_of_the_process_once() -> None:
     assert 0.03 <= sum(watch.seconds.values()) - age <= time.perf_counter() - started
     assert watch.seconds["read"] >= 0.02
     assert watch.seconds["write"] >= 0.01
-    code = "from graysam.inference.stopwatch import seconds_since_start as age; print(age())"
+    code = "from graysam.inference.case_files import seconds_since_start as age; print(age())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert 0 < float(printed) < age or not Path("/proc/self/stat").exists()
 

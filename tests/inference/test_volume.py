@@ -184,20 +184,6 @@ def test_decoding_all_boxes_gives_each_its_own_logits():
     assert list(decode_all(backend, embedding, boxes[:0])) == []
 
 
-def test_a_backend_may_leave_out_what_the_image_does_not_cover():
-    class Frugal(StubBackend):
-        def decode(self, embedding, grid_boxes, valid_size=None):
-            assert valid_size == (171, 256)
-            logits, iou = super().decode(embedding, grid_boxes)
-            return logits[:, : valid_size[0], : valid_size[1]].copy(), iou
-
-    image = np.zeros((60, 90), np.uint8)
-    image[20:50, 30:70] = 200
-    expected = segment(image, [[25, 15, 80, 55]], StubBackend(), REPLICATE)
-    np.testing.assert_array_equal(segment(image, [[25, 15, 80, 55]], Frugal(), REPLICATE), expected)
-    assert expected.any()
-
-
 def test_a_backend_may_reuse_its_buffer():
     class OneBuffer(StubBackend):
         buffer = np.zeros((1, 3, 256, 256), np.float32)

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-from graysam.system.versions import NOT_INSTALLED, cores, processor_name, versions
+from graysam.system.versions import NOT_INSTALLED, machine, versions
 
 
 def test_packages_are_named_with_their_versions_and_absent_ones_too() -> None:
@@ -11,5 +11,5 @@ def test_packages_are_named_with_their_versions_and_absent_ones_too() -> None:
 
 
 def test_the_machine_has_a_name_and_cores() -> None:
-    assert processor_name()
-    assert (cores() or 0) >= 1
+    assert machine()["cpu"]
+    assert machine()["cores"] >= 1
