@@ -149,8 +149,11 @@ def pairs_table(pairs: Iterable[Pair], title: str) -> Table:
 
 def pairs_by_modality_table(pairs: Sequence[Pair], title: str) -> Table:
     """Return the DSC of each modality with its number of subjects: one row a pair, one column a modality."""
-    found = {pair.variant: pair.differences["dsc"] for pair in pairs}
-    subjects = {m: max(dsc[m].n for dsc in found.values() if m in dsc) for dsc in found.values() for m in dsc}
+    found = [pair.differences["dsc"] for pair in pairs]
+    subjects = {m: max(dsc[m].n for dsc in found if m in dsc) for dsc in found for m in dsc}
     names = in_papers_order(subjects.keys() - {MACRO})
-    rows = [[v, *(dsc[m].percent(sign=True) if m in dsc else EMPTY for m in names)] for v, dsc in found.items()]
+    rows = [
+        [pair.variant, *(dsc[m].percent(sign=True) if m in dsc else EMPTY for m in names)]
+        for pair, dsc in zip(pairs, found, strict=True)
+    ]
     return Table(title, ["variant", *(f"{m}, n = {subjects[m]}" for m in names)], rows)

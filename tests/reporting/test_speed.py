@@ -138,21 +138,6 @@ def test_accuracy_is_averaged_over_modalities_first() -> None:
     assert accuracy_of(report, "litemedsam") == {"dsc": 0.8, "nsd": 0.7} and sentence in markdown(report)
 
 
-def test_the_text_holds_what_is_needed_to_read_it(report: BenchmarkReport) -> None:
-    text = markdown(report)
-    for part in (
-        "2 threads on A CPU",
-        "every n-th slice",
-        "3DBox_CT_1. The paper's seconds are of whole volumes",
-        "3 of 5000 foreground voxels differ, over 2 cases",
-        "- failed: 2DBox_US_2, DAFT: ValueError: broke",
-    ):
-        assert part in text
-    assert "busy" not in text
-    report.machine = {**report.machine, "load": 3.21}
-    assert "busy with something else when the run began (load 3.2)" in markdown(report)
-
-
 def test_everything_that_failed_is_named(report: BenchmarkReport) -> None:
     report.competitors["daft"].failed = "no exported model"
     report.errors["3DBox_CT_9"] = "no boxes"
@@ -163,6 +148,11 @@ def test_everything_that_failed_is_named(report: BenchmarkReport) -> None:
         "2DBox_US_2, cold, L0: killed",
         "3DBox_CT_9: no boxes",
     ]
+    text = markdown(report)
+    assert text.count("- failed: ") == 4 and "3DBox_CT_1. The paper's seconds are of whole volumes" in text
+    assert "3 of 5000 foreground voxels differ, over 2 cases" in text and "busy" not in text
+    report.machine = {**report.machine, "load": 3.21}
+    assert "busy with something else when the run began (load 3.2)" in markdown(report)
 
 
 def test_cold_starts_are_compared_with_the_baseline(report: BenchmarkReport) -> None:
