@@ -1,6 +1,7 @@
 """Distillation: teachers, their embeddings on disk, and the error of a student's embeddings."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -8,15 +9,13 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from graysam.data.dataset import Batch
 from graysam.imaging.channels import Scheme
 from graysam.imaging.presets import load_scheme
 from graysam.models.weights import read_tensors
 from graysam.system.files import replacing, sha256_of
-
-VIT_SIDE = 1024  # SAM's and MedSAM's square input in pixels
 
 
 class Teacher(Protocol):
@@ -36,7 +35,11 @@ class Teacher(Protocol):
 
 @dataclass(kw_only=True)
 class Distillation:
-    """The teacher, the cache of its embeddings, and the weights of the losses.
+    """The teacher, the cache of its embeddings on disk, and the weights of the losses.
+
+    The cache holds one file per embedding. Nothing is evicted: once its size is used up, nothing more is stored.
+    Several processes may share it; they may exceed the size by what each writes meanwhile. A damaged file counts as
+    absent and is written anew.
 
     Args:
         teacher: embeds images.
@@ -56,7 +59,8 @@ class Distillation:
     mask_weight: float
     cache_dir: str
     cache_gb: float
-    cache: "EmbeddingCache | None" = field(default=None, init=False)
+    cache: Path | None = field(default=None, init=False)
+    free_bytes: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         for name in ("weight", "segmentation_weight", "mask_weight", "cache_gb"):
@@ -66,7 +70,8 @@ class Distillation:
     def open_cache(self, preparation: str) -> None:
         """Open the cache of one way of preparing images, which the string `preparation` identifies."""
         digest = hashlib.sha256(f"{self.teacher.identity}\n{preparation}".encode()).hexdigest()[:16]
-        self.cache = EmbeddingCache(Path(self.cache_dir) / digest, int(self.cache_gb * 1e9))
+        self.cache = Path(self.cache_dir) / digest
+        self.free_bytes = int(self.cache_gb * 1e9) - sum(path.stat().st_size for path in self.cache.glob("*.npy"))
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the teacher's embeddings of a batch, float32 (B,256,64,64), on the batch's device."""
@@ -75,49 +80,17 @@ class Distillation:
         return torch.stack([target.float() for target in found]).to(batch.images.device)  # autocast stacks no float16
 
     def _target(self, image: Tensor, view: str | None) -> Tensor:
-        if self.cache is None or view is None:
-            return self._embed(image)
-        stored = self.cache.read(view)
-        if stored is None:
-            stored = self._embed(image)
-            self.cache.write(view, stored)
-        return stored
-
-    def _embed(self, image: Tensor) -> Tensor:
-        return self.teacher.embed(image[None].contiguous().cpu().float())[0]
-
-
-class EmbeddingCache:
-    """A folder with one file per embedding, within a byte budget.
-
-    Nothing is evicted: once the budget is used up, nothing more is stored. Several processes may share the folder; they
-    may exceed the budget by what each writes meanwhile. A damaged file counts as absent and is written anew.
-
-    Args:
-        folder: made where missing.
-        budget_bytes: of all files together; 0 stores nothing.
-    """
-
-    def __init__(self, folder: Path, budget_bytes: int) -> None:
-        self.folder, self.budget_bytes = folder, budget_bytes
-        if budget_bytes:
-            folder.mkdir(parents=True, exist_ok=True)
-        self.used_bytes = sum(path.stat().st_size for path in folder.glob("*.npy"))
-
-    def read(self, name: str) -> Tensor | None:
-        """Return an embedding, None where it is not stored."""
-        try:
-            return torch.from_numpy(np.load(self.folder / f"{name}.npy", allow_pickle=False))
-        except (OSError, ValueError, EOFError):
-            return None
-
-    def write(self, name: str, embedding: Tensor) -> None:
-        """Store an embedding while the budget lasts."""
-        if self.used_bytes + embedding.nbytes > self.budget_bytes:
-            return
-        with replacing(self.folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, embedding.numpy(), allow_pickle=False)
-        self.used_bytes += embedding.nbytes
+        file = self.cache / f"{view}.npy" if self.cache and view else None
+        if file is not None:
+            with suppress(OSError, ValueError, EOFError):  # absent or damaged
+                return torch.from_numpy(np.load(file, allow_pickle=False))
+        embedding = self.teacher.embed(image[None].contiguous().cpu().float())[0]
+        if file is not None and embedding.nbytes <= self.free_bytes:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as temporary, open(temporary, "wb") as opened:
+                np.save(opened, embedding.numpy(), allow_pickle=False)
+            self.free_bytes -= embedding.nbytes
+        return embedding
 
 
 def embedding_error(student: Tensor, teacher: Tensor, masks: Tensor | None = None, mask_weight: float = 0.0) -> Tensor:
@@ -157,31 +130,27 @@ class VitTeacher:
     """
 
     def __init__(self, *, weights: str, device: str) -> None:
+        import timm
+
         self.scheme = load_scheme("replicate")
-        self.identity = f"{sha256_of(Path(weights))} vit_b {VIT_SIDE}"
+        self.identity = f"{sha256_of(Path(weights))} vit_b 1024"
         self.device = torch.device(device)
-        self.network = _vit_encoder(weights).to(self.device)
+        self.network = timm.create_model("samvit_base_patch16", pretrained=False, num_classes=0)
+        state = {  # timm names the MLP's layers differently
+            key.removeprefix("image_encoder.").replace(".mlp.lin", ".mlp.fc"): value
+            for key, value in read_tensors(Path(weights))[0].items()
+            if key.startswith("image_encoder.")
+        }
+        missing, unexpected = self.network.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            wrong = [*missing, *unexpected][0]
+            raise ValueError(
+                f"{weights} is no ViT-B of SAM or MedSAM (first difference: {wrong}); give medsam_vit_b.pth"
+            )
+        self.network.to(self.device).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
         """See `Teacher`."""
-        large = F.interpolate(images.to(self.device), (VIT_SIDE, VIT_SIDE), mode="bilinear", align_corners=False)
-        return self.network.forward_features(large).half().cpu()  # type: ignore[operator]
-
-
-def _vit_encoder(weights: str) -> nn.Module:
-    """Build timm's SAM ViT-B with the image encoder of a file, which names the MLP's layers differently."""
-    import timm
-
-    network = timm.create_model("samvit_base_patch16", pretrained=False, num_classes=0)
-    prefix = "image_encoder."
-    state = {
-        key.removeprefix(prefix).replace(".mlp.lin", ".mlp.fc"): value
-        for key, value in read_tensors(Path(weights))[0].items()
-        if key.startswith(prefix)
-    }
-    missing, unexpected = network.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        wrong = [*missing, *unexpected][0]
-        raise ValueError(f"{weights} is no ViT-B of SAM or MedSAM (first difference: {wrong}); give medsam_vit_b.pth")
-    return network.eval().requires_grad_(False)
+        large = F.interpolate(images.to(self.device), (1024, 1024), mode="bilinear", align_corners=False)
+        return self.network.forward_features(large).half().cpu()

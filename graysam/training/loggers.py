@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +25,12 @@ from graysam.system.files import replacing
 from graysam.system.terminal import one_line
 
 if TYPE_CHECKING:
-    from wandb import Run, Settings
+    from wandb import Run
     from wandb.sdk.lib import RunDisabled
 
 Cell = str | int | float | None
 
-STEP = "step"
-STAGING = "WANDB_DATA_DIR"  # where wandb keeps the files of tables until they are uploaded
-FLUSH_SECONDS = 1.0  # of an offline file, the most that a killed run loses; wandb's default is 15
-HEADER_BYTES = 7  # size of an offline file without content
+HEADER_BYTES = 7  # size of an offline W&B file without content
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +50,12 @@ def log_table(
             markdown = tabulate(rows, columns, tablefmt="github", floatfmt=".4f")
             logger.experiment.add_text(f"tables/{name}", markdown, step)
         elif isinstance(logger, CSVLogger):
-            _write_table(Path(logger.save_dir) / "tables" / f"{name}.csv", columns, rows, step)
+            path = Path(logger.save_dir) / "tables" / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stored = list(csv.reader(path.read_text().splitlines())) if path.is_file() else []
+            kept = [row for row in stored[1:] if row[0] != str(step)]
+            with replacing(path) as temporary, temporary.open("w", newline="") as file:
+                csv.writer(file).writerows([["step", *columns], *kept, *([step, *row] for row in rows)])
 
 
 @rank_zero_only
@@ -74,39 +75,11 @@ def log_images(
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(tag, image, step, dataformats="HWC")
             elif isinstance(logger, CSVLogger):
-                _write_png(Path(logger.save_dir) / f"{tag}.png", image)
-
-
-def finish_loggers(loggers: Iterable[Logger], *, failed: bool) -> None:
-    """Store what every logger still holds and end W&B runs as failed (exit code 1) or finished; call it once.
-
-    All loggers are ended even if one of them fails; its error is raised afterwards.
-    """
-    with ExitStack() as stack:
-        for logger in loggers:
-            if isinstance(logger, RunWandbLogger):
-                stack.callback(logger.finish, failed=failed)
-            stack.callback(logger.finalize, "failed" if failed else "success")
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Cell]], step: int) -> None:
-    header = [STEP, *columns]
-    kept: list[list[str]] = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            stored = list(csv.reader(file))
-        if stored and stored[0] == header:
-            kept = [row for row in stored[1:] if row[0] != str(step)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *kept, *([step, *row] for row in rows)])
-
-
-def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_PNG_COMPRESSION, 6))[1]
-        temporary.write_bytes(encoded.tobytes())
+                path = Path(logger.save_dir) / f"{tag}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+                    temporary.write_bytes(png.tobytes())
 
 
 # ------------------------------------------------------------------------------------------------ Weights & Biases
@@ -124,7 +97,7 @@ class RunWandbLogger(WandbLogger):
         finish_timeout: seconds to wait at the end for uploads; the rest stays on disk.
 
     Raises:
-        ValueError: when something is first logged: the directory is no run, or W&B refuses or cannot be reached.
+        ValueError: when something is first logged: W&B refuses or cannot be reached.
     """
 
     def __init__(self, *, run_dir: str | Path, project: str, entity: str | None, finish_timeout: float) -> None:
@@ -143,24 +116,21 @@ class RunWandbLogger(WandbLogger):
     def _start(self) -> "Run":
         import wandb
 
-        try:
-            origin, config = (json.loads((self.run_dir / name).read_text()) for name in ("run.json", "config.json"))
-        except OSError as error:
-            raise ValueError(f"W&B logger: {error.filename}: {error.strerror}; begin the run first") from None
+        origin, config = (json.loads((self.run_dir / name).read_text()) for name in ("run.json", "config.json"))
         for file in self.folder.glob("offline-run-*/*.wandb"):
             if file.stat().st_size <= HEADER_BYTES:  # of a killed process; `wandb sync` would stop at it
                 shutil.rmtree(file.parent)
-        os.environ.setdefault(STAGING, str(self.folder))  # not the user's home; `finish` takes it back
+        os.environ["WANDB_DATA_DIR"] = str(self.folder)  # of tables until they are uploaded: not the user's home
         settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
-        settings.x_transaction_log_flush_interval = FLUSH_SECONDS
+        settings.x_transaction_log_flush_interval = 1.0  # seconds of an offline file that a killed run loses; else 15
         settings.finish_timeout, settings.finish_timeout_raises = self.finish_timeout, True
         experiment, _, swept = origin["name"].partition("/")
         facts = {key: origin[key] for key in ("versions", "machine", "weights", "shards") if key in origin}
         facts["git"] = {key: value for key, value in (origin.get("git") or {}).items() if key in ("commit", "dirty")}
         try:
-            mode = _mode(settings)
+            mode: Any = wandb_mode()
             return wandb.init(
-                mode=mode,  # type: ignore[arg-type]  # one of its own settings
+                mode=mode,
                 project=self._wandb_init["project"],
                 entity=self._wandb_init["entity"],
                 dir=str(self.run_dir),
@@ -175,9 +145,8 @@ class RunWandbLogger(WandbLogger):
                 settings=settings,
             )
         except wandb.Error as error:
-            raise ValueError(
-                f"W&B: {one_line(error)[:300]}; WANDB_MODE=offline keeps the run on this machine"
-            ) from error
+            message = f"W&B: {one_line(error)[:300]}; WANDB_MODE=offline keeps the run on this machine"
+            raise ValueError(message) from error
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -186,25 +155,23 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def finish(self, *, failed: bool) -> None:
-        """End the W&B run, if it was started, as finished or as failed."""
+        """End the W&B run, if it was started, as finished or as failed (exit code 1)."""
         if self._experiment is None:
             return
         try:
             self._experiment.finish(exit_code=int(failed))
         except TimeoutError:
             log.warning("W&B: not everything was uploaded; `wandb sync --include-online %s`", self.folder)
-        if os.environ.get(STAGING) == str(self.folder):
-            del os.environ[STAGING]
         if self._experiment.offline or self._experiment.url:
             log.info("W&B: %s", self._experiment.url or f"upload with `wandb sync {self.folder}`")
 
 
-def _mode(given: "Settings") -> str:
+def wandb_mode() -> str:
     """Return the mode of WANDB_MODE or `wandb offline`; else online where there is a key, else offline."""
     import wandb
     from requests.utils import get_netrc_auth  # wandb's own dependency
 
-    settings = wandb.setup(given).settings
+    settings = wandb.setup(wandb.Settings(silent=True)).settings
     if settings.mode != "online":
         return settings.mode
     known = settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url)

@@ -14,11 +14,6 @@ EMBEDDING = "embedding"  # the student's distance from its teacher
 LOGGED = {"total": "loss", **{term: f"loss_{term}" for term in TERMS[1:]}, EMBEDDING: "embedding_error"}  # as metrics
 
 
-def bce_per_object(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy of each object: logits (...,H,W), masks (...,H,W) in {0,1} -> (...)."""
-    return F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(-2, -1))
-
-
 def squared_dice_per_object(logits: Tensor, masks: Tensor) -> Tensor:
     """Return 1 - (2 sum(p g) + e) / (sum(p^2) + sum(g^2) + e) of each object, p the sigmoid of the logits.
 
@@ -58,7 +53,7 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, Tensor]:
         logits, predicted_iou, targets = logits.float(), predicted_iou.float(), masks.float()
-        bce = bce_per_object(logits, targets)
+        bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=(-2, -1))
         dice = squared_dice_per_object(logits, targets)
         iou = (predicted_iou - iou_per_object(logits, targets)).square()
         total = self.bce_weight * bce + self.dice_weight * dice + self.iou_weight * iou
@@ -73,15 +68,21 @@ class TermSums(dict[str, Tensor]):
         for name, value in more.items():
             self[name] = self[name] + value.detach() if name in self else value.detach()
 
-    def over_ranks(self, ranks: int) -> "TermSums":
+    def over_ranks(self) -> "TermSums":
         """Return the sums over all ranks, without gradient."""
-        if ranks == 1 or not self:
-            return TermSums({name: value.detach() for name, value in self.items()})
+        if not self:
+            return TermSums()
         values = torch.stack([value.detach() for value in self.values()])
-        torch.distributed.all_reduce(values)
+        if world_size() > 1:
+            torch.distributed.all_reduce(values)
         return TermSums(zip(self, values, strict=True))
 
     def means(self) -> dict[str, float]:
         """Return each term's mean over its objects or images; terms without any are left out."""
         counts = {name: self.get("images" if name == EMBEDDING else "count") for name in (*TERMS, EMBEDDING)}
         return {name: float(self[name] / count) for name, count in counts.items() if count is not None and count > 0}
+
+
+def world_size() -> int:
+    """Return the number of ranks that train together."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -1,7 +1,6 @@
 """The LightningModule: training and validation steps, optimizer, frozen parts, and a checkpoint's metadata."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -12,22 +11,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from graysam.data.dataset import Batch
+from graysam.metrics.aggregation import MACRO
 from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
 from graysam.training.distillation import Distillation, embedding_error
-from graysam.training.losses import EMBEDDING, LOGGED, TERMS, SegmentationLoss, TermSums
+from graysam.training.losses import EMBEDDING, LOGGED, TERMS, SegmentationLoss, TermSums, world_size
 from graysam.training.scores import ObjectScore, Scores
 
 EPOCH_KEY = "graysam_epoch"
-
-
-@dataclass(frozen=True)
-class ValidationOutput:
-    """Results of a validation batch: masks (B,N,S,S) bool, and scores in the order of `batch.valid.nonzero()`."""
-
-    predicted: Tensor
-    scores: list[ObjectScore]
 
 
 class SamModule(lightning.LightningModule):
@@ -64,62 +56,46 @@ class SamModule(lightning.LightningModule):
         channels_last: bool,
         sync_batchnorm: bool,
         description: dict[str, Any],
-        distillation: Distillation | None = None,
-        lr_factors: Mapping[str, float] | None = None,
+        distillation: Distillation | None,
+        lr_factors: Mapping[str, float],
     ) -> None:
         super().__init__()
-        self.model = model
-        self.loss = loss
+        self.model, self.loss, self.description, self.distillation = model, loss, description, distillation
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
         self.channels_last, self.sync_batchnorm = channels_last, sync_batchnorm
-        self.description = description
-        self.distillation = distillation
         self.segmentation_weight = 1.0 if distillation is None else distillation.segmentation_weight
-        self.lr_factors, self.frozen = dict(lr_factors or {}), list(frozen)
-        self.frozen_modules = self._freeze()
-        modules = dict(model.named_modules())
-        if unknown := [name for name in self.lr_factors if name not in modules]:
-            raise ValueError(f"lr_factors: the model has no part named {', '.join(unknown)}; e.g. mask_decoder")
+        self.frozen, self.lr_factors = frozen, lr_factors
+        parts: dict[str, nn.Module | nn.Parameter] = {**dict(model.named_parameters()), **dict(model.named_modules())}
+        for option, names in (("frozen", frozen), ("lr_factors", lr_factors)):
+            if unknown := [name for name in names if name not in parts]:
+                raise ValueError(f"{option}: the model has no part named {', '.join(unknown)}; e.g. mask_decoder")
+        for name in frozen:
+            parts[name].requires_grad_(False)
         self.scores = Scores()
         self.epoch_sums, self.val_sums = TermSums(), TermSums()
         self.validated: float | None = None  # the monitored value of the last validation since the schedule stepped
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
 
-    # ------------------------------------------------------------------ frozen parts
-    def _freeze(self) -> list[nn.Module]:
-        modules, parameters = dict(self.model.named_modules()), dict(self.model.named_parameters())
-        for name in self.frozen:
-            if name not in modules and name not in parameters:
-                raise ValueError(f"frozen: the model has no part named {name}; e.g. image_encoder.backbone")
-            (modules.get(name) or parameters[name]).requires_grad_(False)
-        return [modules[name] for name in self.frozen if name in modules]
-
+    # ------------------------------------------------------------------ modes
     def train(self, mode: bool = True) -> "SamModule":
         """Switch the mode; frozen modules stay in evaluation, so that their batch norm keeps its statistics."""
         super().train(mode)
-        for module in self.frozen_modules:
-            module.eval()
+        for name, module in self.model.named_modules():
+            if name in self.frozen:
+                module.eval()
         return self
 
     def configure_model(self) -> None:
         """Synchronise batch norm over ranks; Lightning calls it before it wraps the model for the ranks."""
         if self.sync_batchnorm and self.trainer.world_size > 1:
             synchronise(self.model, gpu=self.trainer.strategy.root_device.type == "cuda")
-            self.frozen_modules = self._freeze()
 
     def on_fit_start(self) -> None:
         """Enter training mode: Lightning keeps whatever mode it finds."""
         self.train()
 
     # ------------------------------------------------------------------ steps
-    def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B,N,256,256) and predicted IoU (B,N) of images (B,3,256,256) and boxes (B,N,4)."""
-        return self.model.decode(self._encode(images), boxes)
-
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.model.encode(images.contiguous(memory_format=torch.channels_last) if self.channels_last else images)
-
     def _loss(self, batch: Batch, stage: str) -> tuple[TermSums, Tensor | None, Tensor | None]:
         """Embed and segment a batch.
 
@@ -130,7 +106,10 @@ class SamModule(lightning.LightningModule):
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
         if empty.any():
             raise ValueError(f"empty mask in {stage}: sample {_keys(batch, empty)}; pack the shards again")
-        embedding = self._encode(batch.images)
+        images = batch.images
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        embedding = self.model.encode(images)
         zero = embedding.new_zeros((), dtype=torch.float32)
         sums = TermSums(dict.fromkeys((*TERMS, "count"), zero))
         total, logits = None, None
@@ -155,10 +134,6 @@ class SamModule(lightning.LightningModule):
                 "lower optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true"
             )
 
-    @property
-    def _ranks(self) -> int:
-        return 1 if self._trainer is None else self._trainer.world_size
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make a step's random numbers a function of seed, epoch, step and rank, so that a run can resume from it."""
         words = (self.description["seed"], self.current_epoch, batch_idx, self.global_rank)
@@ -172,21 +147,26 @@ class SamModule(lightning.LightningModule):
         """Return the mean loss over the objects of all ranks' batches, as this rank's share of it."""
         sums, _, _ = self._loss(batch, "train")
         self.epoch_sums.add(sums)
-        total = sums.over_ranks(self._ranks)
+        total = sums.over_ranks()
         for name, mean in total.means().items():
             self.log(f"train/{LOGGED[name]}", mean, on_epoch=False, prog_bar=name in ("total", EMBEDDING))
         # DDP averages the ranks' gradients; their numbers of objects may differ.
-        loss = self.segmentation_weight * sums["total"] * self._ranks / total["count"].clamp(min=1)
+        loss = self.segmentation_weight * sums["total"] * world_size() / total["count"].clamp(min=1)
         if self.distillation is not None:
-            loss = loss + self.distillation.weight * sums[EMBEDDING] * self._ranks / total["images"]
+            loss = loss + self.distillation.weight * sums[EMBEDDING] * world_size() / total["images"]
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses and step the schedule, before the epoch's checkpoint is stored."""
-        epoch = self.epoch_sums.over_ranks(self._ranks).means()
-        means = {f"train/{LOGGED[name]}_epoch": mean for name, mean in epoch.items()}
+        means = {f"train/{LOGGED[name]}_epoch": mean for name, mean in self.epoch_sums.over_ranks().means().items()}
         self.log_dict(means)
-        self._step_schedule(means)
+        scheduler: Any = self.lr_schedulers()
+        if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            if scheduler is not None:
+                scheduler.step()
+        elif (value := means.get(self.monitor, self.validated)) is not None:
+            scheduler.step(value)
+        self.validated = None
 
     def on_validation_epoch_start(self) -> None:
         """Reset scores and sums."""
@@ -194,8 +174,12 @@ class SamModule(lightning.LightningModule):
 
     def validation_step(  # type: ignore[override]  # Lightning passes any output on to callbacks
         self, batch: Batch, batch_idx: int
-    ) -> ValidationOutput:
-        """Sum the loss and score every object, slice-wise on the 256 grid."""
+    ) -> tuple[Tensor, list[ObjectScore]]:
+        """Sum the loss and score every object, slice-wise on the 256 grid.
+
+        Returns:
+            Predicted masks (B,N,S,S) bool, and the objects' scores in the order of `batch.valid.nonzero()`.
+        """
         sums, total, logits = self._loss(batch, "val")
         self.val_sums.add(sums)
         assert total is not None and logits is not None  # validation always segments
@@ -205,7 +189,7 @@ class SamModule(lightning.LightningModule):
         for i, n in batch.valid.nonzero().tolist():
             group, modality, loss = batch.groups[i], batch.modalities[i], float(total[i, n])
             scores.append(self.scores.add(group, modality, masks[i, n], found[i, n], loss, batch.keys[i], n))
-        return ValidationOutput(predicted, scores)
+        return predicted, scores
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, DSC and NSD of every group, every modality and their macro average over modalities."""
@@ -213,52 +197,14 @@ class SamModule(lightning.LightningModule):
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.scores.objects)
             self.scores = Scores([score for part in gathered for score in part])
-        means = self.val_sums.over_ranks(self._ranks).means()
-        values = {f"val/{LOGGED[name]}": mean for name, mean in means.items()}
+        values = {f"val/{LOGGED[name]}": mean for name, mean in self.val_sums.over_ranks().means().items()}
         rows = {f"{what}/{name}": mean for what in ("group", "modality") for name, mean in self.scores.by(what).items()}
-        for row, scores in {**rows, "macro": self.scores.macro()}.items():
-            for figure in ("loss", "dsc", "nsd"):
-                values[f"val/{figure}_slice256/{row}"] = getattr(scores, figure)
+        for row, scores in {**rows, MACRO: self.scores.macro()}.items():
+            values |= {f"val/{name}_slice256/{row}": getattr(scores, name) for name in ("loss", "dsc", "nsd")}
         # A validation before or after training is no point of the curves; Lightning refuses to log without loggers.
         curves = self.trainer.state.fn == TrainerFn.FITTING and bool(self.trainer.loggers)
         for name, value in values.items():
             self.log(name, value, logger=curves, prog_bar=name in ("val/loss", "val/dsc_slice256/macro"))
-
-    # ------------------------------------------------------------------ optimizer and checkpoint
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer over trainable parameters, with its scheduler if there is one."""
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault(self._lr_factor(name), []).append(parameter)
-        if not groups:
-            raise ValueError("every parameter is frozen, so there is nothing to train; shorten `frozen`")
-        optimizer = self.make_optimizer([{"params": parameters} for parameters in groups.values()])
-        for factor, group in zip(groups, optimizer.param_groups, strict=True):
-            group["lr"] *= factor
-        if self.make_scheduler is None:
-            return optimizer
-        # Lightning only stores the schedule and logs its rate; `_step_schedule` steps it.
-        scheduler = {"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor, "reduce_on_plateau": False}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-    def _lr_factor(self, name: str) -> float:
-        holders = [part for part in self.lr_factors if name.startswith(f"{part}.")]
-        return self.lr_factors[max(holders, key=len)] if holders else 1.0
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Do nothing: Lightning would step a plateau after the epoch's checkpoint is stored."""
-
-    def _step_schedule(self, means: dict[str, float]) -> None:
-        """Step the schedule once an epoch; one that monitors a validation only after a validation."""
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            value = means.get(self.monitor, self.validated)
-            if value is not None:
-                scheduler.step(value)
-        elif scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr]
-        self.validated = None
 
     def on_validation_end(self) -> None:
         """Keep the value that the schedule monitors."""
@@ -269,11 +215,33 @@ class SamModule(lightning.LightningModule):
             raise ValueError(f"scheduler_monitor {self.monitor} is not logged; logged are {', '.join(sorted(known))}")
         self.validated = float(known[self.monitor])
 
+    # ------------------------------------------------------------------ optimizer and checkpoint
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer over trainable parameters, with its scheduler if there is one."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                holders = [part for part in self.lr_factors if name.startswith(f"{part}.")]
+                factor = self.lr_factors[max(holders, key=len)] if holders else 1.0
+                groups.setdefault(factor, []).append(parameter)
+        if not groups:
+            raise ValueError("every parameter is frozen, so there is nothing to train; shorten `frozen`")
+        optimizer = self.make_optimizer([{"params": parameters} for parameters in groups.values()])
+        for factor, group in zip(groups, optimizer.param_groups, strict=True):
+            group["lr"] *= factor
+        if self.make_scheduler is None:
+            return optimizer
+        # Lightning only stores the schedule and logs its rate; `on_train_epoch_end` steps it.
+        scheduler = {"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor, "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Do nothing: Lightning would step a plateau after the epoch's checkpoint is stored."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model's description (model, channels, first weights, versions) and the epoch's sums so far."""
         checkpoint[METADATA_KEY] = self.description
-        sums = dict(self.epoch_sums.over_ranks(self._ranks))
-        checkpoint[EPOCH_KEY] = {"sums": sums, "validated": self.validated}
+        checkpoint[EPOCH_KEY] = {"sums": dict(self.epoch_sums.over_ranks()), "validated": self.validated}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume within the epoch."""

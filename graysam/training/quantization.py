@@ -1,13 +1,17 @@
-"""Compare quantization methods on one checkpoint: accuracy, speed, size, and what was really quantized."""
+"""After training: compare quantization methods on the best checkpoint, and report it as a file, a text and a table."""
 
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
+from lightning.pytorch.callbacks import Callback
+from tabulate import tabulate
 
 from graysam.benchmarking.method_timing import time_methods
 from graysam.data.dataset import FixedSlices, Item
@@ -15,13 +19,29 @@ from graysam.data.sampling import choose
 from graysam.exporting.methods import METHODS, MethodName, PreparedModel, Target
 from graysam.exporting.pipeline import read_calibration_images
 from graysam.inference.backend import decode_all
+from graysam.metrics.aggregation import MACRO
 from graysam.models.cost import measure_cost
 from graysam.models.pretrained import open_pretrained
-from graysam.reporting.schemas import FORMAT, MethodResult, QuantizationReport
-from graysam.system.files import sha256_of
+from graysam.reporting.schemas import QUANTIZATION, TIMES, MethodResult, QuantizationReport, read_json_object
+from graysam.system.files import sha256_of, write_json_file
 from graysam.system.terminal import one_line, progress
+from graysam.training.checkpoints import BEST
+from graysam.training.loggers import log_table
 from graysam.training.run_directory import training_machine
-from graysam.training.scores import Scores
+from graysam.training.scores import Scores, comparison_table
+
+log = logging.getLogger(__name__)
+
+PRINTED = (
+    *("method", "DSC / NSD %", "encoder ms", "decoder ms, 1 box", "image ms", "MB"),
+    *("encoder layers", "head layers", "parameters", "MACs"),
+)
+LAYERS = {"quantized_encoder_layers": "image_encoder", "quantized_head_layers": "heads"}
+PERCENTS = {"quantized_parameters_percent": "parameters", "quantized_macs_percent": "macs"}
+SPREADS = {
+    f"{time}{end}": (time, key) for time in TIMES for end, key in (("", "median"), ("_min", "min"), ("_max", "max"))
+}
+COLUMNS = ("method", "dsc", "nsd", *SPREADS, "size_mb", *LAYERS, *PERCENTS, "why_unavailable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +49,7 @@ class Settings:
     """What is compared, and how.
 
     Attributes:
-        methods: names of `graysam.exporting.methods.METHODS`.
+        methods: names of `graysam.exporting.methods.METHODS`; without any, nothing is done.
         threads: of the CPU, for the times.
         repeats: timed rounds.
         warmup: rounds before them.
@@ -41,7 +61,7 @@ class Settings:
         ValueError: a repeated method, or a count out of range.
     """
 
-    methods: Sequence[MethodName]
+    methods: list[MethodName]
     threads: int
     repeats: int
     warmup: int
@@ -52,16 +72,68 @@ class Settings:
     def __post_init__(self) -> None:
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"quantize.methods names one twice: {', '.join(self.methods)}")
-        for name in ("threads", "repeats", "warmup", "timing_images", "max_images", "calibration_images"):
-            value, least = getattr(self, name), 0 if name == "warmup" else 1
-            if value is not None and value < least:
+        for name, value in asdict(self).items():
+            least = 0 if name == "warmup" else 1
+            if isinstance(value, int) and value < least:
                 raise ValueError(f"quantize.{name} is {value}; required: at least {least}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain containers, as JSON gives them back."""
-        return {**asdict(self), "methods": list(self.methods)}
+
+class QuantizationComparison(Callback):
+    """Compares quantization methods on the best checkpoint when training ends: `<run_dir>/quantization.json`.
+
+    It is measured once: a run that was killed afterwards only prints and logs it again. Other ranks do nothing.
+
+    Args:
+        run_dir: the run's directory, with `checkpoints/best.ckpt`.
+        settings: what is compared, and how.
+    """
+
+    def __init__(self, *, run_dir: str | Path, settings: Settings) -> None:
+        self.file = Path(run_dir) / QUANTIZATION
+        self.checkpoint = Path(run_dir) / "checkpoints" / BEST
+        self.settings = settings
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compare the methods, print and log the result; the model in training stays as it is."""
+        if not self.settings.methods or not trainer.is_global_zero:
+            return
+        if not self.checkpoint.is_file():
+            log.warning("no quantization: %s does not exist, because no validation has finished", self.checkpoint)
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        report = self.report(data.validation_set())
+        print(f"\n{text(report)}", flush=True)
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars(report), step=trainer.global_step)
+        table = [[row.get(name) for name in COLUMNS] for row in rows(report)]
+        log_table(trainer.loggers, "quantization", COLUMNS, table, trainer.global_step)
+
+    def stored(self) -> QuantizationReport | None:
+        """Return the stored report; None for another checkpoint or settings, or where a method was not available."""
+        try:
+            report = QuantizationReport.from_json(read_json_object(self.file))
+        except ValueError:  # missing or damaged
+            return None
+        unavailable = {name: bool(METHODS[name].why_unavailable()) for name in self.settings.methods}
+        of_now = sha256_of(self.checkpoint), asdict(self.settings), unavailable
+        known = {name: bool(method.reason) for name, method in report.methods.items()}
+        return report if (report.checkpoint_sha256, report.settings, known) == of_now else None
+
+    def is_due(self) -> bool:
+        """Return whether the settings ask for a comparison that is not stored."""
+        return bool(self.settings.methods) and self.checkpoint.is_file() and self.stored() is None
+
+    def report(self, items: FixedSlices) -> QuantizationReport:
+        """Return the stored report where it is current, else measure on held-out slices and store it."""
+        report = self.stored()
+        if report is None:
+            log.info("scoring and timing %s with %s", self.checkpoint, ", ".join(self.settings.methods))
+            report = compare_methods(self.checkpoint, items, self.settings)
+            write_json_file(self.file, report.to_json())
+        return report
 
 
+# ------------------------------------------------------------------ measuring
 def score(prepared: Mapping[str, PreparedModel], item: Item, scores: Mapping[str, Scores]) -> None:
     """Add every method's scores of one image, all with the same boxes."""
     image, boxes, masks = item.image.numpy()[None], item.boxes.numpy(), item.masks.numpy()
@@ -69,20 +141,6 @@ def score(prepared: Mapping[str, PreparedModel], item: Item, scores: Mapping[str
         embedding = network.backend.encode(image)[0]
         for prompt, (logits, _) in enumerate(decode_all(network.backend, embedding, boxes)):
             scores[name].add(item.group, item.modality, masks[prompt], logits > 0, key=item.key, prompt=prompt)
-
-
-def reasons(methods: Sequence[str]) -> dict[str, str | None]:
-    """Return why each method cannot run here, None where it can."""
-    return {name: METHODS[name].why_unavailable() for name in methods}
-
-
-def is_current(report: QuantizationReport, settings: Settings, checkpoint_sha256: str) -> bool:
-    """Return whether a report is of these weights and settings, and no method has become available since."""
-    if report.format != FORMAT or report.checkpoint_sha256 != checkpoint_sha256:
-        return False
-    unavailable = {name: bool(reason) for name, reason in reasons(settings.methods).items()}
-    stored = {name: bool(method.reason) for name, method in report.methods.items()}
-    return report.settings == settings.to_dict() and stored == unavailable
 
 
 def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) -> QuantizationReport:
@@ -98,7 +156,7 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
         ChildProcessError: the timing process failed.
     """
     found = open_pretrained(str(checkpoint))
-    unavailable = reasons(settings.methods)
+    unavailable = {name: METHODS[name].why_unavailable() for name in settings.methods}
     prepared: dict[str, PreparedModel] = {}
     draw = partial(
         read_calibration_images, items.reader, settings.calibration_images, scheme=items.scheme, size=found.size
@@ -130,25 +188,79 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
             warmup=settings.warmup,
         )
     cost = measure_cost(found.model, found.size)
-    methods = {name: MethodResult(reason=reason) for name, reason in unavailable.items() if reason is not None}
-    for name, network in prepared.items():
+    methods: dict[str, MethodResult] = {}
+    for name, reason in unavailable.items():
+        if reason is not None:
+            methods[name] = MethodResult(reason=reason)
+            continue
         result = {
             "available": True,
             "scores": scores[name].summary(),
             "objects": scores[name].rows(),
             **times[name],
-            "size_mb": network.saved_bytes / 1e6,
-            "quantized": cost.quantized(network.quantized_layers),
+            "size_mb": prepared[name].saved_bytes / 1e6,
+            "quantized": cost.quantized(prepared[name].quantized_layers),
         }
         methods[name] = MethodResult.from_json(result)
     return QuantizationReport(
-        methods={name: methods[name] for name in settings.methods},
+        methods=methods,
         checkpoint=checkpoint.name,
         checkpoint_sha256=sha256_of(checkpoint),
-        settings=settings.to_dict(),
+        settings=asdict(settings),
         threads=settings.threads,
         images=len(scored),
         objects=objects,
         boxes_of_timed_images=[len(item.boxes) for item in timed],
         machine={**training_machine(), "threads": settings.threads, "torch": str(torch.__version__)},
     )
+
+
+# ------------------------------------------------------------------ reporting
+def rows(report: QuantizationReport) -> list[dict[str, Any]]:
+    """Return one row per method by COLUMNS; DSC and NSD in [0,1]. An unavailable one has only its name and why."""
+    table: list[dict[str, Any]] = []
+    for name, method in report.methods.items():
+        row: dict[str, Any] = {"method": name, "why_unavailable": method.reason}
+        table.append(row)
+        if not method.reason:
+            macro, quantized = method.scores[MACRO], method.quantized
+            row |= {"dsc": macro.dsc, "nsd": macro.nsd, "size_mb": method.size_mb}
+            row |= {column: method.times_ms[time][key] for column, (time, key) in SPREADS.items()}
+            row |= {column: "{}/{}".format(*quantized["layers"][part]) for column, part in LAYERS.items()}
+            for column, what in PERCENTS.items():
+                hits, totals = zip(*quantized[what].values(), strict=True)
+                row[column] = 100 * sum(hits) / sum(totals)
+    return table
+
+
+def scalars(report: QuantizationReport) -> dict[str, float]:
+    """Return `quantization/<method>/<dsc|nsd|encoder_ms|decoder_ms|image_ms|size_mb>`; DSC and NSD in [0,1]."""
+    names = ("dsc", "nsd", *TIMES, "size_mb")
+    return {f"quantization/{row['method']}/{name}": row[name] for row in rows(report) for name in names if name in row}
+
+
+def text(report: QuantizationReport) -> str:
+    """Format a report for a terminal: the methods side by side, then their scores by modality."""
+    lines = [
+        f"{report.checkpoint} with several quantization methods. DSC and NSD: {report.images} images with "
+        f"{report.objects} boxes, slice-wise, mean over modalities. Times: median (min-max), threads={report.threads}, "
+        f"{report.machine['cpu']}, torch {report.machine['torch']}. Layers, parameters, MACs: really quantized."
+    ]
+    available = [row for row in rows(report) if not row["why_unavailable"]]
+    if available:
+        table = [
+            [
+                row["method"],
+                f"{100 * row['dsc']:.2f} / {100 * row['nsd']:.2f}",
+                *[f"{row[key]:.1f} ({row[f'{key}_min']:.1f}-{row[f'{key}_max']:.1f})" for key in TIMES],
+                f"{row['size_mb']:.1f}",
+                *[row[column].replace("/", " of ") for column in LAYERS],
+                *[f"{row[column]:.1f} %" for column in PERCENTS],
+            ]
+            for row in available
+        ]
+        lines.append(tabulate(table, PRINTED, tablefmt="plain", disable_numparse=True, stralign="right"))
+        scores = {row["method"]: report.methods[row["method"]].to_json()["scores"] for row in available}
+        lines += ["", comparison_table(scores)]
+    lines += [f"{name} is unavailable: {method.reason}" for name, method in report.methods.items() if method.reason]
+    return "\n".join(lines)

@@ -3,8 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from graysam.data.datamodule import ShardDataModule
 from graysam.metrics.aggregation import MACRO
 from graysam.models.weights import METADATA_KEY
+from graysam.system.files import write_json_file
 from graysam.system.terminal import FAILED, one_line
-from graysam.training.checkpoints import BEST, WholeFileIO
-from graysam.training.loggers import finish_loggers
+from graysam.training.checkpoints import BEST, Interrupted, WholeFileIO
+from graysam.training.loggers import RunWandbLogger
 from graysam.training.module import SamModule
-from graysam.training.quantization_callback import QuantizationComparison, text
-from graysam.training.resume import Interrupted
-from graysam.training.run_directory import RunDirectory, provenance
+from graysam.training.quantization import QuantizationComparison, text
+from graysam.training.run_directory import RunDirectory
 from graysam.training.scores import comparison_table, score_filled_boxes
 from graysam.training.setup import (
     Build,
@@ -29,12 +28,14 @@ from graysam.training.setup import (
     build_all,
     build_data,
     build_module,
-    build_or_none,
     build_trainer,
     check_inputs,
 )
 
 log = logging.getLogger("graysam.train")
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(  # Lightning advertises its products in each run
+    lambda record: not any(product in record.getMessage() for product in ("litlogger", "litmodels"))
+)
 
 DEFAULT_THREADS = torch.get_num_threads()
 EXPECTED_WARNINGS = (
@@ -59,22 +60,30 @@ def run_training(config: Config, build: Build, *, in_sweep: bool = False) -> int
     Raises:
         ValueError: input that cannot be used; the run directory is as it was.
     """
-    with _quiet_lightning():
+    with warnings.catch_warnings():
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         check_inputs(config)
         directory = RunDirectory(Path(config["run_dir"]), config)
         summary = directory.read_summary()
         if "trained" in summary:
             print(f"{directory.path} is finished; delete it to run again")
-            _compare_missing_methods(config, build)
+            for callback in build_all(config["callbacks"], build):
+                if isinstance(callback, QuantizationComparison) and callback.is_due():  # the config asks for it now
+                    print(text(callback.report(build_data(config, build).validation_set())))
             return _print_summary(summary, config)
         torch.set_num_threads(config["threads"] or DEFAULT_THREADS)  # an earlier run of this process may have set it
         lightning.seed_everything(config["seed"], workers=True, verbose=False)
-        distillation = build_or_none(config["distillation"], build)
+        distillation = build(config["distillation"]) if config["distillation"] else None
         data = build_data(config, build, distillation)
         module = build_module(config, build, data, distillation)
         trainer = build_trainer(config, build)
-        if in_sweep:
-            _refuse_own_ranks(trainer)
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if in_sweep and trainer.world_size > 1 and not (environment and environment.creates_processes_externally):
+            raise ValueError(
+                f"a sweep's job cannot start {trainer.world_size} processes, each of which would run the whole sweep; "
+                "use trainer.devices=1, one run at a time, SLURM or torchrun"
+            )
         with directory.lock() if trainer.is_global_zero else nullcontext():
             return _run_and_explain(config, directory, trainer, module, data)
 
@@ -82,7 +91,7 @@ def run_training(config: Config, build: Build, *, in_sweep: bool = False) -> int
 def _run_and_explain(
     config: Config, directory: RunDirectory, trainer: lightning.Trainer, module: SamModule, data: ShardDataModule
 ) -> int:
-    """Run, explain in one line what the machine or the user stopped, and finish the loggers."""
+    """Run, explain in one line what the machine or the user stopped, and end the W&B run."""
     code = FAILED
     try:
         code = _score_and_train(config, directory, trainer, module, data)
@@ -94,7 +103,9 @@ def _run_and_explain(
     except (OSError, RuntimeError) as error:
         print(f"error: {_explain(error)}", file=sys.stderr)
     finally:
-        finish_loggers(trainer.loggers, failed=code != 0)
+        for logger in trainer.loggers:  # Lightning itself ends the others
+            if isinstance(logger, RunWandbLogger):
+                logger.finish(failed=code != 0)
     return code
 
 
@@ -102,24 +113,27 @@ def _score_and_train(
     config: Config, directory: RunDirectory, trainer: lightning.Trainer, module: SamModule, data: ShardDataModule
 ) -> int:
     """Score the model before training where `compare` asks for it, train, score, and return the exit code."""
+
+    def validate() -> dict[str, dict[str, float]]:
+        trainer.validate(module, datamodule=data, verbose=False)
+        return module.scores.summary()
+
     summary = directory.read_summary()
     if trainer.is_global_zero:
         shards = [data.shards_dir, *data.further_shards]
-        origin = provenance(ranks=trainer.world_size, weights=module.description["weights"], shards_dirs=shards)
-        directory.claim({"name": config["name"], "seed": config["seed"], **origin})
+        directory.claim(ranks=trainer.world_size, weights=module.description["weights"], shards_dirs=shards)
     if config["compare"] and "start" not in summary:
         log.info("scoring the model before training, and filled boxes")
         items = data.validation_set()
-        filled = score_filled_boxes((items[i] for i in range(len(items))), data.size)
-        summary = {"start": _validate(trainer, module, data), "fill the box": filled.summary()}
+        filled = score_filled_boxes(items[i] for i in range(len(items)))
+        summary = {"start": validate(), "fill the box": filled.summary()}
         if trainer.is_global_zero:
-            directory.write_summary(summary)
+            write_json_file(directory.summary_file, summary)
     best = _fit(trainer, module, data, directory)
-    trained = _validate(trainer, module, data)
-    summary |= {"trained": trained, "objects": sorted(module.scores.rows()), "best_checkpoint": str(best)}
+    summary |= {"trained": validate(), "objects": sorted(module.scores.rows()), "best_checkpoint": str(best)}
     if not trainer.is_global_zero:
         return 0
-    directory.write_summary(summary)
+    write_json_file(directory.summary_file, summary)
     return _print_summary(summary, config)
 
 
@@ -132,7 +146,7 @@ def _fit(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule, d
         content = {"state_dict": module.state_dict(), METADATA_KEY: module.description}
         WholeFileIO().save_checkpoint(content, best)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {one_line(error)}") from error
     if not best.is_file():
@@ -140,11 +154,6 @@ def _fit(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule, d
     module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     module.train().eval()  # drops TinyViT's cached attention biases
     return best
-
-
-def _validate(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule) -> dict[str, dict[str, float]]:
-    trainer.validate(module, datamodule=data, verbose=False)
-    return module.scores.summary()
 
 
 def _print_summary(summary: dict[str, Any], config: Config) -> int:
@@ -161,23 +170,6 @@ def _print_summary(summary: dict[str, Any], config: Config) -> int:
     return 0
 
 
-def _compare_missing_methods(config: Config, build: Build) -> None:
-    """Compare a finished run's quantization methods where the config now asks for another comparison."""
-    for callback in build_all(config["callbacks"], build):
-        if isinstance(callback, QuantizationComparison) and not callback.is_current():
-            print(text(callback.report(build_data(config, build).validation_set())))
-
-
-def _refuse_own_ranks(trainer: lightning.Trainer) -> None:
-    """Raise ValueError where Lightning would start further ranks, each of which would run the whole sweep."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size > 1 and not (environment and environment.creates_processes_externally):
-        raise ValueError(
-            f"a sweep's job cannot start {trainer.world_size} processes, each of which would run the whole sweep; "
-            "use trainer.devices=1, one run at a time, SLURM or torchrun"
-        )
-
-
 def _explain(error: OSError | RuntimeError) -> str:
     """Return one line for a failure of the machine; any other error is raised again."""
     after = "the stored checkpoints are kept, and the same command resumes from them"
@@ -189,21 +181,3 @@ def _explain(error: OSError | RuntimeError) -> str:
     if isinstance(error, OSError):
         return f"{line}; {after}"
     raise error
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return not any(product in record.getMessage() for product in ("litlogger", "litmodels"))
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's warnings about what runs do on purpose, and its advertisements."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_is_no_advertisement)
-    try:
-        with warnings.catch_warnings():
-            for message in EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        logger.removeFilter(_is_no_advertisement)

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,19 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from graysam.reporting.schemas import read_json_object
 from graysam.system.files import sha256_of, write_json_file
 from graysam.system.folders import conf_dir
 from graysam.system.versions import machine, versions
 from graysam.training.checkpoints import LAST, PREVIOUS, damage
 
-LOCK = ".lock"
 REMNANT = re.compile(r"\.lock|.*\.tmp")  # a file of a run that was killed before it stored its config
 PACKAGES = ("graysam", "torch", "torchvision", "timm", "lightning", "hydra-core", "numpy", "opencv-python-headless")
 # Settings that do not change what a run computes; they may differ when it is resumed.
 FREE_KEYS = (
-    "threads",
-    "data.num_workers",
-    "data.pin_memory",
-    "logger",
-    "quantize",
-    "callbacks.benchmark",  # its name in earlier runs
-    "callbacks.quantization",
-    "callbacks.progress",
-    "callbacks.resume",
-    "callbacks.validation_report",
+    *("threads", "data.num_workers", "data.pin_memory", "logger", "quantize"),
+    *("callbacks.quantization", "callbacks.progress", "callbacks.resume", "callbacks.validation_report"),
+    "callbacks.benchmark",  # callbacks.quantization in earlier runs
 )
 log = logging.getLogger(__name__)
 
@@ -55,11 +48,11 @@ class RunDirectory:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self.config = json.loads(json.dumps(config))  # as the file will hold it
-        self._config_file, self._run_file = path / "config.json", path / "run.json"
-        self._summary_file = path / "summary.json"
-        if self._config_file.is_file():
-            differing = differing_keys(_read_json(self._config_file), self.config)
-            if differing:
+        self.config_file, self.run_file, self.summary_file = (
+            path / f"{name}.json" for name in ("config", "run", "summary")
+        )
+        if self.config_file.is_file():
+            if differing := differing_keys(read_json_object(self.config_file), self.config):
                 raise ValueError(
                     f"{path} holds a run of another config ({'; '.join(differing)}); "
                     "give another name=..., or delete that directory"
@@ -67,29 +60,45 @@ class RunDirectory:
         elif path.exists() and not (path.is_dir() and all(REMNANT.fullmatch(entry.name) for entry in path.iterdir())):
             raise ValueError(f"{path} exists, but is no run of graysam; give another name=... or run_dir=...")
 
-    def claim(self, origin: Mapping[str, Any]) -> None:
-        """Make the folder and store the config, the run's origin, and the command and time of this start.
+    def claim(self, *, ranks: int, weights: Sequence[dict[str, Any]], shards_dirs: Sequence[Path]) -> None:
+        """Make the folder and store the config, a new run's origin, and the command and time of this start.
 
         Args:
-            origin: name, seed and `provenance()` of a new run; a resumed run keeps its own.
+            ranks: processes that train together.
+            weights: the sources of the first weights, as plain containers.
+            shards_dirs: folders of packed shards.
 
         Raises:
             ValueError: the run was started with other shards.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        known = _read_json(self._run_file) if self._run_file.is_file() else {**origin, "starts": []}
-        if known.get("shards") != origin.get("shards"):
+        shards = [{"path": str(path), "manifest_sha256": sha256_of(path / "manifest.json")} for path in shards_dirs]
+        if self.run_file.is_file():
+            origin = read_json_object(self.run_file)
+        else:
+            origin = {
+                "name": self.config["name"],
+                "seed": self.config["seed"],
+                "id": secrets.token_hex(4),
+                "ranks": ranks,
+                "git": git_state(),
+                "versions": {"python": platform.python_version(), **versions(PACKAGES)},
+                "weights": list(weights),
+                "shards": shards,
+                "machine": training_machine(),
+                "starts": [],
+            }
+        if origin.get("shards") != shards:
             raise ValueError(
                 f"{self.path} was started with other shards, see run.json; give another name=..., or those shards"
             )
-        if not self._config_file.is_file():  # first, because it marks the folder as a run's
-            write_json_file(self._config_file, self.config)
+        if not self.config_file.is_file():  # first, because it marks the folder as a run's
+            write_json_file(self.config_file, self.config)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        known["starts"].append({"command": shlex.join(sys.orig_argv), "time": now})
-        write_json_file(self._run_file, known)
+        origin["starts"].append({"command": shlex.join(sys.orig_argv), "time": now})
+        write_json_file(self.run_file, origin)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[Any]:
         """Keep other processes from this run; the system frees the lock when the process ends in any way.
 
         Raises:
@@ -97,8 +106,7 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path / LOCK, timeout=0):
-                yield
+            return FileLock(self.path / ".lock", timeout=0).acquire()
         except Timeout:
             raise ValueError(f"another process is at work in {self.path}; wait for it, or give another name") from None
 
@@ -112,23 +120,19 @@ class RunDirectory:
         """
         folder = self.path / "checkpoints"
         for path in (folder / LAST, folder / PREVIOUS):
-            problem = damage(path) if path.exists() else None
-            if problem is not None:
+            if path.exists():
+                problem = damage(path)
+                if problem is None:
+                    return path
                 log.warning("%s is damaged (%s); trying the checkpoint before it", path, problem)
                 path.replace(path.with_name(f"damaged-{path.name}"))
-            elif path.exists():
-                return path
         if any(folder.glob("damaged-*")):
             raise ValueError(f"no checkpoint in {folder} is intact; delete {self.path} to start again")
         return None
 
     def read_summary(self) -> dict[str, Any]:
         """Return the stored results of the run; empty for a fresh start."""
-        return _read_json(self._summary_file) if self._summary_file.is_file() else {}
-
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Store the results of the run."""
-        write_json_file(self._summary_file, summary)
+        return read_json_object(self.summary_file) if self.summary_file.is_file() else {}
 
 
 def differing_keys(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -149,37 +153,11 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, content
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {path.parent} to run again") from None
-
-
-def provenance(*, ranks: int, weights: Sequence[dict[str, Any]], shards_dirs: Sequence[Path]) -> dict[str, Any]:
-    """Return where a run's numbers come from as plain containers, with a random id of eight hexadecimal digits.
-
-    Args:
-        ranks: processes that train together.
-        weights: the sources of the first weights.
-        shards_dirs: folders of packed shards.
-    """
-    return {
-        "id": secrets.token_hex(4),
-        "ranks": ranks,
-        "git": git_state(conf_dir().parent),
-        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
-        "weights": list(weights),
-        "shards": [{"path": str(path), "manifest_sha256": sha256_of(path / "manifest.json")} for path in shards_dirs],
-        "machine": training_machine(),
-    }
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return a checkout's commit and its uncommitted changes; None outside a checkout of graysam."""
+def git_state() -> dict[str, Any] | None:
+    """Return the checkout's commit and its uncommitted changes; None where graysam does not run from a checkout."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", str(conf_dir().parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout
 
     try:

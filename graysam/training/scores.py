@@ -16,8 +16,7 @@ from graysam.metrics.challenge import binary_metrics
 NAN = float("nan")
 
 
-@dataclass(frozen=True)
-class ObjectScore:
+class ObjectScore(NamedTuple):
     """One object's DSC and NSD in [0,1], slice-wise at 256 pixels, and its loss (NaN without one).
 
     `key` names the slice in its shard, `prompt` is the number of the object's box on that slice, from 0.
@@ -58,8 +57,7 @@ class Scores:
         prompt: int = 0,
     ) -> ObjectScore:
         """Score one object: bool (256,256) ground truth and prediction."""
-        dsc, nsd = binary_metrics(mask, predicted)
-        score = ObjectScore(group, modality, dsc, nsd, loss, key, prompt)
+        score = ObjectScore(group, modality, *binary_metrics(mask, predicted), loss, key, prompt)
         self.objects.append(score)
         return score
 
@@ -92,23 +90,21 @@ def comparison_table(columns: Mapping[str, Mapping[str, Mapping[str, float]]]) -
     Args:
         columns: title -> `Scores.summary()`; rows are those of the first column.
     """
-    first = next(iter(columns.values()))
-    names = [*(name for name in first if name != MACRO), MACRO]
-    rows = []
-    for name in names:
-        cells = [f"{100 * column[name]['dsc']:.2f} / {100 * column[name]['nsd']:.2f}" for column in columns.values()]
-        rows.append([name, int(first[name]["n"]), *cells])
+    rows = [
+        [name, int(first["n"]), *(f"{100 * c[name]['dsc']:.2f} / {100 * c[name]['nsd']:.2f}" for c in columns.values())]
+        for name, first in next(iter(columns.values())).items()
+    ]
     headers = ["modality", "objects", *(f"{title}\nDSC / NSD" for title in columns)]
     return tabulate(rows, headers, tablefmt="plain", colalign=("left", *["right"] * (len(columns) + 1)))
 
 
-def score_filled_boxes(items: Iterable[Item], size: int) -> Scores:
-    """Score the prediction "everything inside the box" for every prompt of the items, on a (size,size) grid."""
+def score_filled_boxes(items: Iterable[Item]) -> Scores:
+    """Score the prediction "everything inside the box" for every prompt of the items."""
     scores = Scores()
     for item in items:
-        for box_xyxy, mask in zip(item.boxes.numpy(), item.masks.numpy(), strict=True):
-            x0, y0, x1, y1 = (int(v) for v in box_xyxy)  # inclusive pixel indices
-            filled = np.zeros((size, size), dtype=bool)
+        for box_xyxy, mask in zip(item.boxes.int().tolist(), item.masks.numpy(), strict=True):
+            x0, y0, x1, y1 = box_xyxy  # inclusive pixel indices
+            filled = np.zeros_like(mask)
             filled[y0 : y1 + 1, x0 : x1 + 1] = True
             scores.add(item.group, item.modality, mask, filled)
     return scores

@@ -61,8 +61,8 @@ def check_inputs(config: Config) -> None:
     Raises:
         ValueError: in one line, all that is missing or wrong, with remedies.
     """
-    numbers = model_numbers(config)
-    check_grid(encoder=numbers["encoder"], heads=numbers["heads"], size=config["data"]["size"])
+    numbers, data = model_numbers(config), config["data"]
+    check_grid(encoder=numbers["encoder"], heads=numbers["heads"], size=data["size"])
     problems = []
     for key in ("weights", "heads"):
         try:
@@ -70,30 +70,29 @@ def check_inputs(config: Config) -> None:
                 resolve(config[key])
         except ValueError as error:
             problems.append(f"{key}: {error}; {REMEDIES[key]}")
-    data = config["data"]
-    folders = [] if data["prepare"] else [(data["shards_dir"], "shards")]
-    for folder, remedy in [*folders, *((folder, "further_shards") for folder in data["further_shards"])]:
+    folders = [(folder, "further_shards") for folder in data["further_shards"]]
+    if not data["prepare"]:
+        folders.insert(0, (data["shards_dir"], "shards"))
+    for folder, remedy in folders:
         if not (Path(folder) / "manifest.json").is_file():
             problems.append(f"no shards in {folder}: {REMEDIES[remedy]}")
     if config["match_embedding_scale"] and config["heads"] is None:
         problems.append("match_embedding_scale=true takes the scale from the heads' file, but heads is null")
-    problems += check_monitor("monitor", config["monitor"], config["monitor_mode"])
-    if config["scheduler"]:
-        problems += check_monitor("scheduler_monitor", config["scheduler_monitor"], config["scheduler_mode"])
+    modes = {"monitor": "monitor_mode"} | ({"scheduler_monitor": "scheduler_mode"} if config["scheduler"] else {})
+    for key, mode_key in modes.items():
+        metric = config[key]
+        better = "min" if "/loss" in metric or "error" in metric else "max"
+        if not MONITORED.fullmatch(metric):
+            problems.append(
+                f"{key} {metric} is not logged; logged are val/loss, train/loss_epoch, val/dsc_slice256/macro, "
+                "val/nsd_slice256/modality/<modality> and the like"
+            )
+        elif config[mode_key] != better:
+            problems.append(f"{key} {metric} needs {mode_key}={better}; it is {config[mode_key]}")
     if ".." in Path(config["name"]).parts or Path(config["name"]).is_absolute():
         problems.append(f"name {config['name']} leads out of the runs' folder")
     if problems:
         raise ValueError(" | ".join(problems))
-
-
-def check_monitor(key: str, metric: str, mode: str) -> list[str]:
-    """Return the error of the setting `key` that monitors a metric: one that is not logged, or the wrong mode."""
-    if not MONITORED.fullmatch(metric):
-        logged = "val/loss, train/loss_epoch, val/dsc_slice256/macro, val/nsd_slice256/modality/<modality> and the like"
-        return [f"{key} {metric} is not logged; logged are {logged}"]
-    better = "min" if "/loss" in metric or "error" in metric else "max"
-    mode_key = "monitor_mode" if key == "monitor" else "scheduler_mode"
-    return [] if mode == better else [f"{key} {metric} needs {mode_key}={better}; it is {mode}"]
 
 
 def build_data(config: Config, build: Build, distillation: Distillation | None = None) -> ShardDataModule:
@@ -146,26 +145,25 @@ def build_module(
         log.info("weights: %s", source.describe())
     if not any("image_encoder" in source.parts for source in sources):
         log.info("weights: the rest of the image encoder starts at random")
-    description = {
-        "format": FORMAT,
-        "model": model_numbers(config),
-        "channels": scheme_to_dict(data.scheme),
-        "size": config["data"]["size"],
-        "weights": [asdict(source) for source in sources],
-        "versions": {"torch": torch.__version__.split("+")[0], "lightning": lightning.__version__},
-        "experiment": config["name"],
-        "seed": config["seed"],
-    }
     return SamModule(
         model=model,
         loss=build(config["loss"]),
         optimizer=build(config["optimizer"]),
-        scheduler=build_or_none(config["scheduler"], build),
+        scheduler=build(config["scheduler"]) if config["scheduler"] else None,
         monitor=config["scheduler_monitor"],
         frozen=[*config["unused"], *config["frozen"]],
         channels_last=config["channels_last"],
         sync_batchnorm=config["sync_batchnorm"],
-        description=description,
+        description={
+            "format": FORMAT,
+            "model": model_numbers(config),
+            "channels": scheme_to_dict(data.scheme),
+            "size": config["data"]["size"],
+            "weights": [asdict(source) for source in sources],
+            "versions": {"torch": torch.__version__.split("+")[0], "lightning": lightning.__version__},
+            "experiment": config["name"],
+            "seed": config["seed"],
+        },
         distillation=distillation,
         lr_factors=config["lr_factors"],
     )
@@ -173,8 +171,7 @@ def build_module(
 
 def build_trainer(config: Config, build: Build) -> lightning.Trainer:
     """Build the Trainer with its callbacks and loggers."""
-    loggers = build_all(config["logger"], build)
-    callbacks = build_all(config["callbacks"], build)
+    loggers, callbacks = build_all(config["logger"], build), build_all(config["callbacks"], build)
     if not loggers:  # Lightning refuses to monitor the learning rate without a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     try:
@@ -192,11 +189,6 @@ def build_trainer(config: Config, build: Build) -> lightning.Trainer:
 def model_numbers(config: Config) -> dict[str, Any]:
     """Return all numbers of the config's model, as `build_sam` takes them."""
     return model_config(**{key: value for key, value in config["model"].items() if key != "_target_"})
-
-
-def build_or_none(part: Config, build: Build) -> Any:
-    """Build one object; None for the choice `none` of its group."""
-    return build(part) if part else None
 
 
 def build_all(group: Config, build: Build) -> list[Any]:

@@ -1,8 +1,7 @@
 """Log a table of every validation by modality, and pictures of its best and worst objects."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,20 +9,18 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
+from torch import Tensor
 
 from graysam.data.dataset import Batch
 from graysam.data.shards import ShardReader
 from graysam.imaging.drawing import draw_detail
 from graysam.metrics.aggregation import MACRO
 from graysam.training.loggers import log_images, log_table
-from graysam.training.module import SamModule, ValidationOutput
+from graysam.training.module import SamModule
 from graysam.training.scores import ObjectScore
 
-COLUMNS = ("modality", "objects", "DSC", "NSD", "loss")
 
-
-@dataclass(frozen=True)
-class SeenObject:
+class SeenObject(NamedTuple):
     """A validated object: its score, box_xyxy (4,) on the grid, and both masks, bool (size,size)."""
 
     score: ObjectScore
@@ -53,55 +50,60 @@ class ValidationReport(Callback):
             raise ValueError(f"{given}; required: at least 0, 0 and 1")
         self.best, self.worst, self.every = best, worst, pictures_every_n_epochs
         self.seen: dict[str, list[SeenObject]] = {}
-        self.active = False
+        self.title, self.draws = "", False
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         """Decide whether this validation is drawn, and forget the last one."""
-        due = _title(trainer) != "validation" or (trainer.current_epoch + 1) % self.every == 0
-        self.active = bool(trainer.loggers) and not trainer.sanity_checking and due
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.title = "validation"
+        else:
+            self.title = "trained" if trainer.global_step else "start"
+        due = self.title != "validation" or (trainer.current_epoch + 1) % self.every == 0
+        self.draws = bool(trainer.loggers) and not trainer.sanity_checking and due
         self.seen = {}
 
     def on_validation_batch_end(  # type: ignore[override]  # Lightning passes arguments by position
-        self, trainer: Trainer, module: SamModule, outputs: ValidationOutput, batch: Batch, *_: Any
+        self, trainer: Trainer, module: SamModule, outputs: tuple[Tensor, list[ObjectScore]], batch: Batch, *_: Any
     ) -> None:
         """Keep the objects that are among the best or the worst so far."""
-        if self.active:
-            self._keep(_objects(outputs, batch))
+        if self.draws:
+            boxes, masks, predicted = (x.cpu().numpy() for x in (batch.boxes, batch.masks, outputs[0]))
+            places = zip(batch.valid.nonzero().tolist(), outputs[1], strict=True)
+            self._keep(SeenObject(s, boxes[i, n], masks[i, n].copy(), predicted[i, n].copy()) for (i, n), s in places)
 
     def on_validation_end(self, trainer: Trainer, module: SamModule) -> None:  # type: ignore[override]
         """Log the table and the pictures from rank 0, with the objects of all ranks."""
         if trainer.sanity_checking or not trainer.loggers:
             return
-        title, step = _title(trainer), trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own metrics
-        if self.active and trainer.world_size > 1:
+        if self.draws and trainer.world_size > 1:
             parts: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
             torch.distributed.gather_object(self.seen, parts, dst=0)
             self.seen = {}
             self._keep(seen for part in parts or () for group in part.values() for seen in group)
-        if trainer.is_global_zero:
-            rows = {**module.scores.by("modality"), MACRO: module.scores.macro()}
-            table = [(name, m.n, m.dsc, m.nsd, m.loss) for name, m in rows.items()]
-            log_table(trainer.loggers, title, COLUMNS, table, step)
-            if title != "validation":
-                scores = {f"{title}/dsc_slice256/{name}": m.dsc for name, m in rows.items()}
-                scores |= {f"{title}/nsd_slice256/{name}": m.nsd for name, m in rows.items()}
-                for logger in trainer.loggers:
-                    logger.log_metrics(scores, step)
-            self._draw(trainer, title, step)
-        self.seen = {}
+        if not trainer.is_global_zero:
+            return
+        title, step = self.title, trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own metrics
+        rows = {**module.scores.by("modality"), MACRO: module.scores.macro()}
+        table = [(name, m.n, m.dsc, m.nsd, m.loss) for name, m in rows.items()]
+        log_table(trainer.loggers, title, ("modality", "objects", "DSC", "NSD", "loss"), table, step)
+        if title != "validation":
+            scores = {
+                f"{title}/{what}_slice256/{name}": getattr(m, what)
+                for what in ("dsc", "nsd")
+                for name, m in rows.items()
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(scores, step)
+        reader = trainer.datamodule.reader  # type: ignore[attr-defined]
+        for modality, found in sorted(self.seen.items()):
+            for end, chosen in (("worst", found[: self.worst]), ("best", found[::-1][: self.best])):
+                pictures = [draw_object(seen, reader) for seen in chosen]
+                log_images(trainer.loggers, f"{title}/{end}/{modality}", pictures, [caption(s) for s in chosen], step)
 
     def _keep(self, found: Iterable[SeenObject]) -> None:
         for seen in found:
             self.seen.setdefault(seen.score.modality, []).append(seen)
         self.seen = {modality: extremes(group, self.worst, self.best) for modality, group in self.seen.items()}
-
-    def _draw(self, trainer: Trainer, title: str, step: int) -> None:
-        for modality, found in sorted(self.seen.items()):
-            ends = {"worst": found[: self.worst], "best": found[::-1][: self.best]}
-            for end, chosen in ends.items():
-                reader = trainer.datamodule.reader  # type: ignore[attr-defined]
-                pictures = [draw_object(seen, reader) for seen in chosen]
-                log_images(trainer.loggers, f"{title}/{end}/{modality}", pictures, [caption(s) for s in chosen], step)
 
 
 def extremes(found: Iterable[SeenObject], worst: int, best: int) -> list[SeenObject]:
@@ -111,18 +113,6 @@ def extremes(found: Iterable[SeenObject], worst: int, best: int) -> list[SeenObj
     """
     ordered = sorted(found, key=lambda seen: (seen.score.dsc, seen.score.nsd, seen.score.key, seen.score.prompt))
     return [*ordered[:worst], *ordered[max(len(ordered) - best, worst) :]]
-
-
-def _title(trainer: Trainer) -> str:
-    if trainer.state.fn == TrainerFn.FITTING:
-        return "validation"
-    return "trained" if trainer.global_step else "start"
-
-
-def _objects(outputs: ValidationOutput, batch: Batch) -> Iterator[SeenObject]:
-    boxes, masks, predicted = (x.cpu().numpy() for x in (batch.boxes, batch.masks, outputs.predicted))
-    for (i, n), score in zip(batch.valid.nonzero().tolist(), outputs.scores, strict=True):
-        yield SeenObject(score, boxes[i, n], masks[i, n].copy(), predicted[i, n].copy())
 
 
 def caption(seen: SeenObject) -> str:

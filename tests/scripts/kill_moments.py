@@ -117,9 +117,7 @@ def main(arguments: Sequence[str]) -> list[Kill]:
 
 
 if __name__ == "__main__":
-    print(
-        f"{'killed':<32}{'last step':>10}{'resumed at':>11}  loss before (never stopped)   loss after (never stopped)"
-    )
+    print(f"{'killed':<32}{'last step':>10}{'resumed at':>11}  losses (never stopped) of the last step and the next")
     for kill in main(sys.argv[1:]):
         pairs = zip((kill.loss_before, kill.loss_after), kill.expected, strict=True)
         losses = "  ".join(f"{loss:.6f} ({never_stopped:.6f})" for loss, never_stopped in pairs)

@@ -6,11 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from graysam.data.shards import ShardReader
-from graysam.training.loggers import finish_loggers, log_images, log_table
+from graysam.training.loggers import log_images, log_table
 from graysam.training.scores import ObjectScore
 from graysam.training.validation_report import SeenObject, ValidationReport, caption, draw_object, extremes
 from tests.support.config import compose_plain
@@ -27,16 +27,15 @@ def test_a_table_is_one_file_with_a_step_column(tmp_path: Path) -> None:
     loggers, columns = [csv_logger(tmp_path)], ["modality", "n", "DSC"]
     path = tmp_path / "tables" / "validation.csv"
 
-    def rows_after(names: list[str], rows: list[list[object]], step: int) -> list[list[str]]:
-        log_table(loggers, "validation", names, rows, step=step)  # type: ignore[arg-type]
+    def rows_after(rows: list[list[object]], step: int) -> list[list[str]]:
+        log_table(loggers, "validation", columns, rows, step=step)  # type: ignore[arg-type]
         with path.open(newline="") as file:
             return list(csv.reader(file))
 
     first = [["step", *columns], ["1", "CT", "2", "0.25"], ["1", "a,b", "1", ""]]
-    assert rows_after(columns, [["CT", 2, 0.25], ["a,b", 1, None]], 1) == first
-    assert rows_after(columns, [["CT", 2, 0.5]], 3) == [*first, ["3", "CT", "2", "0.5"]]
-    assert rows_after(columns, [["CT", 2, 0.75]], 3) == [*first, ["3", "CT", "2", "0.75"]]  # a repeated step
-    assert rows_after(["other"], [["x"]], 4) == [["step", "other"], ["4", "x"]]  # other columns cannot be joined
+    assert rows_after([["CT", 2, 0.25], ["a,b", 1, None]], 1) == first
+    assert rows_after([["CT", 2, 0.5]], 3) == [*first, ["3", "CT", "2", "0.5"]]
+    assert rows_after([["CT", 2, 0.75]], 3) == [*first, ["3", "CT", "2", "0.75"]]  # a repeated step
     assert [file.name for file in path.parent.iterdir()] == ["validation.csv"]
 
 
@@ -55,30 +54,13 @@ def test_a_resumed_run_continues_in_the_same_tensorboard_folder(tmp_path: Path) 
         for step in steps:
             part.log_metrics({"val/dsc": step / 10}, step=step)
         log_table([part], "t", ["ab", "x"], [["cd", 0.123456]], step=steps[-1])
-        finish_loggers([part], failed=False)
+        part.finalize("success")
     assert not [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     assert {event.step: round(event.value, 5) for event in found.Scalars("val/dsc")} == {0: 0, 1: 0.1, 2: 0.2, 3: 0.3}
     texts = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("tables/t/text_summary")]
     assert [text.replace(" ", "").split("\n")[::2] for text in texts] == [["|ab|x|", "|cd|0.1235|"]] * 2
-
-
-def test_every_logger_is_ended_even_if_one_fails(tmp_path: Path) -> None:
-    ended = []
-
-    class Noting(CSVLogger):
-        def finalize(self, status: str) -> None:
-            ended.append(status)
-
-    class Failing(CSVLogger):
-        def finalize(self, status: str) -> None:
-            raise OSError("disk full")
-
-    loggers: list[Logger] = [Noting(tmp_path), Failing(tmp_path), Noting(tmp_path)]
-    with pytest.raises(OSError, match="disk full"):
-        finish_loggers(loggers, failed=True)
-    assert ended == ["failed", "failed"]
 
 
 @pytest.mark.parametrize("name", ["csv", "wandb", "tensorboard", "all"])
@@ -113,11 +95,9 @@ def test_few_objects_are_all_kept_and_none_twice(worst: int, best: int, keys: li
     assert [x.score.key for x in extremes(objects, worst, best)] == keys
 
 
-@pytest.mark.parametrize("numbers", [(-1, 1, 1), (1, -1, 1), (1, 1, 0)])
-def test_counts_out_of_range_are_refused(numbers: tuple[int, int, int]) -> None:
-    best, worst, every = numbers
-    with pytest.raises(ValueError, match=f"best {best}, worst {worst}, pictures_every_n_epochs {every}; required"):
-        ValidationReport(best=best, worst=worst, pictures_every_n_epochs=every)
+def test_counts_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="best 1, worst -1, pictures_every_n_epochs 1; required"):
+        ValidationReport(best=1, worst=-1, pictures_every_n_epochs=1)
 
 
 def test_a_picture_shows_the_slice_with_box_prediction_truth_and_caption(toy_shards: Path) -> None:

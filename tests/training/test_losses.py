@@ -6,51 +6,35 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.training.losses import SegmentationLoss, bce_per_object, iou_per_object, squared_dice_per_object
+from graysam.training.losses import SegmentationLoss, iou_per_object, squared_dice_per_object
+
+UNIT = SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)
 
 
-@pytest.fixture(scope="module")
-def golden(goldens: Path) -> dict[str, np.ndarray]:
+@pytest.fixture
+def golden(goldens: Path) -> dict[str, torch.Tensor]:
     with np.load(goldens / "losses.npz", allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+        return {key: torch.from_numpy(file[key]) for key in file.files}
 
 
-def tensors(golden: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return (
-        torch.from_numpy(golden["logits"]),
-        torch.from_numpy(golden["iou_pred"]),
-        torch.from_numpy(golden["gt"]).float(),
-    )
-
-
-def test_terms_match_the_original(golden: dict[str, np.ndarray]) -> None:
-    logits, iou, gt = tensors(golden)
-    assert bce_per_object(logits, gt).mean().item() == pytest.approx(float(golden["bce_logits_mean"]), abs=1e-5)
-    dice = squared_dice_per_object(logits, gt).mean().item()
-    assert dice == pytest.approx(float(golden["monai_dice_sigmoid_squared"]), abs=1e-5)
+def test_terms_match_the_original(golden: dict[str, torch.Tensor]) -> None:
+    logits, gt = golden["logits"], golden["gt"].float()
+    terms = {name: term.mean() for name, term in UNIT(logits, golden["iou_pred"], gt).items()}
+    expected = {"bce": "bce_logits_mean", "dice": "monai_dice_sigmoid_squared", "iou": "mse_iou"}
+    for name, key in (expected | {"total": "default_loss_seg1.0_ce1.0_iou1.0"}).items():
+        assert terms[name].item() == pytest.approx(golden[key].item(), abs=1e-5), name
     np.testing.assert_allclose(iou_per_object(logits, gt), golden["iou_gt"], atol=1e-6)
-    terms = SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)(logits, iou, gt)
-    assert terms["iou"].mean().item() == pytest.approx(float(golden["mse_iou"]), abs=1e-5)
+    weighted = SegmentationLoss(bce_weight=2, dice_weight=0.5, iou_weight=0.25)(logits, golden["iou_pred"], gt)
+    expected_total = golden["default_loss_seg0.5_ce2.0_iou0.25"].item()
+    assert weighted["total"].mean().item() == pytest.approx(expected_total, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("seg", "ce", "iou", "key"),
-    [(1, 1, 1, "default_loss_seg1.0_ce1.0_iou1.0"), (0.5, 2, 0.25, "default_loss_seg0.5_ce2.0_iou0.25")],
-)
-def test_weighted_sum_matches_the_original(
-    golden: dict[str, np.ndarray], seg: float, ce: float, iou: float, key: str
-) -> None:
-    logits, predicted, gt = tensors(golden)
-    loss = SegmentationLoss(bce_weight=ce, dice_weight=seg, iou_weight=iou)(logits, predicted, gt)
-    assert loss["total"].mean().item() == pytest.approx(float(golden[key]), abs=1e-5)
-
-
-def test_empty_mask_and_empty_prediction_agree(golden: dict[str, np.ndarray]) -> None:
-    logits, predicted, gt = tensors(golden)
+def test_empty_mask_and_empty_prediction_agree(golden: dict[str, torch.Tensor]) -> None:
+    logits, gt = golden["logits"], golden["gt"].float()
     logits[0], gt[0] = -20.0, 0.0
     assert iou_per_object(logits, gt)[0].item() == 1.0
     np.testing.assert_allclose(iou_per_object(logits, gt)[1:], golden["empty_first__iou_gt"][1:], atol=1e-6)
-    assert SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)(logits, predicted, gt)["total"].isfinite().all()
+    assert UNIT(logits, golden["iou_pred"], gt)["total"].isfinite().all()
 
 
 def test_dice_of_a_hand_computed_case() -> None:
@@ -72,8 +56,5 @@ def test_each_term_alone_reaches_its_head(term: str) -> None:
     masks[..., 40:150, 30:100] = True
     SegmentationLoss(**weights)(logits, iou, masks)["total"].mean().backward()
     head = model.mask_decoder.iou_prediction_head if term == "iou_weight" else model.mask_decoder.output_upscaling
-    gradients = [p.grad for p in head.parameters()]
-    assert all(g is not None and g.abs().sum() > 0 for g in gradients)
-    shared = model.mask_decoder.transformer.layers[0].self_attn.q_proj.weight.grad
-    assert shared is not None
-    assert shared.abs().sum() > 0
+    shared = model.mask_decoder.transformer.layers[0].self_attn.q_proj.weight
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (*head.parameters(), shared))

@@ -19,9 +19,17 @@ from graysam.data.shards import ShardReader
 from graysam.exporting.methods import METHODS, PreparedModel, QuantizationMethod
 from graysam.imaging.presets import load_scheme
 from graysam.inference.backend import BOX_BATCH
-from graysam.training import quantization_callback
-from graysam.training.quantization import Settings, compare_methods, score
-from graysam.training.quantization_callback import LOGGED, QuantizationComparison, rows, scalars, text
+from graysam.training import quantization
+from graysam.training.quantization import (
+    COLUMNS,
+    QuantizationComparison,
+    Settings,
+    compare_methods,
+    rows,
+    scalars,
+    score,
+    text,
+)
 from graysam.training.scores import Scores
 from tests.support.commands import save_tiny_model
 from tests.support.config import compose_plain
@@ -35,23 +43,15 @@ UNAVAILABLE = QuantizationMethod(lambda: REASON, lambda model, target: pytest.fa
 
 def settings(*methods: Any, **changes: Any) -> Settings:
     numbers: dict[str, Any] = {"threads": 1, "repeats": 2, "warmup": 1, "timing_images": 1, "calibration_images": 2}
-    return Settings(methods=methods, **({"max_images": None} | numbers | changes))
-
-
-def slices(shards: Path) -> FixedSlices:
-    reader = ShardReader(shards)
-    rows = reader.index.rows(split="val")
-    return FixedSlices(reader, rows, scheme=load_scheme("replicate"), size=256, max_boxes_per_image=None)
+    return Settings(methods=list(methods), **({"max_images": None} | numbers | changes))
 
 
 @pytest.mark.parametrize(
     ("methods", "changes", "message"),
     [
         (["none", "none"], {}, "quantize.methods names one twice: none, none"),
-        (["none"], {"threads": 0}, r"quantize\.threads is 0; required: at least 1"),
-        (["none"], {"warmup": -1}, r"quantize\.warmup is -1; required: at least 0"),
         (["none"], {"max_images": 0}, r"quantize\.max_images is 0; required: at least 1"),
-        (["none"], {"calibration_images": 0}, r"quantize\.calibration_images is 0; required: at least 1"),
+        (["none"], {"warmup": -1}, r"quantize\.warmup is -1; required: at least 0"),
     ],
 )
 def test_bad_settings_are_refused(methods: Sequence[str], changes: dict[str, Any], message: str) -> None:
@@ -107,9 +107,7 @@ def test_methods_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
     assert list(times) == methods
     for measures in times.values():
         assert list(measures) == ["encoder_ms", "decoder_ms", "image_ms"]
-        for spread in measures.values():
-            assert spread["n"] == 2
-            assert 0 < spread["min"] <= spread["median"] <= spread["max"]
+        assert all(s["n"] == 2 and 0 < s["min"] <= s["median"] <= s["max"] for s in measures.values())
         assert measures["image_ms"]["median"] > measures["encoder_ms"]["min"]
     with pytest.raises(ChildProcessError, match=r"absent\.ckpt does not exist"):
         time_methods(tmp_path / "absent.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
@@ -122,15 +120,11 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
 ) -> None:
     monkeypatch.setitem(METHODS, "torchao_int8", UNAVAILABLE)
     run_dir = tmp_path / "run"
-    config = compose_plain("train", overrides(toy_shards, run_dir))
-    data, settings_of_config = build_data(config), compose_plain("train")["quantize"]
-    module, trainer = build_module(config, data=data), build_trainer(config)
-    target = {"_target_": "graysam.training.quantization_callback.QuantizationComparison", "run_dir": str(run_dir)}
     methods = ["none", "dynamic_qint8", "torchao_int8"]
-    changes = {"methods": methods, "threads": 1, "repeats": 1, "timing_images": 2}
-    callback: QuantizationComparison = build({**target, "settings": settings_of_config | changes})
-    assert isinstance(callback, QuantizationComparison)
-    trainer.callbacks.append(callback)
+    changes = (f"quantize.methods=[{','.join(methods)}]", "quantize.threads=1", "quantize.repeats=1")
+    config = compose_plain("train", [*overrides(toy_shards, run_dir), "quantize=default", *changes])
+    data = build_data(config)
+    module, trainer = build_module(config, data=data), build_trainer(config)
     trainer.fit(module, datamodule=data)
 
     report = json.loads((run_dir / "quantization.json").read_text())
@@ -146,7 +140,6 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
     assert none["quantized"]["layers"] == {"image_encoder": [0, 33], "heads": [0, 52]}
     assert dynamic["quantized"]["layers"] == {"image_encoder": [0, 33], "heads": [47, 52]}
     assert none["size_mb"] > dynamic["size_mb"] > 1
-    assert none["image_ms"]["n"] == 2
 
     printed = capsys.readouterr().out
     assert f"torchao_int8 is unavailable: {REASON}" in printed
@@ -154,15 +147,17 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
     metrics = (next((run_dir / "metrics").glob("*/metrics.csv"))).read_text()
     assert "quantization/dynamic_qint8/image_ms" in metrics.splitlines()[0]
     table = (run_dir / "tables" / "quantization.csv").read_text().splitlines()
-    assert table[0].split(",")[1:] == list(LOGGED)
+    assert table[0].split(",")[1:] == list(COLUMNS)
     assert [line.split(",")[1] for line in table[1:]] == methods
 
     # The same command once more, after a kill say: nothing is measured again, everything is reported again.
-    monkeypatch.setattr(quantization_callback, "compare_methods", lambda *_: pytest.fail("measured twice"))
-    stored = callback.report(data.validation_set())
+    callback: QuantizationComparison = build(config["callbacks"]["quantization"])
+    stored = callback.stored()
+    assert stored is not None and not callback.is_due()
+    monkeypatch.setattr(quantization, "compare_methods", lambda *_: pytest.fail("measured twice"))
     callback.on_fit_end(trainer, module)
     assert "47 of 52" in capsys.readouterr().out
-    monkeypatch.setattr(quantization_callback, "compare_methods", lambda *_: replace(stored, images=77))
+    monkeypatch.setattr(quantization, "compare_methods", lambda *_: replace(stored, images=77))
     callback.settings = settings(*methods)
     callback.on_fit_end(trainer, module)
     assert "DSC and NSD: 77 images" in capsys.readouterr().out
@@ -181,17 +176,14 @@ def test_methods_that_cannot_run_have_their_reasons(
         assert len(target.calibration_images()) == 2
         raise RuntimeError("no kernel\nfor this model")
 
-    failing = QuantizationMethod(lambda: None, fail)
     monkeypatch.setitem(METHODS, "torchao_int8", UNAVAILABLE)
-    monkeypatch.setitem(METHODS, "openvino_int8", failing)
+    monkeypatch.setitem(METHODS, "openvino_int8", QuantizationMethod(lambda: None, fail))
+    reader, scheme = ShardReader(toy_shards), load_scheme("replicate")
+    slices = FixedSlices(reader, reader.index.rows(split="val"), scheme=scheme, size=256, max_boxes_per_image=None)
     checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
-    report = compare_methods(checkpoint, slices(toy_shards), settings("torchao_int8", "openvino_int8"))
+    report = compare_methods(checkpoint, slices, settings("torchao_int8", "openvino_int8"))
     failed = "failed on this model: no kernel for this model"
-    assert {name: method.reason for name, method in report.methods.items()} == {
-        "torchao_int8": REASON,
-        "openvino_int8": failed,
-    }
     lines = [f"torchao_int8 is unavailable: {REASON}", f"openvino_int8 is unavailable: {failed}"]
     assert text(report).splitlines()[-2:] == lines
     assert scalars(report) == {}
-    assert rows(report)[0] == ["torchao_int8", *[None] * (len(LOGGED) - 2), REASON]
+    assert rows(report)[0] == {"method": "torchao_int8", "why_unavailable": REASON}
