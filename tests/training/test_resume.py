@@ -321,21 +321,6 @@ def test_two_processes_do_not_share_a_run(runs: Runs) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("monitor=val/dsc_slice256/macro", "monitor val/dsc_slice256/macro needs monitor_mode=max; it is min"),
-        ("scheduler_monitor=train/loss", "scheduler_monitor train/loss is not logged; logged are val/loss"),
-        ("monitor=val/los", "monitor val/los is not logged"),
-        ("name=a/../../b", "leads out of the runs' folder"),
-    ],
-)
-def test_what_is_monitored_exists_and_has_a_direction(runs: Runs, change: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(runs.config(change))
-    assert not runs.run_dir.exists()
-
-
 def test_a_run_without_training_keeps_its_start_and_compares_methods_later(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
