@@ -5,7 +5,6 @@ A name means the same everywhere: the table `validation` is W&B's and TensorBoar
 """
 
 import csv
-import json
 import logging
 import os
 import shutil
@@ -21,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from graysam.reporting.schemas import CONFIG, RUN, read_json_object
 from graysam.system.files import replacing
 from graysam.system.terminal import one_line
 
@@ -116,7 +116,7 @@ class RunWandbLogger(WandbLogger):
     def _start(self) -> "Run":
         import wandb
 
-        origin, config = (json.loads((self.run_dir / name).read_text()) for name in ("run.json", "config.json"))
+        origin, config = (read_json_object(self.run_dir / name) for name in (RUN, CONFIG))
         for file in self.folder.glob("offline-run-*/*.wandb"):
             if file.stat().st_size <= HEADER_BYTES:  # of a killed process; `wandb sync` would stop at it
                 shutil.rmtree(file.parent)

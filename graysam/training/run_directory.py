@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from graysam.reporting.schemas import read_json_object
+from graysam.reporting.schemas import CONFIG, RUN, SUMMARY, read_json_object
 from graysam.system.files import sha256_of, write_json_file
 from graysam.system.folders import conf_dir
 from graysam.system.versions import machine, versions
@@ -48,9 +48,7 @@ class RunDirectory:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self.config = json.loads(json.dumps(config))  # as the file will hold it
-        self.config_file, self.run_file, self.summary_file = (
-            path / f"{name}.json" for name in ("config", "run", "summary")
-        )
+        self.config_file, self.run_file, self.summary_file = (path / name for name in (CONFIG, RUN, SUMMARY))
         if self.config_file.is_file():
             if differing := differing_keys(read_json_object(self.config_file), self.config):
                 raise ValueError(
