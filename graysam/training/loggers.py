@@ -125,7 +125,9 @@ class RunWandbLogger(WandbLogger):
         settings.x_transaction_log_flush_interval = 1.0  # seconds of an offline file that a killed run loses; else 15
         settings.finish_timeout, settings.finish_timeout_raises = self.finish_timeout, True
         experiment, _, swept = origin["name"].partition("/")
-        facts = {key: origin[key] for key in ("versions", "machine", "weights", "shards") if key in origin}
+        facts: dict[str, Any] = {
+            key: origin[key] for key in ("versions", "machine", "weights", "shards") if key in origin
+        }
         facts["git"] = {key: value for key, value in (origin.get("git") or {}).items() if key in ("commit", "dirty")}
         try:
             mode: Any = wandb_mode()
