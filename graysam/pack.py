@@ -7,13 +7,13 @@ from graysam.system.extras import require
 require("train")
 
 from graysam.config.command import entry_point  # noqa: E402
-from graysam.data.pack import run_pack  # noqa: E402
+from graysam.config.targets import build  # noqa: E402
 
 
 @entry_point("pack")
-def main(cfg: dict[str, Any]) -> int:
+def main(config: dict[str, Any]) -> int:
     """Pack a folder of cases, or the demo; exit code 1 when bad files were left out."""
-    return run_pack(cfg)
+    return int(build(config))
 
 
 if __name__ == "__main__":

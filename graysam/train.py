@@ -14,9 +14,8 @@ from graysam.system.extras import require
 
 require("train")
 
-from graysam.config.building import build  # noqa: E402
-from graysam.config.command import entry_point  # noqa: E402
-from graysam.config.sweeping import in_sweep  # noqa: E402
+from graysam.config.command import entry_point, in_sweep  # noqa: E402
+from graysam.config.targets import build  # noqa: E402
 
 
 def _summarize(runs: Sequence[tuple[str, int, str, str, str]]) -> str:

@@ -1,26 +1,34 @@
-"""Make a function of a plain config a command with Hydra's command line."""
+"""Commands with Hydra's command line: one job, or a sweep of jobs of which one that fails does not end the others."""
 
+import gc
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
+from typing import Any
 
 import hydra
-from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser  # Hydra's own, so that each of its options is known here
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from graysam.config.composing import compose_config, to_plain
+from graysam.config.composing import to_plain
 from graysam.config.planning import Run, plan_runs
-from graysam.config.sweeping import Function, run_job, run_sweep
 from graysam.system.folders import conf_dir
-from graysam.system.terminal import BAD_INPUT
+from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
-Summarize = Callable[[Sequence[Run]], str]
+Function = Callable[[dict[str, Any]], int]  # of a command: plain containers to an exit code
+STOPPED = (130, 143)  # exit codes of a run that Ctrl-C or SIGTERM ended
 
 
-def entry_point(config_name: str, summarize: Summarize | None = None) -> Callable[[Function], Callable[[], int]]:
+def entry_point(
+    config_name: str, summarize: Callable[[Sequence[Run]], str] | None = None
+) -> Callable[[Function], Callable[[], int]]:
     """Make a function of a plain config, which returns an exit code, a command with Hydra's command line.
 
     Every job's config is checked before the first job runs. Errors in configs and overrides, and a `ValueError` of the
@@ -46,9 +54,9 @@ def entry_point(config_name: str, summarize: Summarize | None = None) -> Callabl
     return decorate
 
 
-def _run(config_name: str, function: Function, summarize: Summarize | None) -> int:
+def _run(config_name: str, function: Function, summarize: Callable[[Sequence[Run]], str] | None) -> int:
     options = get_args_parser().parse_args()
-    config_name, conf = options.config_name or config_name, os.path.abspath(options.config_path or conf_dir())
+    config_name, conf = options.config_name or config_name, Path(options.config_path or conf_dir()).absolute()
     codes: list[int] = []
 
     @wraps(function)  # Hydra takes the command's name from it
@@ -59,19 +67,86 @@ def _run(config_name: str, function: Function, summarize: Summarize | None) -> i
     if options.config_dir is not None:  # `compose` takes it as an override
         overrides.insert(0, f"hydra.searchpath=['{os.path.abspath(options.config_dir)}']")
     if not (options.help or options.hydra_help or options.cfg or options.info or options.shell_completion):
-        runs, swept = plan_runs(config_name, overrides, Path(conf))
-        multirun = options.multirun or "hydra.mode=MULTIRUN" in overrides
-        if multirun and summarize is None:
-            raise ValueError(f"graysam.{config_name} runs one job at a time; leave out -m")
-        if swept and not multirun:
+        runs, swept = plan_runs(config_name, overrides, conf)
+        if swept and not options.multirun:
             raise ValueError(f"several values of {', '.join(swept)}: add -m to run them one after another")
-        if multirun and summarize is not None:
-            with initialize_config_dir(conf, job_name=config_name, version_base="1.3"):
-                code = run_sweep(config_name, overrides, runs, function)
+        if options.multirun:
+            if summarize is None:
+                raise ValueError(f"graysam.{config_name} runs one job at a time; leave out -m")
+            code = run_sweep(config_name, overrides, conf, runs, function)
             if os.environ.get("RANK", "0") == "0":  # one of the processes that run the same sweep reports
                 print(summarize(runs), end="", flush=True)
             return code
-    if options.cfg:
-        compose_config(config_name, overrides, Path(conf))  # its errors are clearer than Hydra's
-    hydra.main(version_base="1.3", config_path=conf, config_name=config_name)(task)()
+    hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(task)()
     return max(codes, default=0)
+
+
+def in_sweep() -> bool:
+    """Return whether this process runs a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def run_job(function: Function, config: dict[str, Any]) -> tuple[int, str]:
+    """Call a command's function and return its exit code and, for input that it refuses, the reason, also printed."""
+    try:
+        return function(config), ""
+    except (ValueError, OSError, FloatingPointError) as error:  # the last: training diverged
+        reason = one_line(error)
+        print(f"error: {reason}", file=sys.stderr)
+        return (FAILED if isinstance(error, FloatingPointError) else BAD_INPUT), reason
+
+
+def run_sweep(config_name: str, overrides: Sequence[str], conf: Path, runs: list[Run], function: Function) -> int:
+    """Let Hydra launch the jobs of a sweep.
+
+    Args:
+        config_name: of the top-level config.
+        overrides: of the command line, with the grid.
+        conf: folder of configs.
+        runs: as planned; those that end are replaced in place.
+        function: of the command.
+
+    Returns:
+        The exit code: 0 when all jobs ended well, that of the signal when the sweep was stopped, 1 otherwise.
+    """
+    task = partial(_run_swept, function=function, parent=os.getpid(), runs=runs)
+    folder = os.path.relpath(os.path.commonpath([os.path.dirname(os.path.abspath(run.run_dir)) for run in runs]))
+    settings = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir='{folder}'"]
+    logging.getLogger("hydra").setLevel(logging.WARNING)  # each job prints one line itself
+    try:
+        with hydra.initialize_config_dir(str(conf), job_name=config_name, version_base="1.3"):
+            engine: Any = GlobalHydra.instance().hydra
+            batches = engine.multirun(config_name, task, [*settings, *overrides])
+        runs[:] = [done.return_value for batch in batches for done in batch]
+    except KeyboardInterrupt as stop:
+        print("the sweep was stopped; the same command resumes it", file=sys.stderr)
+        return int(stop.args[0]) if stop.args else STOPPED[0]
+    except Exception as error:  # the launcher's: a job's process was killed, or the queue refused it
+        print(f"error: {one_line(error)[:400]}; other jobs may still run", file=sys.stderr)
+        return FAILED
+    return FAILED if any(run.state for run in runs) else 0
+
+
+def _run_swept(config: DictConfig, *, function: Function, parent: int, runs: list[Run]) -> Run:
+    """Run one job inside Hydra's launcher, in the sweep's process `parent` or in one of its own.
+
+    Raises:
+        KeyboardInterrupt: with the exit code, when the job was stopped and runs in the sweep's process.
+    """
+    number = HydraConfig.get().job.num
+    run = runs[number]
+    config.name = run.name
+    print(f"\nrun {number + 1} of {len(runs)}: {run.name}, seed {run.seed}", flush=True)
+    try:
+        code, reason = run_job(function, to_plain(config))
+    except Exception as error:
+        traceback.print_exc()
+        code, reason = FAILED, f"{type(error).__name__}: {one_line(error)}"
+    except KeyboardInterrupt:
+        code, reason = STOPPED[0], ""
+    state = "stopped" if code in STOPPED else f"failed ({code})" if code else ""
+    runs[number] = run = run._replace(state=state, reason=reason)
+    gc.collect()  # a model and its trainer refer to each other, and the next job needs the memory
+    if code in STOPPED and os.getpid() == parent:
+        raise KeyboardInterrupt(code)  # not an Exception, which Hydra would treat as the job's failure
+    return run

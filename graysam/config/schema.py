@@ -1,4 +1,4 @@
-"""The keys at the top of `conf/train.yaml` and `conf/pack.yaml`, and the arguments that code supplies."""
+"""The keys at the top of `conf/train.yaml`, and the arguments that code supplies."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -46,27 +46,6 @@ class TrainConfig:
     unused: list[str]
     frozen: list[str]
 
-
-@dataclass(frozen=True)
-class PackConfig:
-    """`conf/pack.yaml`."""
-
-    source: Literal["npz", "images", "demo"]
-    input_dir: str | None
-    output_dir: str | None
-    overwrite: bool
-    demo: dict[str, int]
-    val_fraction: float
-    split_by: Literal["patient", "slice"]
-    seed: int
-    patient_pattern: str | None
-    spacing_order: Literal["zyx", "xyz"]
-    size: int
-    samples_per_shard: int
-    workers: int
-
-
-SCHEMAS: dict[str, type] = {"train": TrainConfig, "pack": PackConfig}
 
 # By key path: the arguments that code adds when it builds or calls the object there.
 SUPPLIED: dict[str, tuple[str, ...]] = {

@@ -1,6 +1,5 @@
 """Augmentations beyond the box, all off by default: the paper keeps positions as they are (section 3.2)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,10 +50,8 @@ class CropShift:
     min_visible: float
 
     def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
-        hit, zoom = (
-            rng.random() < self.probability,
-            np.exp(rng.uniform(np.log(self.min_zoom), np.log(self.max_zoom))),
-        )
+        hit = rng.random() < self.probability
+        zoom = np.exp(rng.uniform(np.log(self.min_zoom), np.log(self.max_zoom)))
         height, width = image.shape[:2]
         shift = rng.uniform(-self.max_shift, self.max_shift, 2) * (width, height)
         if not hit:
@@ -62,10 +59,8 @@ class CropShift:
         centre = np.array([width - 1, height - 1]) / 2
         offset = centre + shift - zoom * centre
         matrix = np.array([[zoom, 0, offset[0]], [0, zoom, offset[1]]])
-        warped = [
-            cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(bool)
-            for mask in masks
-        ]
+        stored = (mask.astype(np.uint8) for mask in masks)
+        warped = [cv2.warpAffine(m, matrix, (width, height), flags=cv2.INTER_NEAREST).astype(bool) for m in stored]
         visible = (new.sum() / (old.sum() * zoom**2) for new, old in zip(warped, masks, strict=True))
         if any(fraction < self.min_visible for fraction in visible) or not all(mask.any() for mask in warped):
             return image, masks
@@ -93,12 +88,3 @@ class Tone:
             levels = 1 - levels
         table = np.rint(255 * levels).astype(np.uint8)
         return (table[:, 0][image] if image.ndim == 2 else np.asarray(cv2.LUT(image, table[None]), np.uint8)), masks
-
-
-def augment(
-    augmentations: Sequence[Augmentation], image: Image, masks: Masks, rng: np.random.Generator
-) -> tuple[Image, Masks]:
-    """Apply augmentations in order; an empty list changes nothing."""
-    for augmentation in augmentations:
-        image, masks = augmentation(image, masks, rng)
-    return image, masks

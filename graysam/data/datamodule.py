@@ -2,6 +2,8 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class ResumableLoader(DataLoader[Item]):
         self.sampler.begin_at = state["draws"]
 
 
+@dataclass(kw_only=True, eq=False)
 class ShardDataModule(lightning.LightningDataModule):
     """Balanced training batches and fixed validation batches from a folder of shards.
 
@@ -68,75 +71,52 @@ class ShardDataModule(lightning.LightningDataModule):
             `exclude_groups`.
     """
 
-    def __init__(
-        self,
-        *,
-        shards_dir: str | Path,
-        further_shards: Sequence[str | Path],
-        exclude_groups: Sequence[str],
-        prepare: Callable[[Path], Any] | None,
-        scheme: Scheme,
-        size: int,
-        jitter: Jitter,
-        augmentations: Sequence[Augmentation],
-        seed: int,
-        samples_per_group: int | None,
-        cap_small_groups: bool,
-        with_replacement: bool,
-        views_per_group: int | None,
-        boxes_per_image: int,
-        val_boxes_per_image: int | None,
-        batch_size: int,
-        val_batch_size: int,
-        num_workers: int,
-        pin_memory: bool,
-        teacher_scheme: Scheme | None = None,
-    ) -> None:
+    shards_dir: str | Path
+    further_shards: Sequence[str | Path]
+    exclude_groups: Sequence[str]
+    prepare: Callable[[Path], Any] | None
+    scheme: Scheme
+    size: int
+    jitter: Jitter
+    augmentations: Sequence[Augmentation]
+    seed: int
+    samples_per_group: int | None
+    cap_small_groups: bool
+    with_replacement: bool
+    views_per_group: int | None
+    boxes_per_image: int
+    val_boxes_per_image: int | None
+    batch_size: int
+    val_batch_size: int
+    num_workers: int
+    pin_memory: bool
+    teacher_scheme: Scheme | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        counts = {"boxes_per_image": boxes_per_image, "batch_size": batch_size, "val_batch_size": val_batch_size}
-        if views_per_group is not None:
-            counts["views_per_group"] = views_per_group
-        for name, value in counts.items():
-            if value < 1:
+        for name in ("boxes_per_image", "batch_size", "val_batch_size", "samples_per_group", "views_per_group"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise ValueError(f"data.{name} is {value}; required: at least 1")
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers is {num_workers}; required: 0 (no further process) or more")
-        self.shards_dir, self.prepare = Path(shards_dir), prepare
-        self.scheme, self.size, self.jitter, self.augmentations = scheme, size, jitter, tuple(augmentations)
-        self.seed, self.samples_per_group, self.cap_small_groups = seed, samples_per_group, cap_small_groups
-        self.with_replacement, self.views_per_group = with_replacement, views_per_group
-        self.further_shards, self.exclude_groups = tuple(map(Path, further_shards)), tuple(exclude_groups)
-        self.teacher_scheme = teacher_scheme
-        self.boxes_per_image, self.val_boxes_per_image = boxes_per_image, val_boxes_per_image
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.reader: ShardReader | None = None
+        if self.num_workers < 0:
+            raise ValueError(f"data.num_workers is {self.num_workers}; required: 0 (no further process) or more")
+
+    @cached_property
+    def reader(self) -> ShardReader:
+        """The shards."""
+        return ShardReader(self.shards_dir, *self.further_shards)
 
     def prepare_data(self) -> None:
         """Make the shards where they are missing; Lightning calls it on one process of a machine."""
         if self.prepare is not None:
-            self.prepare(self.shards_dir)
+            self.prepare(Path(self.shards_dir))
 
     def setup(self, stage: str | None = None) -> None:
         """Read the index; Lightning calls it once per process."""
-        if self.reader is not None:
-            return
-        self.reader = ShardReader(self.shards_dir, *self.further_shards)
         for split in ("train", "val"):
             if not len(self.reader.index.rows(split=split)):
                 raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
-        self.sampler()  # fails early on invalid sampling counts
-
-    @property
-    def unlabelled(self) -> int:
-        """How many images there are without masks."""
-        return len(self._reader().index.rows(split="unlabelled"))
-
-    def _reader(self) -> ShardReader:
-        self.setup()
-        if self.reader is None:
-            raise RuntimeError("setup() left no reader")
-        return self.reader
+        self.sampler()  # fails early on groups that cannot be excluded
 
     def _rank_of_ranks(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -144,16 +124,17 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def sampler(self, rank: int = 0, ranks: int = 1) -> BalancedSampler:
         """Return the balanced sampler of one rank."""
-        index = self._reader().index
+        index = self.reader.index
         drawn = np.concatenate([index.rows(split=split) for split in ("train", "unlabelled")])
         for name in self.exclude_groups:
             named = (index.groups[drawn] == name) | (index.modalities[drawn] == name)
             if not named.any():
                 raise ValueError(f"data.exclude_groups: no training samples of a group or modality {name}")
             drawn = drawn[~named]
-        rows = {str(name): drawn[index.groups[drawn] == name] for name in np.unique(index.groups[drawn])}
+        if not len(drawn):
+            raise ValueError("data.exclude_groups leaves no training samples")
         return BalancedSampler(
-            rows,
+            {str(name): drawn[index.groups[drawn] == name] for name in np.unique(index.groups[drawn])},
             samples_per_group=self.samples_per_group,
             cap_small_groups=self.cap_small_groups,
             with_replacement=self.with_replacement,
@@ -181,29 +162,24 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return balanced batches; Lightning sets the sampler's epoch."""
-        dataset = TrainingSlices(
-            self._reader(),
-            jitter=self.jitter,
-            augmentations=self.augmentations,
-            boxes_per_image=self.boxes_per_image,
-            **self._settings(),
-        )
+        choices = {"jitter": self.jitter, "augmentations": self.augmentations, "boxes_per_image": self.boxes_per_image}
+        dataset = TrainingSlices(self.reader, **choices, **self._settings())
         sampler = self.sampler(*self._rank_of_ranks())
         return self._loader(ResumableLoader, dataset, sampler=sampler, batch_size=self.batch_size)
 
     def validation_set(self, rank: int = 0, ranks: int = 1) -> FixedSlices:
         """Return one rank's share of all held-out slices."""
-        reader = self._reader()
-        rows = reader.index.rows(split="val")[rank::ranks]
-        return FixedSlices(reader, rows, max_boxes_per_image=self.val_boxes_per_image, **self._settings())
+        rows = self.reader.index.rows(split="val")
+        if len(rows) < ranks:
+            raise ValueError(f"{self.shards_dir} holds {len(rows)} validation samples for {ranks} ranks; use fewer")
+        return FixedSlices(
+            self.reader, rows[rank::ranks], max_boxes_per_image=self.val_boxes_per_image, **self._settings()
+        )
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Return the fixed validation batches."""
-        rank, ranks = self._rank_of_ranks()
-        held_out = len(self._reader().index.rows(split="val"))
-        if held_out < ranks:
-            raise ValueError(f"{self.shards_dir} holds {held_out} validation samples for {ranks} ranks; use fewer")
-        return self._loader(DataLoader, self.validation_set(rank, ranks), batch_size=self.val_batch_size, shuffle=False)
+        items = self.validation_set(*self._rank_of_ranks())
+        return self._loader(DataLoader, items, batch_size=self.val_batch_size, shuffle=False)
 
 
 def _start_worker(_: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from graysam.data.augment import Augmentation, augment
+from graysam.data.augment import Augmentation
 from graysam.data.jitter import Box, Jitter
 from graysam.data.sampling import Draw
 from graysam.data.shards import Sample, ShardReader
@@ -56,8 +56,7 @@ class Batch:
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """Move the tensors; Lightning calls it. A teacher's images stay where they are."""
-        moved = {name: getattr(self, name).to(*args, **kwargs) for name in _TENSORS}
-        return replace(self, **moved)
+        return replace(self, **{name: getattr(self, name).to(*args, **kwargs) for name in _TENSORS})
 
     def pin_memory(self) -> "Batch":
         """Pin the tensors; the DataLoader calls it when a GPU is used."""
@@ -105,29 +104,22 @@ class Slices(Dataset[Item]):
         self.reader, self.scheme, self.size, self.teacher_scheme = reader, scheme, size, teacher_scheme
 
     def _item(
-        self,
-        sample: Sample,
-        image: np.ndarray,
-        masks: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray],
-        view: str | None,
+        self, sample: Sample, image: np.ndarray, masks: Sequence[np.ndarray], boxes: Sequence[Box], view: str | None
     ) -> Item:
         """Return an item of a (changed) image (H,W[,3]) with its objects' masks (H,W) and boxes on the grid."""
         size = self.size
-        padded = [np.asarray(pad(mask, size)) for mask in masks]
+        schemes = (self.scheme, self.teacher_scheme)
+        inputs = [s and torch.from_numpy(prepare_image(image, s, size, training=True)) for s in schemes]
         return Item(
             key=sample.key,
-            group=str(sample.meta["group"]),
-            modality=str(sample.meta["modality"]),
-            image=self._input(image, self.scheme),
+            group=sample.meta["group"],
+            modality=sample.meta["modality"],
+            image=inputs[0],
             boxes=torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)),
-            masks=torch.from_numpy(np.array(padded, bool).reshape(-1, size, size)),
-            teacher_image=None if self.teacher_scheme is None else self._input(image, self.teacher_scheme),
+            masks=torch.from_numpy(np.array([pad(mask, size) for mask in masks], bool).reshape(-1, size, size)),
+            teacher_image=inputs[1],
             view=view,
         )
-
-    def _input(self, image: np.ndarray, scheme: Scheme) -> Tensor:
-        return torch.from_numpy(prepare_image(image, scheme, self.size, training=True))
 
     def _prompt_box(self, sample: Sample, label: int) -> Box:
         """Return a label's tight native box on the grid, float32 (4,), by the rule of prediction."""
@@ -155,7 +147,7 @@ class TrainingSlices(Slices):
         **settings: Any,
     ) -> None:
         super().__init__(reader, **settings)
-        self.jitter, self.augmentations, self.boxes_per_image = jitter, tuple(augmentations), boxes_per_image
+        self.jitter, self.augmentations, self.boxes_per_image = jitter, augmentations, boxes_per_image
 
     def __getitem__(self, draw: Draw) -> Item:
         rng = np.random.default_rng(draw.seed)
@@ -163,13 +155,14 @@ class TrainingSlices(Slices):
         sample = self.reader.read(draw.row)
         count = min(self.boxes_per_image, len(sample.labels))
         labels = fixed_rng.choice(sample.labels, count, replace=False).tolist() if count else []
-        stored = [sample.mask(label) for label in labels]
-        image, masks = augment(self.augmentations, sample.image, stored, fixed_rng)
-        height, width = image.shape[:2]
+        image, masks = sample.image, [sample.mask(label) for label in labels]
+        stored = masks
+        for augmentation in self.augmentations:
+            image, masks = augmentation(image, masks, fixed_rng)
         # Where an augmentation moved the objects, the native boxes no longer hold.
         moved = any(new is not old for new, old in zip(masks, stored, strict=True))
         tight = [tight_box(m) for m in masks] if moved else [self._prompt_box(sample, label) for label in labels]
-        boxes = [self.jitter(box, height, width, rng) for box in tight]
+        boxes = [self.jitter(box, *image.shape[:2], rng) for box in tight]
         view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"
         return self._item(sample, image, masks, boxes, view)
 
@@ -194,9 +187,10 @@ class FixedSlices(Slices):
 
     def __getitem__(self, i: int) -> Item:
         sample = self.reader.read(int(self.rows[i]))
-        labels = np.array(sample.labels)
+        labels = list(sample.labels)
         if self.max_boxes_per_image is not None and len(labels) > self.max_boxes_per_image:
-            labels = labels[np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)]
-        masks = [sample.mask(int(label)) for label in labels]
-        boxes = [self._prompt_box(sample, int(label)) for label in labels]
+            spread = np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)
+            labels = [labels[place] for place in spread]
+        masks = [sample.mask(label) for label in labels]
+        boxes = [self._prompt_box(sample, label) for label in labels]
         return self._item(sample, sample.image, masks, boxes, view=f"val-{sample.key}")

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.encoding import encode_labelled_image
-from graysam.data.shard_writing import ShardWriter, check_output
+from graysam.data.shard_writing import ShardWriter, check_output, encode_labelled_image
 from graysam.data.shards import MANIFEST_NAME, load_manifest
 from graysam.system.files import replacing_folder, sha256_of
 

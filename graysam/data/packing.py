@@ -1,142 +1,122 @@
 """Pack a folder of cases into shards, an index and a manifest, byte-identical for any number of workers."""
 
 import multiprocessing
-import re
-from abc import ABC, abstractmethod
-from collections import Counter, deque
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, Literal, TypeVar
 
 import cv2
 
-from graysam.data.encoding import EncodedSample
+from graysam.data.demo import build_demo
 from graysam.data.shard_writing import ShardWriter, check_output
-from graysam.data.split import SampleOrigin, Split, Subject
+from graysam.data.shards import SPLITS
+from graysam.data.sources import ChallengeSource, ImageSource, Source
+from graysam.data.split import SampleOrigin, Split, SplitBy
+from graysam.io.cases import SpacingOrder
 from graysam.system.files import replacing_folder
-from graysam.system.terminal import one_line, progress
+from graysam.system.terminal import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-NOBODY = Subject("", "")
-UNLABELLED = {"by": "nothing: there are no masks", "groups_without_val": []}
+CASES_PER_WORKER = 8  # in memory at once, so that finished cases do not pile up behind a slow one
 
 
-@dataclass(frozen=True)
-class PackedCase:
-    """The samples of one case, and counts of what was left out; or the one-line reason why there are none."""
+def run_pack(
+    *,
+    source: Literal["npz", "images", "demo"],
+    input_dir: str | None,
+    output_dir: str | None,
+    overwrite: bool,
+    demo: dict[str, int],
+    val_fraction: float,
+    split_by: SplitBy,
+    seed: int,
+    patient_pattern: str | None,
+    spacing_order: SpacingOrder,
+    size: int,
+    samples_per_shard: int,
+    workers: int,
+) -> int:
+    """Pack cases into shards as `conf/pack.yaml` describes, and print what they hold.
 
-    file: str  # relative to the input folder
-    subject: Subject = NOBODY
-    samples: tuple[EncodedSample, ...] = ()
-    left_out: Counter[str] = field(default_factory=Counter)
-    error: str | None = None
+    Returns:
+        0, or 1 when bad files were left out.
 
-
-@dataclass(frozen=True)
-class PackReport:
-    """The manifest as written, and the bad files with their reasons."""
-
-    manifest: dict[str, Any]
-    bad: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source(ABC):
-    """A folder of cases in one layout. Sources are pickled, because processes read their cases.
-
-    Args:
-        folder: searched recursively; hidden files are skipped.
-        size: longest side of the stored images in pixels.
+    Raises:
+        ValueError: settings or folders that cannot be used.
     """
-
-    layout: ClassVar[str]  # the manifest's `source`
-    suffixes: ClassVar[frozenset[str]]
-    required: ClassVar[str]  # how files are named
-
-    folder: Path
-    size: int
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.size <= 4096:
-            raise ValueError(f"size is {self.size}; required: 16 to 4096 pixels (the network's is 256)")
-
-    def list_files(self) -> list[str]:
-        """Return the case files, relative to the folder, sorted.
-
-        Raises:
-            ValueError: the folder is absent or holds no case file, or two files would get the same key.
-        """
-        if not self.folder.is_dir():
-            raise ValueError(f"input_dir {self.folder} is not a directory; required: a folder with {self.required}")
-        paths = (path for path in self.folder.rglob("*") if path.suffix.lower() in self.suffixes and path.is_file())
-        files = sorted(path.relative_to(self.folder).as_posix() for path in paths if not path.name.startswith("."))
-        if not files:
-            raise ValueError(f"input_dir {self.folder} holds no case files; required: {self.required}")
-        by_key: dict[str, str] = {}
-        for file in files:
-            other = by_key.setdefault(self.key_of(file), file)
-            if other != file:
-                raise ValueError(f"{self.folder}: {other} and {file} would get the same key; rename one")
-        return files
-
-    @abstractmethod
-    def key_of(self, file: str) -> str:
-        """Return the beginning of the keys of a file's samples."""
-
-    @abstractmethod
-    def encode(self, file: str) -> PackedCase:
-        """Read a file and encode its samples.
-
-        Raises:
-            ValueError, OSError, cv2.error, MemoryError: the file cannot be used.
-        """
-
-    def encode_or_report(self, file: str) -> PackedCase:
-        """Encode a file; one that cannot be used gives a PackedCase with `error`."""
-        try:
-            return self.encode(file)
-        except MemoryError:
-            return PackedCase(file, error="does not fit into memory; use fewer workers or crop the case")
-        except (ValueError, OSError, cv2.error) as error:
-            return PackedCase(file, error=one_line(error).removeprefix(f"{self.folder / file}: "))
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of this layout for the manifest."""
-        return {}
+    if output_dir is None:
+        raise ValueError("output_dir is not set; add output_dir=data_shards/NAME")
+    if input_dir is None and source != "demo":
+        raise ValueError("input_dir is not set; add input_dir=FOLDER of training NPZ, or source=demo")
+    target, folder = Path(output_dir), Path(input_dir or "")
+    shared: dict[str, Any] = {"samples_per_shard": samples_per_shard, "workers": workers, "overwrite": overwrite}
+    try:
+        if source == "demo":
+            manifest = build_demo(target, **demo, overwrite=overwrite)
+        elif source == "images":
+            manifest = pack(ImageSource(folder=folder, size=size), target, split=None, **shared)
+        else:
+            cases = ChallengeSource(
+                folder=folder, size=size, spacing_order=spacing_order, patient_pattern=patient_pattern
+            )
+            split = Split(val_fraction=val_fraction, split_by=split_by, seed=seed)
+            manifest = pack(cases, target, split=split, **shared)
+    except OSError as error:
+        raise ValueError(f"cannot read or write {error.filename or target}: {error.strerror or error}") from None
+    _print_summary(manifest, target)
+    bad = manifest.get("cases", {}).get("bad", {})
+    for file, reason in bad.items():
+        print(f"left out: {file}: {reason}", file=sys.stderr)
+    if bad:
+        print(f"{len(bad)} of {manifest['cases']['found']} files were left out", file=sys.stderr)
+    return 1 if bad else 0
 
 
-def key_from(name: str) -> str:
-    """Return a name as a shard key: all but letters, digits, - and _ becomes - (dots end keys)."""
-    return re.sub(r"[^\w-]", "-", name)
+def _print_summary(manifest: dict[str, Any], output_dir: Path) -> None:
+    """Print the contents of a folder of shards, one line a group."""
+    megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
+    print(f"{output_dir}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB")
+    splits = [split for split in SPLITS if any(counts.get(split) for counts in manifest["groups"].values())]
+    print(f"{'group':24} " + " ".join(f"{split:>10}" for split in splits))
+    for group, counts in manifest["groups"].items():
+        print(f"{group:24} " + " ".join(f"{counts.get(split, 0):10}" for split in splits))
+    for reason, count in manifest.get("left_out", {}).items():
+        print(f"left out, {reason.replace('_', ' ')}: {count}")
+    for group in manifest["split"]["groups_without_val"]:
+        print(f"nothing held out in {group}: it has one subject only, or shares its subjects with such a group")
 
 
 def pack(
     source: Source,
-    output_dir: str | Path,
+    output_dir: Path,
     *,
     samples_per_shard: int,
     split: Split | None,
     workers: int = 1,
     overwrite: bool = False,
-) -> PackReport:
+) -> dict[str, Any]:
     """Pack all cases of a source into shards.
 
     Args:
-        source: the cases; a bad file is left out and reported.
+        source: the cases; a bad file is left out and reported in the manifest.
         output_dir: appears when everything is written, or not at all.
         samples_per_shard: most samples of a tar file.
         split: into training and validation; None for images without masks, which form the split `unlabelled`.
         workers: processes, each of which holds one case at a time; the output does not depend on their number.
         overwrite: whether shards in output_dir are replaced.
 
+    Returns:
+        The manifest.
+
     Raises:
         ValueError: no usable file in the input folder, two files with the same key, or an output folder in use.
     """
-    output_dir = Path(output_dir)
     if workers < 1:
         raise ValueError(f"workers is {workers}; required: 1 or more")
     check_output(output_dir, overwrite)
@@ -158,24 +138,23 @@ def pack(
         if not written:
             first = next((f"; the first of {len(bad)} bad files: {name}: {why}" for name, why in bad.items()), "")
             raise ValueError(f"{source.folder}: none of {len(files)} files gave a sample{first}")
-        sides, described = (["unlabelled"] * len(written), UNLABELLED) if split is None else split.assign(written)
-        manifest = writer.finish(
-            sides,
-            {
-                "source": source.layout,
-                "split": described,
-                "packing": {"size": source.size, "samples_per_shard": samples_per_shard, **source.settings()},
-                "cases": {"found": len(files), "bad": bad},
-                "left_out": dict(sorted(left_out.items())),
-            },
-        )
-    return PackReport(manifest, bad)
+        if split is None:
+            sides = ["unlabelled"] * len(written)
+            described: dict[str, Any] = {"by": "nothing: there are no masks", "groups_without_val": []}
+        else:
+            sides, described = split.assign(written)
+        content = {
+            "source": source.layout,
+            "split": described,
+            "packing": {"size": source.size, "samples_per_shard": samples_per_shard, **source.settings()},
+            "cases": {"found": len(files), "bad": bad},
+            "left_out": dict(sorted(left_out.items())),
+        }
+        return writer.finish(sides, content)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Map a function over items in processes and yield the results in the items' order.
-
-    At most two items a worker are submitted at once, so that finished results do not pile up behind a slow one.
 
     Raises:
         ValueError: a worker was killed.
@@ -183,21 +162,13 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers:
     if workers == 1:
         yield from map(function, items)
         return
+    remaining = iter(items)
     # Spawned, not forked: OpenCV's threads do not survive a fork.
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    )
-    pending: deque[Any] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise ValueError(
-            f"one of {workers} workers was killed, probably for want of memory; use fewer workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        try:
+            while some := list(islice(remaining, workers * CASES_PER_WORKER)):
+                yield from pool.map(function, some)
+        except BrokenProcessPool:
+            message = f"one of {workers} workers was killed, probably for want of memory; use fewer workers"
+            raise ValueError(message) from None

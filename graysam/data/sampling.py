@@ -39,15 +39,7 @@ def group_counts(
         cap_small_groups: whether a group gives at most its own size (the released code).
         ranks: processes; the total is rounded up to a multiple of them by one more sample of some groups, those
             that are not capped first.
-
-    Raises:
-        ValueError: no group, an empty one, or a count below 1.
     """
-    if not sizes or min(sizes.values()) < 1:
-        empty = ", ".join(name for name, size in sizes.items() if size < 1) or "no group at all"
-        raise ValueError(f"nothing to sample from: {empty}; pack shards with training samples for every group")
-    if samples_per_group is not None and samples_per_group < 1:
-        raise ValueError(f"samples_per_group is {samples_per_group}; required: at least 1, or null for all")
     counts = {}
     for name in sorted(sizes):
         wanted = sizes[name] if samples_per_group is None else samples_per_group
@@ -58,58 +50,23 @@ def group_counts(
     return counts
 
 
-def _group_epoch(rows: Rows, count: int, epoch: int, group_seed: tuple[int, ...], with_replacement: bool) -> Rows:
-    """Return `count` rows of a group: whole copies, then the next part of a cyclic walk through a permutation.
-
-    With replacement each row is drawn from the whole group, as in the released code.
-    """
-    if with_replacement:
-        return np.random.default_rng((*group_seed, epoch)).choice(rows, count)
-    copies, rest = divmod(count, len(rows))
-    walk = np.random.default_rng(group_seed).permutation(rows)
-    places = (epoch * rest + np.arange(rest)) % len(rows)
-    return np.concatenate([np.tile(rows, copies), walk[places]])
-
-
-def plan_epoch(
-    groups: Mapping[str, Rows],
-    counts: Mapping[str, int],
-    seed: int,
-    epoch: int,
-    *,
-    with_replacement: bool = False,
-    views_per_group: int | None = None,
-) -> list[Draw]:
-    """Return an epoch's draws in order, the same for the same (rows, counts, seed, epoch) on every process.
-
-    Each draw carries its own seed, so that labels and jitter do not depend on the worker or rank that reads it.
-    views_per_group: number of different images of a group over all epochs, at least one of every row; each row has an
-    equal number of views, drawn at random. None draws a new one each time.
-    """
-    names = sorted(counts)
-    # The name as a number, which unlike hash() is the same in all processes.
-    seeds = [(seed, int.from_bytes(name.encode()[:64], "little")) for name in names]
-    parts = [
-        _group_epoch(groups[name], counts[name], epoch, group_seed, with_replacement)
-        for name, group_seed in zip(names, seeds, strict=True)
-    ]
-    rows = np.concatenate(parts)
-    order = np.random.default_rng((seed, epoch)).permutation(len(rows))
-    views: list[int | None] = [None] * len(rows)
-    if views_per_group is not None:
-        each = [max(1, views_per_group // len(groups[name])) for name in names]
-        most = np.repeat(each, [len(part) for part in parts])
-        views = np.random.default_rng((seed, epoch, 1)).integers(most).tolist()
-    return [Draw(int(rows[place]), (seed, epoch, position), views[place]) for position, place in enumerate(order)]
-
-
 class BalancedSampler(Sampler[Draw]):
-    """Yields one rank's draws of the current epoch; Lightning calls `set_epoch`.
+    """Yields one rank's draws of the current epoch.
 
     Rank r takes positions r, r + ranks, ...: batch b over all ranks holds the same draws as batch b of one process
-    with a batch `ranks` times as large. `begin_at`: draws to skip in the next iteration only, when a run resumes within
-    an epoch.
+    with a batch `ranks` times as large.
+
+    Args:
+        groups: rows by group.
+        samples_per_group, cap_small_groups, ranks: as for `group_counts`.
+        seed: of all draws.
+        with_replacement: whether each row is drawn from its whole group, as in the released code.
+        views_per_group: number of different images of a group over all epochs, at least one of every row; each row has
+            an equal number of views, drawn at random. None draws a new one each time.
+        rank: of this process.
     """
+
+    begin_at = 0  # draws to skip in the next iteration only, when a run resumes within an epoch
 
     def __init__(
         self,
@@ -123,32 +80,49 @@ class BalancedSampler(Sampler[Draw]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.groups = dict(groups)
+        self.groups, self.names = groups, sorted(groups)
         sizes = {name: len(rows) for name, rows in groups.items()}
         self.counts = group_counts(sizes, samples_per_group, cap_small_groups, ranks)
-        self.seed, self.rank, self.ranks = seed, rank, ranks
-        self.with_replacement, self.views_per_group = with_replacement, views_per_group
-        self.epoch = 0
-        self.begin_at = 0
+        self.seed, self.with_replacement, self.views_per_group = seed, with_replacement, views_per_group
+        self.rank, self.ranks, self.epoch = rank, ranks, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives."""
+        """Choose the epoch that the next iteration gives; Lightning calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return sum(self.counts.values()) // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
-        plan = plan_epoch(
-            self.groups,
-            self.counts,
-            self.seed,
-            self.epoch,
-            with_replacement=self.with_replacement,
-            views_per_group=self.views_per_group,
-        )
         begin_at, self.begin_at = self.begin_at, 0
-        return iter(plan[self.rank :: self.ranks][begin_at:])
+        return iter(self.plan()[self.rank :: self.ranks][begin_at:])
+
+    def plan(self) -> list[Draw]:
+        """Return the epoch's draws in order, the same for the same (rows, counts, seed, epoch) on every process.
+
+        Each draw carries its own seed, so that labels and jitter do not depend on the worker or rank that reads it.
+        """
+        parts = [self._draw_group(name) for name in self.names]
+        rows = np.concatenate(parts)
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(rows))
+        views: list[int | None] = [None] * len(rows)
+        if self.views_per_group is not None:
+            each = [max(1, self.views_per_group // len(self.groups[name])) for name in self.names]
+            most = np.repeat(each, [len(part) for part in parts])
+            views = np.random.default_rng((self.seed, self.epoch, 1)).integers(most).tolist()
+        return [Draw(int(rows[at]), (self.seed, self.epoch, place), views[at]) for place, at in enumerate(order)]
+
+    def _draw_group(self, name: str) -> Rows:
+        """Return the rows of a group: whole copies, then the next part of a cyclic walk through a permutation."""
+        rows, count = self.groups[name], self.counts[name]
+        # The name as a number, which unlike hash() is the same in all processes.
+        seed = (self.seed, int.from_bytes(name.encode()[:64], "little"))
+        if self.with_replacement:
+            return np.random.default_rng((*seed, self.epoch)).choice(rows, count)
+        copies, rest = divmod(count, len(rows))
+        walk = np.random.default_rng(seed).permutation(rows)
+        places = (self.epoch * rest + np.arange(rest)) % len(rows)
+        return np.concatenate([np.tile(rows, copies), walk[places]])
 
 
 def choose(groups: NDArray[np.str_], count: int | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""Write shards: tar files with reproducible bytes, their index and their manifest."""
+"""Write shards: samples encoded as PNG, RLE and JSON, tar files with reproducible bytes, index and manifest."""
 
 import csv
 import json
@@ -6,12 +6,121 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graysam.data.encoding import EncodedSample
-from graysam.data.shards import COLUMNS, FORMAT, INDEX_NAME, MANIFEST_NAME, SPLITS, VERSION, ShardError
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from scipy.ndimage import find_objects
+
+from graysam.data.shards import COLUMNS, FORMAT, INDEX_NAME, MANIFEST_NAME, VERSION, ShardError
+from graysam.imaging.canvas import resize_longest_side
 from graysam.system.files import sha256_of
+
+MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """The members of one sample, and its group and modality for the index."""
+
+    key: str
+    group: str
+    modality: str
+    png: bytes
+    rle: bytes
+    meta: bytes
+
+
+def encode_sample(
+    key: str,
+    image: NDArray[np.uint8],
+    masks: Mapping[int, NDArray[np.bool_]],
+    *,
+    group: str,
+    modality: str,
+    meta: Mapping[str, Any],
+) -> EncodedSample:
+    """Encode one image and the mask of each of its labels.
+
+    Args:
+        key: the sample's name, without dots and slashes.
+        image: uint8 (H,W), or (H,W,3) RGB.
+        masks: non-empty bool (H,W) masks by label (1 or more), which may overlap; none for the split `unlabelled`.
+        group: what the balanced sampler counts.
+        modality: e.g. `CT`.
+        meta: plain JSON content; group and modality are added to it.
+
+    Raises:
+        ShardError: an unsuitable key.
+    """
+    if not 1 <= len(key.encode()) <= MAX_KEY_BYTES or set("./\\") & set(key):
+        raise ShardError(f"key {key!r}; required: 1 to {MAX_KEY_BYTES} bytes without dots and slashes; rename the file")
+    rles = {}
+    for label, mask in sorted(masks.items()):
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rles[str(label)] = {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    _, png = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    meta = {**meta, "group": group, "modality": modality}
+    return EncodedSample(key, group, modality, png.tobytes(), _to_json(rles), _to_json(meta))
+
+
+def encode_labelled_image(
+    key: str,
+    image: NDArray[np.uint8],
+    label_maps: Sequence[NDArray[Any]],
+    *,
+    size: int,
+    group: str,
+    modality: str,
+    meta: Mapping[str, Any],
+) -> tuple[EncodedSample | None, int]:
+    """Resize an image and its labels and encode them as a sample.
+
+    Args:
+        key, group, modality, meta: as for `encode_sample`; the original size and the boxes are added to meta.
+        image: uint8 (H,W), or (H,W,3) RGB, stored as one channel where its three are equal.
+        label_maps: integers (H,W), 0 (background) to 65535; each label occurs in one map, and objects that overlap
+            are in different maps.
+        size: longest side of the stored image in pixels.
+
+    Returns:
+        The sample, None when no label survives, and the number of labels that vanished in resizing.
+    """
+    resized = resize_for_storage(image, size)
+    masks: dict[int, NDArray[np.bool_]] = {}
+    boxes_xyxy: dict[str, list[int]] = {}
+    labels = 0
+    for label_map in label_maps:
+        labels += int(np.count_nonzero(np.unique(label_map)))
+        # Resized as a whole map: hundreds of full-size masks of a 12-megapixel image would fill the memory.
+        grid = (resized.shape[1], resized.shape[0])
+        small = cv2.resize(label_map.astype(np.uint16), grid, interpolation=cv2.INTER_NEAREST_EXACT)
+        masks |= {int(label): small == label for label in np.unique(small) if label}
+        for label, place in enumerate(find_objects(label_map), start=1):
+            if place is not None and label in masks:
+                rows, columns = place
+                boxes_xyxy[str(label)] = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
+    if not masks:
+        return None, labels
+    # Prediction takes boxes from native pixels to the grid; a box of the resized mask may differ by a native pixel.
+    meta = {**meta, "original_size": list(image.shape[:2]), "boxes_xyxy": boxes_xyxy}
+    return encode_sample(key, resized, masks, group=group, modality=modality, meta=meta), labels - len(masks)
+
+
+def resize_for_storage(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize uint8 (H,W) or (H,W,3) to the longest side `size`, as one channel where its three are equal."""
+    if image.ndim == 3 and (image == image[:, :, :1]).all():
+        image = np.ascontiguousarray(image[:, :, 0])
+    return np.asarray(resize_longest_side(image, size), dtype=np.uint8)
+
+
+def _to_json(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 class ShardWriter:
@@ -37,9 +146,6 @@ class ShardWriter:
     def __exit__(self, *exception: object) -> None:
         self._open.close()
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def write(self, sample: EncodedSample) -> None:
         """Append one sample.
 
@@ -59,20 +165,12 @@ class ShardWriter:
         """Write the index and the manifest.
 
         Args:
-            splits: one of SPLITS for each sample, in the order of writing.
+            splits: one of `SPLITS` for each sample, in the order of writing.
             manifest: plain JSON content; the shards, the counts per group and the index's hash are added.
 
         Returns:
             The manifest as written.
-
-        Raises:
-            ShardError: the number of splits differs from that of the samples, or a split is unknown.
         """
-        if len(splits) != len(self._rows) or not set(splits) <= set(SPLITS):
-            raise ShardError(
-                f"{len(splits)} splits {sorted(set(splits))} for {len(self._rows)} samples; "
-                f"required: one of {SPLITS} for each"
-            )
         self._open.close()
         index_path = self._folder / INDEX_NAME
         per_shard: dict[str, Counter[str]] = {name: Counter() for name in self._shards}
@@ -126,18 +224,13 @@ def check_output(output_dir: Path, overwrite: bool) -> None:
     Raises:
         ValueError: the folder holds something else than shards, or shards that must not be overwritten.
     """
-    if not output_dir.exists():
-        return
-    if not output_dir.is_dir():
+    if output_dir.is_file():
         raise ValueError(f"output_dir {output_dir} is a file; required: a new folder's name")
-    names = {path.name for path in output_dir.iterdir()}
-    foreign = sorted(
-        name for name in names - {MANIFEST_NAME, INDEX_NAME} if not re.fullmatch(r"shard-\d{6}\.tar", name)
-    )
+    names = sorted(path.name for path in output_dir.iterdir()) if output_dir.exists() else []
+    foreign = [name for name in names if not re.fullmatch(rf"shard-\d{{6}}\.tar|{INDEX_NAME}|{MANIFEST_NAME}", name)]
     if foreign or (names and MANIFEST_NAME not in names):
         raise ValueError(
-            f"output_dir {output_dir} holds something else than shards ({(foreign or sorted(names))[0]}); "
-            "required: a new or empty folder; choose another"
+            f"output_dir {output_dir} holds something else than shards ({(foreign or names)[0]}); choose a new folder"
         )
     if names and not overwrite:
         raise ValueError(f"output_dir {output_dir} holds shards already; add overwrite=true or choose another folder")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from graysam.system.files import sha256_of
+from graysam.system.terminal import one_line
 
 FORMAT = "graysam-shards"
 VERSION = 2
@@ -38,22 +39,23 @@ class ShardError(ValueError):
 def load_manifest(folder: str | Path) -> dict[str, Any]:
     """Read `manifest.json` of a folder of shards.
 
-    Raises ShardError, which says what to do, when there is none or it is of another version.
+    Raises:
+        ShardError: there is none, or it is damaged or of another version.
     """
     path = Path(folder) / MANIFEST_NAME
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        got = manifest["format"], manifest["version"]
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
             f"{folder} holds no shards (no {MANIFEST_NAME}); make them with `python -m graysam.pack "
             f"input_dir=FOLDER_OF_NPZ output_dir={folder}`, or train with data=demo"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ShardError(f"{path}: not readable as JSON ({error}); pack again") from None
-    got = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else (None, None)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ShardError(f"{path}: damaged ({error}); pack again") from None
     if got != (FORMAT, VERSION):
         raise ShardError(f"{path}: format and version are {got}; required: {(FORMAT, VERSION)}; pack again")
-    return dict(manifest)
+    return manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,54 +76,31 @@ class ShardIndex:
 
     @classmethod
     def load(cls, folder: str | Path) -> "ShardIndex":
-        """Read the index of a folder of shards and hold it against the manifest and the shards' sizes.
+        """Read the index of a folder of shards.
 
-        Raises ShardError when the manifest, the index or a shard is missing, or one does not fit the others.
+        Raises:
+            ShardError: the manifest, the index or a shard is missing, or a copy is incomplete or was changed.
         """
         folder = Path(folder)
         manifest = load_manifest(folder)
         path = folder / INDEX_NAME
-        try:
-            sizes = {str(shard["file"]): int(shard["bytes"]) for shard in manifest["shards"]}
-            if sha256_of(path) != manifest["index"]["sha256"]:
-                raise ShardError(f"{path} was changed after packing (its sha256 is not the manifest's); pack again")
-            with open(path, newline="", encoding="utf-8") as file:
-                lines = csv.reader(file)
-                header = tuple(next(lines, ()))
-                columns = list(zip(*lines, strict=True)) or [()] * len(COLUMNS)
-        except (KeyError, TypeError) as error:
-            raise ShardError(f"{folder / MANIFEST_NAME}: entry missing or malformed ({error}); pack again") from None
-        except OSError as error:
-            raise ShardError(f"{path}: not readable ({error.strerror}); pack again") from None
-        if header != COLUMNS:
-            raise ShardError(f"{path}: columns are {header}; required: {COLUMNS}; pack again")
-        for name, size in sizes.items():
-            shard = folder / name
-            if Path(name).name != name or not shard.is_file() or shard.stat().st_size != size:
-                got = f"{shard.stat().st_size} bytes" if shard.is_file() else "no such file"
-                raise ShardError(f"{shard}: {got}; required by the manifest: {size} bytes; copy or pack it again")
-        arrays: list[Any] = [
-            np.array(column, dtype=np.int64 if name in ("offset", "length") else np.str_)
-            for name, column in zip(COLUMNS, columns, strict=True)
-        ]
-        index = cls(*arrays)
-        if not set(index.shards) <= set(sizes) or not set(index.splits) <= set(SPLITS):
-            raise ShardError(f"{path} names a shard or a split that the manifest does not know; pack again")
-        return index
+        for shard in manifest["shards"]:
+            file = folder / Path(shard["file"]).name
+            got = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
+            if got != f"{shard['bytes']} bytes":
+                raise ShardError(f"{file}: {got}; required: {shard['bytes']} bytes; copy or pack it again")
+        if not path.is_file() or sha256_of(path) != manifest["index"]["sha256"]:
+            raise ShardError(f"{path} is absent or was changed after packing (sha256); pack again")
+        with open(path, newline="", encoding="utf-8") as lines:
+            columns = zip(*list(csv.reader(lines))[1:], strict=True)
+            arrays: list[Any] = [np.array(column) for column in columns]
+        return cls(*arrays[:2], arrays[2].astype(np.int64), arrays[3].astype(np.int64), *arrays[4:])
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def group_names(self) -> tuple[str, ...]:
-        """The groups, sorted."""
-        return tuple(str(group) for group in np.unique(self.groups))
-
     def rows(self, split: str | None = None, group: str | None = None) -> NDArray[np.int64]:
-        """Row numbers of a split and a group, int64, ascending.
-
-        None means any; an unknown name gives an empty array.
-        """
+        """Return the row numbers of a split and a group, int64, ascending; None means any."""
         chosen = np.ones(len(self), dtype=bool)
         if split is not None:
             chosen &= self.splits == split
@@ -151,7 +130,7 @@ class Sample:
         return tuple(self.rles)
 
     def mask(self, label: int) -> NDArray[np.bool_]:
-        """Decode one label's mask, bool (H,W); KeyError for an absent label, ShardError for a damaged RLE."""
+        """Decode one label's mask, bool (H,W); ShardError for a damaged RLE."""
         rle = self.rles[label]
         try:
             counts = rle["counts"].encode("ascii")
@@ -165,11 +144,6 @@ class Sample:
             raise ShardError(f"sample {self.key}, label {label}: damaged RLE ({error}); pack again") from None
         return np.ascontiguousarray(mask, dtype=np.bool_)
 
-    @property
-    def masks(self) -> dict[int, NDArray[np.bool_]]:
-        """Every label's mask, decoded."""
-        return {label: self.mask(label) for label in self.labels}
-
 
 class ShardReader:
     """Read samples by their row in the index of one or several folders of shards.
@@ -181,10 +155,8 @@ class ShardReader:
         self.folders = tuple(Path(folder) for folder in folders)
         indices = [ShardIndex.load(folder) for folder in self.folders]
         self._starts = np.cumsum([0, *map(len, indices)])[:-1]
-        columns: list[Any] = [
-            np.concatenate([getattr(index, field.name) for index in indices]) for field in fields(ShardIndex)
-        ]
-        self.index = ShardIndex(*columns)
+        names = [field.name for field in fields(ShardIndex)]
+        self.index = ShardIndex(**{name: np.concatenate([getattr(i, name) for i in indices]) for name in names})
 
     def __len__(self) -> int:
         return len(self.index)
@@ -202,46 +174,29 @@ class ShardReader:
             # Opened per read: a few microseconds, and nothing to share between processes.
             with open(folder / name, "rb") as file:
                 file.seek(int(self.index.offsets[row]))
-                chunk = file.read(int(self.index.lengths[row]))
-        except OSError as error:
-            raise ShardError(f"{where}: not readable ({error.strerror}); copy or pack it again") from None
-        members = _members(chunk, key, where)
-        image = _decode_png(members["png"], where)
-        try:
+                members = _members(file.read(int(self.index.lengths[row])), key, where)
+            image = cv2.imdecode(np.frombuffer(members["png"], np.uint8), cv2.IMREAD_ANYCOLOR)
             rles = {int(label): rle for label, rle in json.loads(members["rle.json"]).items()}
-            meta = dict(json.loads(members["meta.json"]))
-            sizes_fit = all(tuple(rle["size"]) == image.shape[:2] and "counts" in rle for rle in rles.values())
-            boxes_fit = all(len(meta["boxes_xyxy"][str(label)]) == 4 for label in rles)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ShardError(f"{where}: damaged JSON ({error}); pack again") from None
-        if bool(rles) == (self.index.splits[row] == "unlabelled") or not sizes_fit or not boxes_fit:
-            raise ShardError(f"{where}: masks or boxes are missing or of another size than the image; pack again")
-        return Sample(key=key, image=image, meta=meta, rles=dict(sorted(rles.items())))
+            meta = json.loads(members["meta.json"])
+            if image is None or any(tuple(rle["size"]) != image.shape[:2] for rle in rles.values()):
+                raise ValueError("no image, or a mask of another size")
+        except ShardError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, tarfile.TarError, cv2.error) as error:
+            raise ShardError(f"{where}: damaged ({one_line(error)}); copy or pack it again") from None
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
+        return Sample(key=key, image=np.asarray(image, np.uint8), meta=meta, rles=dict(sorted(rles.items())))
 
 
 def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:
-    """The three members of one sample's bytes by suffix; every name is checked before any content is read."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(chunk), mode="r:") as tar:
-            infos = {}
-            for info in tar:
-                stem, _, suffix = info.name.partition(".")
-                if stem != key or suffix not in SUFFIXES or not info.isreg() or suffix in infos:
-                    raise ShardError(
-                        f"{where}: unexpected member {info.name!r}; allowed: {key}.{{{','.join(SUFFIXES)}}}, "
-                        "once each; it was not opened; do not use these shards unless you know who made them"
-                    )
-                infos[suffix] = info
-            missing = [suffix for suffix in SUFFIXES if suffix not in infos]
-            if missing:
-                raise ShardError(f"{where}: member {key}.{missing[0]} is missing; pack again")
-            return {suffix: chunk[info.offset_data : info.offset_data + info.size] for suffix, info in infos.items()}
-    except tarfile.TarError as error:
-        raise ShardError(f"{where}: damaged tar ({error}); copy or pack it again") from None
-
-
-def _decode_png(png: bytes, where: str) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED) if png else None
-    if image is None or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise ShardError(f"{where}: the PNG is damaged or not 8-bit grey or RGB; pack again")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image, dtype=np.uint8)
+    """Return the three members of one sample by suffix; every name is checked before any content is read."""
+    with tarfile.open(fileobj=io.BytesIO(chunk), mode="r:") as tar:
+        infos = tar.getmembers()
+    names = {f"{key}.{suffix}": suffix for suffix in SUFFIXES}
+    for place, info in enumerate(infos):
+        if info.name not in names or not info.isreg() or info.name in [other.name for other in infos[:place]]:
+            raise ShardError(
+                f"{where}: unexpected member {info.name!r}; allowed: {', '.join(names)}, once each; "
+                "it was not opened; do not use these shards unless you know who made them"
+            )
+    return {names[info.name]: chunk[info.offset_data : info.offset_data + info.size] for info in infos}

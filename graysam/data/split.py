@@ -49,8 +49,6 @@ class Split:
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction is {self.val_fraction}; required: 0 (hold nothing out) to below 1")
-        if self.split_by not in DESCRIPTIONS:
-            raise ValueError(f"split_by is {self.split_by!r}; required: {' or '.join(DESCRIPTIONS)}")
 
     def assign(self, samples: Sequence[SampleOrigin]) -> tuple[list[str], dict[str, Any]]:
         """Return `train` or `val` for each sample, and the manifest's description of the split."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from graysam.data.challenge_source import subject_of
+from graysam.data.sources import subject_of
 from graysam.data.split import Subject, hold_out
 from graysam.io.cases import read_gts, training_name
 from graysam.reproduction.checks import Check

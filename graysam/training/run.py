@@ -120,7 +120,7 @@ def _score_and_train(
 
     summary = directory.read_summary()
     if trainer.is_global_zero:
-        shards = [data.shards_dir, *data.further_shards]
+        shards = data.reader.folders
         directory.claim(ranks=trainer.world_size, weights=module.description["weights"], shards_dirs=shards)
     if config["compare"] and "start" not in summary:
         log.info("scoring the model before training, and filled boxes")

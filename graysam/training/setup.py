@@ -114,13 +114,13 @@ def build_data(config: Config, build: Build, distillation: Distillation | None =
     data.setup()
     if distillation is not None:
         preparation = {
-            "shards": [load_manifest(folder)["index"]["sha256"] for folder in (data.shards_dir, *data.further_shards)],
+            "shards": [load_manifest(folder)["index"]["sha256"] for folder in data.reader.folders],
             "augment": config["augment"],
             "channels": scheme_to_dict(distillation.teacher.scheme),
             "data": {key: config["data"][key] for key in ("seed", "size", "boxes_per_image")},
         }
         distillation.open_cache(json.dumps(preparation, sort_keys=True))
-    elif data.unlabelled:
+    elif len(data.reader.index.rows(split="unlabelled")):
         raise ValueError(
             "data.further_shards holds images without masks, from which only a student of a teacher learns; "
             "add distillation=lite_medsam, or omit them"

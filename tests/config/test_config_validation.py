@@ -10,7 +10,7 @@ import pytest
 
 from graysam import check
 from graysam.config import planning
-from graysam.config.building import build
+from graysam.config.targets import build
 from graysam.config.planning import check_all, plan_runs
 from graysam.config.schema import SCHEMAS
 from graysam.config.targets import Target, check_targets, fits

@@ -12,7 +12,7 @@ import pytest
 
 from graysam.config.command import entry_point
 from graysam.config.planning import MAX_LABEL_LENGTH, label
-from graysam.config.sweeping import in_sweep
+from graysam.config.command import in_sweep
 from graysam.reporting.run_tables import sweep_summary
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import OVERRIDES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graysam.data import packing
-from graysam.data.image_source import ImageSource
+from graysam.data.sources import ImageSource
 from graysam.data.packing import PackReport
 from graysam.data.shards import ShardReader
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.data.encoding import EncodedSample, encode_labelled_image, encode_sample
+from graysam.data.shard_writing import EncodedSample, encode_labelled_image, encode_sample
 from graysam.data.shard_writing import ShardWriter
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, VERSION, ShardError, ShardIndex, ShardReader
 from tests.support.packing import SQUARE, pack, picture

@@ -11,7 +11,7 @@ import torch
 
 import graysam.export
 from graysam.data.dataset import Item
-from graysam.data.image_source import ImageSource
+from graysam.data.sources import ImageSource
 from graysam.data.packing import pack
 from graysam.data.shards import ShardReader
 from graysam.exporting import parity, pipeline

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.data.challenge_source import ChallengeSource
+from graysam.data.sources import ChallengeSource
 from graysam.data.dataset import FixedSlices
 from graysam.data.packing import pack
 from graysam.data.shards import ShardReader

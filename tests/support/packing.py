@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from graysam.data import packing
-from graysam.data.challenge_source import ChallengeSource
+from graysam.data.sources import ChallengeSource
 from graysam.data.packing import PackReport
 from graysam.data.split import Split
 from tests.support.config import compose_plain

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graysam.data.encoding import encode_sample
+from graysam.data.shard_writing import encode_sample
 from graysam.data.shard_writing import ShardWriter
 from graysam.imaging.prompts import tight_box
 

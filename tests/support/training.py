@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from graysam.config.building import build
+from graysam.config.targets import build
 from graysam.data.dataset import Batch
 from graysam.training import setup
 from graysam.training.distillation import Distillation

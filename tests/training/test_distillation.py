@@ -12,7 +12,7 @@ import torch
 
 from graysam.data.augment import Tone
 from graysam.data.dataset import Batch
-from graysam.data.image_source import ImageSource
+from graysam.data.sources import ImageSource
 from graysam.data.packing import pack
 from graysam.exporting.teacher import OpenVinoTeacher
 from graysam.imaging.presets import load_scheme

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from graysam.benchmarking.method_timing import time_methods
-from graysam.config.building import build
+from graysam.config.targets import build
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
 from graysam.data.shards import ShardReader

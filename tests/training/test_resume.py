@@ -17,7 +17,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from graysam.config.building import build
+from graysam.config.targets import build
 from graysam.training.checkpoints import BestCheckpoint, ResumePoints, WholeFileIO, damage
 from graysam.training.run import run_training
 from graysam.training.run_directory import RunDirectory

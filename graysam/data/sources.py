@@ -1,0 +1,210 @@
+"""Sources of samples to pack: a folder of the challenge's training NPZ, or a folder of images without masks."""
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from graysam.data.shard_writing import EncodedSample, encode_labelled_image, encode_sample, resize_for_storage
+from graysam.data.split import Subject
+from graysam.imaging.canvas import to_uint8
+from graysam.io.cases import CaseError, SpacingOrder, read_training_case, training_name
+from graysam.io.image import read_image
+from graysam.system.terminal import one_line
+
+TOP_KIND = "images"  # modality of images that lie in the folder itself
+UNLABELLED = "unlabelled"  # dataset of images without masks
+
+
+@dataclass(frozen=True)
+class PackedCase:
+    """The samples of one case, and counts of what was left out; or the one-line reason why there are none."""
+
+    file: str  # relative to the input folder
+    subject: Subject = field(default_factory=lambda: Subject("", ""))
+    samples: tuple[EncodedSample, ...] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """A folder of cases in one layout. Sources are pickled, because processes read their cases.
+
+    Args:
+        folder: searched recursively; hidden files are skipped.
+        size: longest side of the stored images in pixels.
+    """
+
+    layout: ClassVar[str]  # the manifest's `source`
+    suffixes: ClassVar[tuple[str, ...]]
+    required: ClassVar[str]  # how files are named
+
+    folder: Path
+    size: int
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= 4096:
+            raise ValueError(f"size is {self.size}; required: 16 to 4096 pixels (the network's is 256)")
+
+    def list_files(self) -> list[str]:
+        """Return the case files, relative to the folder, sorted.
+
+        Raises:
+            ValueError: the folder is absent or holds no case file, or two files would get the same key.
+        """
+        if not self.folder.is_dir():
+            raise ValueError(f"input_dir {self.folder} is not a directory; required: a folder with {self.required}")
+        paths = (path for path in self.folder.rglob("*") if path.suffix.lower() in self.suffixes and path.is_file())
+        files = sorted(path.relative_to(self.folder).as_posix() for path in paths if not path.name.startswith("."))
+        if not files:
+            raise ValueError(f"input_dir {self.folder} holds no case files; required: {self.required}")
+        by_key: dict[str, str] = {}
+        for file in files:
+            other = by_key.setdefault(self.key_of(file), file)
+            if other != file:
+                raise ValueError(f"{self.folder}: {other} and {file} would get the same key; rename one")
+        return files
+
+    def key_of(self, file: str) -> str:
+        """Return the beginning of the keys of a file's samples: of its path, all but letters, digits, - and _ is -."""
+        return re.sub(r"[^\w-]", "-", file)
+
+    @abstractmethod
+    def encode(self, file: str) -> PackedCase:
+        """Read a file and encode its samples.
+
+        Raises:
+            ValueError, OSError, cv2.error, MemoryError: the file cannot be used.
+        """
+
+    def encode_or_report(self, file: str) -> PackedCase:
+        """Encode a file, or return the reason why it cannot be used."""
+        try:
+            return self.encode(file)
+        except MemoryError:
+            return PackedCase(file, error="does not fit into memory; use fewer workers or crop the case")
+        except (ValueError, OSError, cv2.error) as error:
+            return PackedCase(file, error=one_line(error).removeprefix(f"{self.folder / file}: "))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of this layout for the manifest."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChallengeSource(Source):
+    """`<Modality>_<Dataset>_<case>.npz`; a 2D image gives one sample, a volume one for each slice with an object.
+
+    Args:
+        spacing_order: order of the stored spacing.
+        patient_pattern: regular expression with one group that finds the patient in the case part of a file's name,
+            for datasets with several volumes of a patient; None takes the whole part.
+    """
+
+    layout: ClassVar[str] = "npz"
+    suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+    required: ClassVar[str] = "<Modality>_<Dataset>_<case>.npz"
+
+    spacing_order: SpacingOrder
+    patient_pattern: str | None
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of this layout for the manifest."""
+        return {"spacing_order_read": self.spacing_order, "patient_pattern": self.patient_pattern}
+
+    def key_of(self, file: str) -> str:
+        """Return the beginning of the keys of a file's samples, from its name alone."""
+        return super().key_of(Path(file).stem)
+
+    def encode(self, file: str) -> PackedCase:
+        """Read a case and encode its slices that hold objects."""
+        subject = subject_of(Path(file).stem, self.patient_pattern)
+        case = read_training_case(self.folder / file, self.spacing_order)
+        stored, gts = case.image, np.asarray(case.gts)
+        pixels, key = to_uint8(stored.pixels), self.key_of(file)
+        volume = stored.is_volume
+        group = f"{stored.modality}_{subject.dataset}" if volume else stored.modality
+        left_out: Counter[str] = Counter()
+        samples = []
+        for slice_index in range(len(gts)) if volume else [None]:
+            here = ... if slice_index is None else slice_index
+            if not gts[here].any():
+                left_out["slices_without_objects" if volume else "images_without_objects"] += 1
+                continue
+            meta = {
+                "case_id": stored.name,
+                "subject_id": subject.subject,
+                "dataset": subject.dataset,
+                "slice_index": slice_index,
+                "spacing_mm_zyx": stored.spacing_mm,
+            }
+            sample, vanished = encode_labelled_image(
+                key if slice_index is None else f"{key}_z{slice_index:04d}",
+                pixels[here],
+                [gts[here]],
+                size=self.size,
+                group=group,
+                modality=stored.modality,
+                meta=meta,
+            )
+            left_out["labels_vanished_in_resizing"] += vanished
+            if sample is None:
+                left_out["slices_emptied_by_resizing"] += 1
+            else:
+                samples.append(sample)
+        left_out["cases_without_samples"] = int(not samples)
+        return PackedCase(file, subject, tuple(samples), left_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(Source):
+    """PNG, JPEG, BMP or TIFF, grey or colour; the first folder below the given one is an image's group and modality.
+
+    Other depths than 8 bits are scaled to 8 by the image's own minimum and maximum; an alpha channel is dropped.
+    """
+
+    layout: ClassVar[str] = "images"
+    suffixes: ClassVar[tuple[str, ...]] = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+    required: ClassVar[str] = "images (.png, .jpg, .jpeg, .bmp, .tif, .tiff), a subfolder for each modality"
+
+    def encode(self, file: str) -> PackedCase:
+        """Read an image and encode it without labels."""
+        image = to_uint8(read_image(self.folder / file).pixels)
+        parts = Path(file).parts
+        modality = self.key_of(parts[0]) if len(parts) > 1 else TOP_KIND
+        meta: dict[str, Any] = {
+            "case_id": file,
+            "subject_id": file,
+            "dataset": UNLABELLED,
+            "slice_index": None,
+            "spacing_mm_zyx": None,
+            "original_size": list(image.shape[:2]),
+            "boxes_xyxy": {},
+        }
+        stored, group = resize_for_storage(image, self.size), f"{UNLABELLED}_{modality}"
+        sample = encode_sample(self.key_of(file), stored, {}, group=group, modality=modality, meta=meta)
+        return PackedCase(file, Subject(UNLABELLED, file), (sample,))
+
+
+def subject_of(name: str, patient_pattern: str | None = None) -> Subject:
+    """Return the dataset and the patient (or image) in a training file's name.
+
+    Raises:
+        CaseError: the pattern finds no patient.
+    """
+    _, dataset, subject = training_name(name)
+    if patient_pattern is not None:
+        try:
+            match = re.search(patient_pattern, subject)
+            subject = match[1] if match else ""
+        except (re.error, IndexError) as error:
+            raise CaseError(f"patient_pattern {patient_pattern!r}: {error}; required: one group, the patient") from None
+        if not subject:
+            raise CaseError(f"patient_pattern {patient_pattern!r} finds no patient in the name; correct the pattern")
+    return Subject(dataset, subject)
