@@ -5,24 +5,45 @@ Prints each error in a line of its own and exits with 2, or one line and 0 where
 
 import argparse
 import sys
+from itertools import zip_longest
 
 from graysam.system.extras import require
 
 require("train")
 
-from graysam.config.planning import check_all  # noqa: E402
+from graysam.config.composing import compose_config  # noqa: E402
+from graysam.config.planning import check_config  # noqa: E402
 from graysam.system.folders import conf_dir  # noqa: E402
 from graysam.system.terminal import BAD_INPUT  # noqa: E402
 
 
 def main() -> int:
-    """Check the configs and return the exit code."""
+    """Check every config at the top, every choice of its groups and every experiment; a grid when its sweep starts.
+
+    The first choices of all groups are checked together, then the second ones and so on.
+    """
     argparse.ArgumentParser(prog="graysam check", description=(__doc__ or "").partition(":")[0]).parse_args()
-    errors = check_all()
-    for error in errors:
-        print(f"error: {error}", file=sys.stderr)
+    conf = conf_dir()
+    errors: dict[str, str] = {}  # and the overrides at which each appeared first
+    for top in sorted(path.stem for path in conf.glob("*.yaml")):
+        groups = [
+            path.name for path in sorted(conf.iterdir()) if f"- {path.name}:" in (conf / f"{top}.yaml").read_text()
+        ]
+        choices = {
+            group: [f"{group}={path.stem}" for path in sorted((conf / group).glob("*.yaml"))] for group in groups
+        }
+        experiments = choices.pop("experiment", [])
+        for given in [(), *zip_longest(*choices.values()), *((line,) for line in experiments)]:
+            overrides = [line for line in given if line]
+            try:
+                check_config(compose_config(top, overrides, conf), top)
+            except ValueError as error:
+                for line in str(error).splitlines():
+                    errors.setdefault(line, " ".join([f"{top}.yaml", *overrides]))
+    for line, place in errors.items():
+        print(f"error: {place}: {line}", file=sys.stderr)
     if not errors:
-        print(f"{len(list(conf_dir().rglob('*.yaml')))} config files: no errors")
+        print(f"{len(list(conf.rglob('*.yaml')))} config files: no errors")
     return BAD_INPUT if errors else 0
 
 

@@ -14,7 +14,7 @@ from graysam.system.extras import require
 
 require("train")
 
-from graysam.config.command import entry_point, in_sweep  # noqa: E402
+from graysam.config.command import in_sweep, run_command  # noqa: E402
 from graysam.config.targets import build  # noqa: E402
 
 
@@ -24,13 +24,16 @@ def _summarize(runs: Sequence[tuple[str, int, str, str, str]]) -> str:
     return sweep_summary(runs)
 
 
-@entry_point("train", summarize=_summarize)
-def main(config: dict[str, Any]) -> int:
-    """Run the composed config; a cluster's job calls it in its own process."""
+def _train(config: dict[str, Any]) -> int:
     from graysam.training.run import run_training  # after the config was checked: torch takes seconds to import
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run_training(config, build, in_sweep=in_sweep())
+
+
+def main() -> int:
+    """Train what the command line describes, and return the exit code."""
+    return run_command("train", _train, summarize=_summarize)
 
 
 if __name__ == "__main__":

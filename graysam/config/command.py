@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,54 +26,40 @@ Function = Callable[[dict[str, Any]], int]  # of a command: plain containers to 
 STOPPED = (130, 143)  # exit codes of a run that Ctrl-C or SIGTERM ended
 
 
-def entry_point(
-    config_name: str, summarize: Callable[[Sequence[Run]], str] | None = None
-) -> Callable[[Function], Callable[[], int]]:
-    """Make a function of a plain config, which returns an exit code, a command with Hydra's command line.
+def run_command(config_name: str, function: Function, summarize: Callable[[Sequence[Run]], str] | None = None) -> int:
+    """Run a command with Hydra's command line and return its exit code.
 
     Every job's config is checked before the first job runs. Errors in configs and overrides, and a `ValueError` of the
     function, are printed to the standard error, one line each, and the exit code is 2.
 
     Args:
         config_name: of the top-level config.
+        function: of the command, from a plain config to an exit code.
         summarize: text that a sweep (`-m`) prints after its runs; None for a command without sweeps.
     """
-
-    def decorate(function: Function) -> Callable[[], int]:
-        @wraps(function)
-        def main() -> int:
-            try:
-                return _run(config_name, function, summarize)
-            except ValueError as error:
-                for line in str(error).splitlines():
-                    print(f"error: {line}", file=sys.stderr)
-                return BAD_INPUT
-
-        return main
-
-    return decorate
-
-
-def _run(config_name: str, function: Function, summarize: Callable[[Sequence[Run]], str] | None) -> int:
     options = get_args_parser().parse_args()
     config_name, conf = options.config_name or config_name, Path(options.config_path or conf_dir()).absolute()
     codes: list[int] = []
 
-    @wraps(function)  # Hydra takes the command's name from it
     def task(config: DictConfig) -> None:
-        codes.append(run_job(function, to_plain(config))[0])
+        codes.append(_run_job(function, to_plain(config))[0])
 
+    task.__module__ = f"graysam.{config_name}"  # Hydra takes the command's name from it
     overrides = list(options.overrides)
     if options.config_dir is not None:  # `compose` takes it as an override
         overrides.insert(0, f"hydra.searchpath=['{os.path.abspath(options.config_dir)}']")
     if not (options.help or options.hydra_help or options.cfg or options.info or options.shell_completion):
-        runs, swept = plan_runs(config_name, overrides, conf)
-        if swept and not options.multirun:
-            raise ValueError(f"several values of {', '.join(swept)}: add -m to run them one after another")
-        if options.multirun:
-            if summarize is None:
+        try:
+            runs, swept = plan_runs(config_name, overrides, conf)
+            if options.multirun and summarize is None:
                 raise ValueError(f"graysam.{config_name} runs one job at a time; leave out -m")
-            code = run_sweep(config_name, overrides, conf, runs, function)
+            if swept and not options.multirun:
+                raise ValueError(f"several values of {', '.join(swept)}: add -m to run them one after another")
+        except ValueError as error:
+            print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+            return BAD_INPUT
+        if summarize is not None and options.multirun:
+            code = _run_sweep(config_name, overrides, conf, runs, function)
             if os.environ.get("RANK", "0") == "0":  # one of the processes that run the same sweep reports
                 print(summarize(runs), end="", flush=True)
             return code
@@ -86,7 +72,7 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def run_job(function: Function, config: dict[str, Any]) -> tuple[int, str]:
+def _run_job(function: Function, config: dict[str, Any]) -> tuple[int, str]:
     """Call a command's function and return its exit code and, for input that it refuses, the reason, also printed."""
     try:
         return function(config), ""
@@ -96,19 +82,8 @@ def run_job(function: Function, config: dict[str, Any]) -> tuple[int, str]:
         return (FAILED if isinstance(error, FloatingPointError) else BAD_INPUT), reason
 
 
-def run_sweep(config_name: str, overrides: Sequence[str], conf: Path, runs: list[Run], function: Function) -> int:
-    """Let Hydra launch the jobs of a sweep.
-
-    Args:
-        config_name: of the top-level config.
-        overrides: of the command line, with the grid.
-        conf: folder of configs.
-        runs: as planned; those that end are replaced in place.
-        function: of the command.
-
-    Returns:
-        The exit code: 0 when all jobs ended well, that of the signal when the sweep was stopped, 1 otherwise.
-    """
+def _run_sweep(config_name: str, overrides: Sequence[str], conf: Path, runs: list[Run], function: Function) -> int:
+    """Let Hydra launch the jobs of a sweep, and replace the planned runs by those that ended."""
     task = partial(_run_swept, function=function, parent=os.getpid(), runs=runs)
     folder = os.path.relpath(os.path.commonpath([os.path.dirname(os.path.abspath(run.run_dir)) for run in runs]))
     settings = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir='{folder}'"]
@@ -128,17 +103,13 @@ def run_sweep(config_name: str, overrides: Sequence[str], conf: Path, runs: list
 
 
 def _run_swept(config: DictConfig, *, function: Function, parent: int, runs: list[Run]) -> Run:
-    """Run one job inside Hydra's launcher, in the sweep's process `parent` or in one of its own.
-
-    Raises:
-        KeyboardInterrupt: with the exit code, when the job was stopped and runs in the sweep's process.
-    """
+    """Run one job inside Hydra's launcher, in the sweep's process `parent` or in one of its own."""
     number = HydraConfig.get().job.num
     run = runs[number]
     config.name = run.name
     print(f"\nrun {number + 1} of {len(runs)}: {run.name}, seed {run.seed}", flush=True)
     try:
-        code, reason = run_job(function, to_plain(config))
+        code, reason = _run_job(function, to_plain(config))
     except Exception as error:
         traceback.print_exc()
         code, reason = FAILED, f"{type(error).__name__}: {one_line(error)}"

@@ -62,7 +62,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 
 def first_line(error: Exception) -> str:
     """Return what an error of Hydra, OmegaConf or YAML says, in one line, without the places and links that follow."""
-    return " ".join(re.split(r"\n\n|\nSee http|\n *full_key", str(error))[0].split())
+    return " ".join(re.split(r"\n\n|\nSee http|\n *full_key", str(error))[0].split()).rstrip(".")
 
 
 def suggestion(name: str, valid: Iterable[object], path: str = "") -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +15,6 @@ from graysam.config.composing import compose_config, open_configs, to_plain
 from graysam.config.schema import SUPPLIED, TrainConfig
 from graysam.config.targets import check_targets
 from graysam.system.folders import conf_dir
-
-UNLABELLED = {"seed", "name", "experiment", "run_dir"}  # these choose a run directory without a label
 
 
 class Run(NamedTuple):
@@ -56,12 +53,13 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
         parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in grid.items()), *task])
         points: list[list[str]] = BasicSweeper.split_arguments(parsed, None)[0]
     swept = list(dict.fromkeys([*grid, *(o.key_or_group for o in parsed if o.is_sweep_override())]))
+    labelled = set(swept) - {"seed", "name", "experiment", "run_dir"}  # these choose a run directory themselves
     runs: list[Run] = []
     errors: list[str] = []
     for point in points if swept else [task]:
         try:
             config = compose_config(config_name, [*hydra, *point], conf) if swept else base
-            if choices := label(point, set(swept) - UNLABELLED):
+            if choices := label(point, labelled):
                 config.name = f"{config.name}/{choices}"
             check_config(config, config_name)
         except ValueError as error:
@@ -86,8 +84,12 @@ def check_config(config: DictConfig, config_name: str) -> None:
     """
     top = {"_target_": f"{TrainConfig.__module__}.TrainConfig"} if config_name == "train" else {}
     errors = list(check_targets({**top, **to_plain(config)}, "", SUPPLIED))
-    if errors:  # a value that others refer to is reported once
-        raise ValueError("\n".join({error.partition(" is ")[2] or error: error for error in reversed(errors)}.values()))
+    first: dict[str, str] = {}
+    for error in sorted(errors, key=lambda error: error.partition(" ")[0].count(".")):
+        reason = re.split(" is |: ", error.partition(";")[0], maxsplit=1)[1]
+        first.setdefault(reason, error)  # a value that others refer to is reported once
+    if first:
+        raise ValueError("\n".join(first.values()))
 
 
 def label(point: Sequence[str], keys: Collection[str]) -> str:
@@ -103,30 +105,3 @@ def label(point: Sequence[str], keys: Collection[str]) -> str:
             value = re.sub(r"[\[\]{}()'\"\s\\]", "", value).replace(",", "+") or "none"
             parts.append(re.sub(r"[^\w.+=-]", "-", f"{key}={value}", flags=re.ASCII))
     return ",".join(sorted(parts))
-
-
-def check_all(conf: Path | None = None) -> None:
-    """Check every config at the top, every choice of its groups and every experiment; a grid when its sweep starts.
-
-    The first choices of all groups are checked together, then the second ones and so on.
-
-    Raises:
-        ValueError: errors, one line each.
-    """
-    conf = conf or conf_dir()
-    errors: dict[str, str] = {}
-    for top in sorted(path.stem for path in conf.glob("*.yaml")):
-        choices = compose_config(top, (), conf).hydra.runtime.choices
-        lines = {str(group): sorted(path.stem for path in (conf / group).glob("*.yaml")) for group in choices}
-        experiments = lines.pop("experiment", [])
-        together = (
-            [f"{g}={c}" for g, c in zip(lines, chosen, strict=True) if c] for chosen in zip_longest(*lines.values())
-        )
-        for given in [[], *together, *([f"experiment={name}"] for name in experiments)]:
-            try:
-                check_config(compose_config(top, given, conf), top)
-            except ValueError as error:
-                for line in str(error).splitlines():
-                    errors.setdefault(line, " ".join([f"{top}.yaml", *given]))
-    if errors:
-        raise ValueError("\n".join(f"{given}: {line}" for line, given in errors.items()))

@@ -80,6 +80,8 @@ def _signature(function: Any) -> inspect.Signature:
         return inspect.signature(function, eval_str=True)
     except (NameError, AttributeError):  # an annotation with a name that only type checkers import
         return inspect.signature(function)
+    except ValueError:  # written in C
+        return inspect.signature(lambda **_: None)
 
 
 def _check_value(value: Any, annotation: Any, path: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Augmentations beyond the box, all off by default: the paper keeps positions as they are (section 3.2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -9,14 +9,8 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Masks = list[NDArray[np.bool_]]
-
-
-class Augmentation(Protocol):
-    """Changes an image and its objects' masks together; shapes stay, and no mask becomes empty."""
-
-    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
-        """Take and return uint8 (H,W) or (H,W,3) and bool (H,W) masks."""
-        ...
+# Changes a uint8 (H,W) or (H,W,3) image and its objects' masks together; shapes stay, and no mask becomes empty.
+Augmentation = Callable[[Image, Masks, np.random.Generator], tuple[Image, Masks]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """From a shard's sample to tensors: labels, augmentation, boxes, channels and canvas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,7 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
+@dataclass(eq=False)
 class Slices(Dataset[Item]):
     """Make items of a shard's samples.
 
@@ -100,8 +101,11 @@ class Slices(Dataset[Item]):
         teacher_scheme: a teacher's channels; None where there is no teacher, or it takes the same ones.
     """
 
-    def __init__(self, reader: ShardReader, *, scheme: Scheme, size: int, teacher_scheme: Scheme | None = None) -> None:
-        self.reader, self.scheme, self.size, self.teacher_scheme = reader, scheme, size, teacher_scheme
+    reader: ShardReader
+    _: KW_ONLY
+    scheme: Scheme
+    size: int
+    teacher_scheme: Scheme | None = None
 
     def _item(
         self, sample: Sample, image: np.ndarray, masks: Sequence[np.ndarray], boxes: Sequence[Box], view: str | None
@@ -127,6 +131,7 @@ class Slices(Dataset[Item]):
         return boxes_to_grid([sample.meta["boxes_xyxy"][str(label)]], height, width, self.size)[0]
 
 
+@dataclass(eq=False, kw_only=True)
 class TrainingSlices(Slices):
     """Random prompts; indexed by `Draw`, so it holds no epoch and no state.
 
@@ -134,20 +139,11 @@ class TrainingSlices(Slices):
         jitter: random change of the box.
         augmentations: changes of image and masks before the box is taken.
         boxes_per_image: prompts an image, of different labels; fewer where a slice has fewer labels.
-        reader, settings: as for `Slices`.
     """
 
-    def __init__(
-        self,
-        reader: ShardReader,
-        *,
-        jitter: Jitter,
-        augmentations: Sequence[Augmentation],
-        boxes_per_image: int,
-        **settings: Any,
-    ) -> None:
-        super().__init__(reader, **settings)
-        self.jitter, self.augmentations, self.boxes_per_image = jitter, augmentations, boxes_per_image
+    jitter: Jitter
+    augmentations: Sequence[Augmentation]
+    boxes_per_image: int
 
     def __getitem__(self, draw: Draw) -> Item:
         rng = np.random.default_rng(draw.seed)
@@ -167,20 +163,18 @@ class TrainingSlices(Slices):
         return self._item(sample, image, masks, boxes, view)
 
 
+@dataclass(eq=False)
 class FixedSlices(Slices):
     """Validation: every row once, tight boxes, nothing random.
 
     Args:
         rows: rows of the index, in the order given.
         max_boxes_per_image: most labels of a slice, evenly spread over its sorted labels; None for all.
-        reader, settings: as for `Slices`.
     """
 
-    def __init__(
-        self, reader: ShardReader, rows: np.ndarray, *, max_boxes_per_image: int | None, **settings: Any
-    ) -> None:
-        super().__init__(reader, **settings)
-        self.rows, self.max_boxes_per_image = rows, max_boxes_per_image
+    rows: np.ndarray
+    _: KW_ONLY
+    max_boxes_per_image: int | None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -21,14 +21,10 @@ from graysam.system.files import replacing_folder, sha256_of
 
 DEMO_VERSION = 2  # a higher number rebuilds what an older graysam built
 LABELS = {1: "grey matter", 2: "white matter", 3: "whole brain"}  # 3 holds 1 and 2
-GROUPS = ("MR_axial", "MR_coronal", "MR_sagittal")  # by the axis z, y, x they step along
+PLANES = ("axial", "coronal", "sagittal")  # by the axis z, y, x they step along
 
-SAGITTAL = 2
-
-_FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 _MIN_PIXELS = 50  # smaller objects are slivers at the brain's ends
 _SIZE = 256
-_DATASET = "MNI152"
 
 
 def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, overwrite: bool = False) -> dict[str, Any]:
@@ -52,70 +48,65 @@ def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, over
             f"demo: stride {stride}, slab {slab}, gap {gap}; required: stride >= 1, slab >= stride, gap >= 10"
         )
     output_dir = Path(output_dir)
-    given = {"stride": stride, "slab": slab, "gap": gap}
-    settings = {**given, "version": DEMO_VERSION, "size": _SIZE, "min_pixels": _MIN_PIXELS}
-    present = _built(output_dir)
-    if present is not None and present["demo"] == settings and not overwrite:
+    settings = {"stride": stride, "slab": slab, "gap": gap}
+    settings |= {"version": DEMO_VERSION, "size": _SIZE, "min_pixels": _MIN_PIXELS}
+    present = load_manifest(output_dir) if (output_dir / MANIFEST_NAME).is_file() else {}
+    if present.get("demo") == settings and not overwrite:
         return present
-    check_output(output_dir, overwrite or present is not None)
-    paths = template_paths()
+    overwrite = overwrite or "demo" in present
+    check_output(output_dir, overwrite)
     try:
-        with replacing_folder(output_dir, replace_existing=overwrite or present is not None) as folder:
-            return _write(folder, paths, settings)
-    except FileExistsError:
-        present = _built(output_dir)
-        if present is None or present["demo"] != settings:
-            raise ValueError(
-                f"{output_dir} was made by another process meanwhile, differently; choose another folder"
-            ) from None
+        with replacing_folder(output_dir, replace_existing=overwrite) as folder:
+            return _write(folder, settings)
+    except FileExistsError:  # another process was faster
+        present = load_manifest(output_dir)
+        if present.get("demo") != settings:
+            raise
         return present
 
 
-def _built(output_dir: Path) -> dict[str, Any] | None:
-    """The manifest of a demo that is there, whatever its parameters."""
-    if not (output_dir / MANIFEST_NAME).is_file():
-        return None
-    manifest = load_manifest(output_dir)
-    return manifest if manifest.get("source") == "demo" and "demo" in manifest else None
-
-
-def _write(folder: Path, paths: dict[str, Path], settings: dict[str, int]) -> dict[str, Any]:
+def _write(folder: Path, settings: dict[str, int]) -> dict[str, Any]:
+    paths = template_paths()
     image, label_maps = load_template(paths)
-    brain = label_maps[2] != 0
     splits: list[str] = []
     held_out: dict[str, list[int]] = {}
     with ShardWriter(folder, samples_per_shard=1000) as writer:
-        for axis, group in enumerate(GROUPS):
-            for index, split in _plan(brain, axis, settings["stride"], settings["slab"], settings["gap"]):
-                maps = [_without_slivers(_slice(label_map, axis, index)) for label_map in label_maps]
-                name = f"MR_{_DATASET}_{group.removeprefix('MR_')}"
-                meta: dict[str, Any] = {"case_id": name, "subject_id": "template", "dataset": _DATASET}
-                meta |= {"slice_index": index, "spacing_mm_zyx": [1.0, 1.0, 1.0]}
-                key, picture = f"{name}_{index:04d}", _slice(image, axis, index)
-                sample, _ = encode_labelled_image(key, picture, maps, size=_SIZE, group=group, modality="MR", meta=meta)
+        for axis, plane in enumerate(PLANES):
+            for index, split in _plan(label_maps[2] != 0, axis, settings["stride"], settings["slab"], settings["gap"]):
+                maps = [_slice(label_map, axis, index) for label_map in label_maps]
+                maps = [label_map for label_map in maps if np.count_nonzero(label_map) >= _MIN_PIXELS]
+                meta = {
+                    "case_id": f"MR_MNI152_{plane}",
+                    "subject_id": "template",
+                    "dataset": "MNI152",
+                    "slice_index": index,
+                    "spacing_mm_zyx": [1.0, 1.0, 1.0],
+                    "group": f"MR_{plane}",
+                    "modality": "MR",
+                }
+                key = f"{meta['case_id']}_{index:04d}"
+                sample, _ = encode_labelled_image(key, _slice(image, axis, index), maps, meta, size=_SIZE)
                 if sample is not None:
                     writer.write(sample)
                     splits.append(split)
                     if split == "val":
-                        held_out.setdefault(group, []).append(index)
+                        held_out.setdefault(sample.group, []).append(index)
         source = {path.name: sha256_of(path) for path in paths.values()}
-        return writer.finish(
-            splits,
-            {
-                "source": "demo",
-                "demo": settings,
-                "template": {"package": "nilearn", "sha256": source},
-                "labels": {str(label): name for label, name in LABELS.items()},
-                "split": {"by": "slab", "val_slices": held_out, "groups_without_val": []},
-            },
-        )
+        content = {
+            "source": "demo",
+            "demo": settings,
+            "template": {"package": "nilearn", "sha256": source},
+            "labels": {str(label): name for label, name in LABELS.items()},
+            "split": {"by": "slab", "val_slices": held_out, "groups_without_val": []},
+        }
+        return writer.finish(splits, content)
 
 
 def _plan(brain: NDArray[np.bool_], axis: int, stride: int, slab: int, gap: int) -> Iterator[tuple[int, str]]:
-    """Slice indices along an axis and their split; the slices of the gap are in neither."""
+    """Yield slice indices along an axis and their split; the slices of the gap are in neither."""
     filled = np.flatnonzero(brain.any(axis=tuple(other for other in range(3) if other != axis)))
     first, last = int(filled[0]), int(filled[-1])
-    if axis == SAGITTAL:
+    if PLANES[axis] == "sagittal":
         last = (brain.shape[axis] - 1) // 2  # the midline; beyond it the mirror image begins
         stride = max(1, stride // 2)
     slab_first = (first + last + 1 - slab) // 2
@@ -128,13 +119,9 @@ def _plan(brain: NDArray[np.bool_], axis: int, stride: int, slab: int, gap: int)
 
 
 def _slice(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
-    """One slice of a (z,y,x) volume as radiologists see it: coronal and sagittal ones with the head up."""
+    """Return a slice of a (z,y,x) volume as radiologists see it: coronal and sagittal ones with the head up."""
     picture: NDArray[Any] = volume.take(index, axis=axis)
     return picture if axis == 0 else picture[::-1]
-
-
-def _without_slivers(label_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return label_map if np.count_nonzero(label_map) >= _MIN_PIXELS else np.zeros_like(label_map)
 
 
 def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
@@ -145,10 +132,7 @@ def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArr
     Matter is where its probability is above 0.5, the brain where T1 is above 0.2 of its maximum, as in
     nilearn's `load_mni152_brain_mask`.
     """
-    try:
-        import nibabel
-    except ImportError:
-        raise ValueError("the demo needs nibabel; install it with: pip install '.[demo]'") from None
+    import nibabel  # comes with nilearn
 
     volumes = {}
     for kind, path in paths.items():
@@ -164,15 +148,9 @@ def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArr
 
 
 def template_paths() -> dict[str, Path]:
-    """Where nilearn keeps its files; nilearn, which imports scikit-learn and pandas, is not imported."""
+    """Return where nilearn keeps its files; nilearn, which imports scikit-learn and pandas, is not imported."""
     spec = importlib.util.find_spec("nilearn")
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or not spec.origin:
         raise ValueError("the demo's brain comes with the package nilearn, which is missing; pip install '.[demo]'")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "data"
-    paths = {kind: folder / _FILE.format(kind) for kind in ("t1", "gm", "wm")}
-    for path in paths.values():
-        if not path.is_file():
-            raise ValueError(
-                f"nilearn is installed, but not {path}; pip install '.[demo]' brings a version that has it"
-            )
-    return paths
+    folder = Path(spec.origin).parent / "datasets" / "data"
+    return {kind: folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz" for kind in ("t1", "gm", "wm")}

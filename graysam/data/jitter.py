@@ -1,7 +1,7 @@
 """Random jitter of training's prompt boxes, on the 256 grid."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +9,8 @@ from numpy.typing import NDArray
 Box = NDArray[np.float32]  # (4,) x_min, y_min, x_max, y_max, inclusive pixel indices on the input grid
 
 
-class Jitter(Protocol):
-    """Moves a box at random inside the image."""
-
-    def __call__(self, box_xyxy: Box, height: int, width: int, rng: np.random.Generator) -> Box:
-        """Return a box inside an image of (height, width) pixels, at least one pixel wide and high."""
-        ...
+# Moves a box at random inside an image of (height, width) pixels; it stays at least one pixel wide and high.
+Jitter = Callable[[Box, int, int, np.random.Generator], Box]
 
 
 def _inside(box: NDArray[np.floating], height: int, width: int) -> Box:

@@ -16,7 +16,7 @@ from graysam.data.demo import build_demo
 from graysam.data.shard_writing import ShardWriter, check_output
 from graysam.data.shards import SPLITS
 from graysam.data.sources import ChallengeSource, ImageSource, Source
-from graysam.data.split import SampleOrigin, Split, SplitBy
+from graysam.data.split import Split, SplitBy, Subject
 from graysam.io.cases import SpacingOrder
 from graysam.system.files import replacing_folder
 from graysam.system.terminal import progress
@@ -123,7 +123,7 @@ def pack(
     files = source.list_files()
     bad: dict[str, str] = {}
     left_out: Counter[str] = Counter()
-    written: list[SampleOrigin] = []
+    written: list[tuple[str, str, Subject]] = []
     with (
         replacing_folder(output_dir, replace_existing=overwrite) as folder,
         ShardWriter(folder, samples_per_shard) as writer,
@@ -134,7 +134,7 @@ def pack(
             left_out += case.left_out
             for sample in case.samples:
                 writer.write(sample)
-                written.append(SampleOrigin(sample.key, sample.group, case.subject))
+                written.append((sample.key, sample.group, case.subject))
         if not written:
             first = next((f"; the first of {len(bad)} bad files: {name}: {why}" for name, why in bad.items()), "")
             raise ValueError(f"{source.folder}: none of {len(files)} files gave a sample{first}")

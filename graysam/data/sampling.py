@@ -94,11 +94,7 @@ class BalancedSampler(Sampler[Draw]):
         return sum(self.counts.values()) // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
-        begin_at, self.begin_at = self.begin_at, 0
-        return iter(self.plan()[self.rank :: self.ranks][begin_at:])
-
-    def plan(self) -> list[Draw]:
-        """Return the epoch's draws in order, the same for the same (rows, counts, seed, epoch) on every process.
+        """Return the rank's draws, a part of the epoch's, which are the same on every process.
 
         Each draw carries its own seed, so that labels and jitter do not depend on the worker or rank that reads it.
         """
@@ -110,7 +106,9 @@ class BalancedSampler(Sampler[Draw]):
             each = [max(1, self.views_per_group // len(self.groups[name])) for name in self.names]
             most = np.repeat(each, [len(part) for part in parts])
             views = np.random.default_rng((self.seed, self.epoch, 1)).integers(most).tolist()
-        return [Draw(int(rows[at]), (self.seed, self.epoch, place), views[at]) for place, at in enumerate(order)]
+        plan = [Draw(int(rows[at]), (self.seed, self.epoch, place), views[at]) for place, at in enumerate(order)]
+        begin_at, self.begin_at = self.begin_at, 0
+        return iter(plan[self.rank :: self.ranks][begin_at:])
 
     def _draw_group(self, name: str) -> Rows:
         """Return the rows of a group: whole copies, then the next part of a cyclic walk through a permutation."""

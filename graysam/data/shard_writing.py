@@ -36,13 +36,7 @@ class EncodedSample:
 
 
 def encode_sample(
-    key: str,
-    image: NDArray[np.uint8],
-    masks: Mapping[int, NDArray[np.bool_]],
-    *,
-    group: str,
-    modality: str,
-    meta: Mapping[str, Any],
+    key: str, image: NDArray[np.uint8], masks: Mapping[int, NDArray[np.bool_]], meta: Mapping[str, Any]
 ) -> EncodedSample:
     """Encode one image and the mask of each of its labels.
 
@@ -50,9 +44,7 @@ def encode_sample(
         key: the sample's name, without dots and slashes.
         image: uint8 (H,W), or (H,W,3) RGB.
         masks: non-empty bool (H,W) masks by label (1 or more), which may overlap; none for the split `unlabelled`.
-        group: what the balanced sampler counts.
-        modality: e.g. `CT`.
-        meta: plain JSON content; group and modality are added to it.
+        meta: plain JSON content; `group` is what the balanced sampler counts, `modality` e.g. `CT`.
 
     Raises:
         ShardError: an unsuitable key.
@@ -65,24 +57,16 @@ def encode_sample(
         rles[str(label)] = {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
     stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     _, png = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    meta = {**meta, "group": group, "modality": modality}
-    return EncodedSample(key, group, modality, png.tobytes(), _to_json(rles), _to_json(meta))
+    return EncodedSample(key, meta["group"], meta["modality"], png.tobytes(), _to_json(rles), _to_json(meta))
 
 
 def encode_labelled_image(
-    key: str,
-    image: NDArray[np.uint8],
-    label_maps: Sequence[NDArray[Any]],
-    *,
-    size: int,
-    group: str,
-    modality: str,
-    meta: Mapping[str, Any],
+    key: str, image: NDArray[np.uint8], label_maps: Sequence[NDArray[Any]], meta: Mapping[str, Any], *, size: int
 ) -> tuple[EncodedSample | None, int]:
     """Resize an image and its labels and encode them as a sample.
 
     Args:
-        key, group, modality, meta: as for `encode_sample`; the original size and the boxes are added to meta.
+        key, meta: as for `encode_sample`; the original size and the boxes are added to meta.
         image: uint8 (H,W), or (H,W,3) RGB, stored as one channel where its three are equal.
         label_maps: integers (H,W), 0 (background) to 65535; each label occurs in one map, and objects that overlap
             are in different maps.
@@ -109,7 +93,7 @@ def encode_labelled_image(
         return None, labels
     # Prediction takes boxes from native pixels to the grid; a box of the resized mask may differ by a native pixel.
     meta = {**meta, "original_size": list(image.shape[:2]), "boxes_xyxy": boxes_xyxy}
-    return encode_sample(key, resized, masks, group=group, modality=modality, meta=meta), labels - len(masks)
+    return encode_sample(key, resized, masks, meta), labels - len(masks)
 
 
 def resize_for_storage(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -133,10 +117,9 @@ class ShardWriter:
     def __init__(self, folder: Path, samples_per_shard: int) -> None:
         if samples_per_shard < 1:
             raise ShardError(f"samples_per_shard is {samples_per_shard}; required: 1 or more")
-        self._folder = folder
-        self._samples_per_shard = samples_per_shard
+        self._folder, self._samples_per_shard = folder, samples_per_shard
         self._rows: dict[str, tuple[str, int, int, str, str]] = {}  # by key: the index's columns without the split
-        self._shards: list[str] = []
+        self._shards: dict[str, Counter[str]] = {}  # samples by group
         self._open = ExitStack()
         self._tar: Any = None
 
@@ -147,19 +130,26 @@ class ShardWriter:
         self._open.close()
 
     def write(self, sample: EncodedSample) -> None:
-        """Append one sample.
-
-        Raises:
-            ShardError: its key occurred before.
-        """
-        if sample.key in self._rows:
-            raise ShardError(f"key {sample.key} occurs twice; rename one of the two case files")
+        """Append one sample, whose key is new."""
         if len(self._rows) % self._samples_per_shard == 0:
             self._open_next_shard()
+        name, counts = list(self._shards.items())[-1]
+        counts[sample.group] += 1
         offset = self._tar.tarstream.offset
         self._tar.write({"__key__": sample.key, "png": sample.png, "rle.json": sample.rle, "meta.json": sample.meta})
         length = self._tar.tarstream.offset - offset
-        self._rows[sample.key] = (self._shards[-1], offset, length, sample.group, sample.modality)
+        self._rows[sample.key] = (name, offset, length, sample.group, sample.modality)
+
+    def _open_next_shard(self) -> None:
+        from webdataset.writer import TarWriter  # only packing needs it; reading does not
+
+        self._open.close()
+        name = f"shard-{len(self._shards):06d}.tar"
+        # An open file, because webdataset opens names with gopen, which can start programs.
+        file = self._open.enter_context((self._folder / name).open("wb"))
+        self._tar = TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o0644)
+        self._open.callback(self._tar.close)
+        self._shards[name] = Counter()
 
     def finish(self, splits: Sequence[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write the index and the manifest.
@@ -172,50 +162,31 @@ class ShardWriter:
             The manifest as written.
         """
         self._open.close()
-        index_path = self._folder / INDEX_NAME
-        per_shard: dict[str, Counter[str]] = {name: Counter() for name in self._shards}
+        index = self._folder / INDEX_NAME
         groups: dict[str, dict[str, Any]] = {}
-        with open(index_path, "w", newline="", encoding="utf-8") as file:
+        with open(index, "w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(COLUMNS)
             for (key, row), split in zip(self._rows.items(), splits, strict=True):
                 lines.writerow((key, *row, split))
-                name, _, _, group, modality = row
-                per_shard[name][group] += 1
-                counts = groups.setdefault(group, {"modality": modality, "train": 0, "val": 0})
+                counts = groups.setdefault(row[3], {"modality": row[4], "train": 0, "val": 0})
                 counts[split] = counts.get(split, 0) + 1  # `unlabelled` appears only where there are such images
+        shards = []
+        for name, samples in self._shards.items():
+            file_facts = {"bytes": (self._folder / name).stat().st_size, "sha256": sha256_of(self._folder / name)}
+            shards.append({"file": name, "samples": samples.total(), **file_facts, "groups": dict(samples)})
         content = {
             **manifest,
             "format": FORMAT,
             "version": VERSION,
             "samples": len(self._rows),
             "groups": groups,
-            "index": {"file": INDEX_NAME, "sha256": sha256_of(index_path)},
-            "shards": [
-                {
-                    "file": name,
-                    "samples": per_shard[name].total(),
-                    "bytes": (self._folder / name).stat().st_size,
-                    "sha256": sha256_of(self._folder / name),
-                    "groups": dict(sorted(per_shard[name].items())),
-                }
-                for name in self._shards
-            ],
+            "index": {"file": INDEX_NAME, "sha256": sha256_of(index)},
+            "shards": shards,
         }
         text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
         (self._folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
         return content
-
-    def _open_next_shard(self) -> None:
-        from webdataset.writer import TarWriter  # only packing needs it; reading does not
-
-        self._open.close()
-        name = f"shard-{len(self._shards):06d}.tar"
-        # An open file, because webdataset opens names with gopen, which can start programs.
-        file = self._open.enter_context((self._folder / name).open("wb"))
-        self._tar = TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o0644)
-        self._open.callback(self._tar.close)
-        self._shards.append(name)
 
 
 def check_output(output_dir: Path, overwrite: bool) -> None:

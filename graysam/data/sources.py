@@ -128,30 +128,23 @@ class ChallengeSource(Source):
         case = read_training_case(self.folder / file, self.spacing_order)
         stored, gts = case.image, np.asarray(case.gts)
         pixels, key = to_uint8(stored.pixels), self.key_of(file)
-        volume = stored.is_volume
-        group = f"{stored.modality}_{subject.dataset}" if volume else stored.modality
+        meta = {
+            "case_id": stored.name,
+            "subject_id": subject.subject,
+            "dataset": subject.dataset,
+            "spacing_mm_zyx": stored.spacing_mm,
+            "group": f"{stored.modality}_{subject.dataset}" if stored.is_volume else stored.modality,
+            "modality": stored.modality,
+        }
         left_out: Counter[str] = Counter()
         samples = []
-        for slice_index in range(len(gts)) if volume else [None]:
-            here = ... if slice_index is None else slice_index
+        for index in range(len(gts)) if stored.is_volume else [None]:
+            here, name = (..., key) if index is None else (index, f"{key}_z{index:04d}")
             if not gts[here].any():
-                left_out["slices_without_objects" if volume else "images_without_objects"] += 1
+                left_out["images_without_objects" if index is None else "slices_without_objects"] += 1
                 continue
-            meta = {
-                "case_id": stored.name,
-                "subject_id": subject.subject,
-                "dataset": subject.dataset,
-                "slice_index": slice_index,
-                "spacing_mm_zyx": stored.spacing_mm,
-            }
             sample, vanished = encode_labelled_image(
-                key if slice_index is None else f"{key}_z{slice_index:04d}",
-                pixels[here],
-                [gts[here]],
-                size=self.size,
-                group=group,
-                modality=stored.modality,
-                meta=meta,
+                name, pixels[here], [gts[here]], {**meta, "slice_index": index}, size=self.size
             )
             left_out["labels_vanished_in_resizing"] += vanished
             if sample is None:
@@ -176,9 +169,8 @@ class ImageSource(Source):
     def encode(self, file: str) -> PackedCase:
         """Read an image and encode it without labels."""
         image = to_uint8(read_image(self.folder / file).pixels)
-        parts = Path(file).parts
-        modality = self.key_of(parts[0]) if len(parts) > 1 else TOP_KIND
-        meta: dict[str, Any] = {
+        modality = self.key_of(Path(file).parts[0]) if len(Path(file).parts) > 1 else TOP_KIND
+        meta = {
             "case_id": file,
             "subject_id": file,
             "dataset": UNLABELLED,
@@ -186,9 +178,10 @@ class ImageSource(Source):
             "spacing_mm_zyx": None,
             "original_size": list(image.shape[:2]),
             "boxes_xyxy": {},
+            "group": f"{UNLABELLED}_{modality}",
+            "modality": modality,
         }
-        stored, group = resize_for_storage(image, self.size), f"{UNLABELLED}_{modality}"
-        sample = encode_sample(self.key_of(file), stored, {}, group=group, modality=modality, meta=meta)
+        sample = encode_sample(self.key_of(file), resize_for_storage(image, self.size), {}, meta)
         return PackedCase(file, Subject(UNLABELLED, file), (sample,))
 
 

@@ -23,14 +23,6 @@ class Subject(NamedTuple):
         return f"{self.dataset}/{self.subject}"
 
 
-class SampleOrigin(NamedTuple):
-    """The key, the group and the subject of a packed sample."""
-
-    key: str
-    group: str
-    subject: Subject
-
-
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """How samples are divided.
@@ -50,24 +42,24 @@ class Split:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction is {self.val_fraction}; required: 0 (hold nothing out) to below 1")
 
-    def assign(self, samples: Sequence[SampleOrigin]) -> tuple[list[str], dict[str, Any]]:
-        """Return `train` or `val` for each sample, and the manifest's description of the split."""
+    def assign(self, samples: Sequence[tuple[str, str, Subject]]) -> tuple[list[str], dict[str, Any]]:
+        """Return `train` or `val` for each sample (its key, group and subject), and the manifest's description."""
         by_slice = self.split_by == "slice"
-        units = [Subject(sample.subject.dataset, sample.key) if by_slice else sample.subject for sample in samples]
-        groups: dict[str, set[Subject]] = {}
-        for sample, unit in zip(samples, units, strict=True):
-            groups.setdefault(sample.group, set()).add(unit)
+        units = [Subject(subject.dataset, key) if by_slice else subject for key, _, subject in samples]
+        groups: dict[str, set[Subject]] = {group: set() for group in sorted({group for _, group, _ in samples})}
+        for (_, group, _), unit in zip(samples, units, strict=True):
+            groups[group].add(unit)
         held_out = hold_out(groups, self.val_fraction, self.seed)
-        sides = {(sample.subject, unit in held_out) for sample, unit in zip(samples, units, strict=True)}
+        sides = {(subject, unit in held_out) for (_, _, subject), unit in zip(samples, units, strict=True)}
         description = {
             "split_by": self.split_by,
             "by": DESCRIPTIONS[self.split_by],
             "val_fraction": self.val_fraction,
             "seed": self.seed,
-            "val_subjects": {group: sorted(map(str, groups[group] & held_out)) for group in sorted(groups)},
-            "subjects": {group: len(groups[group]) for group in sorted(groups)},
-            "patients_on_both_sides": len(sides) - len({sample.subject for sample in samples}),
-            "groups_without_val": [group for group in sorted(groups) if not groups[group] & held_out],
+            "val_subjects": {group: sorted(map(str, members & held_out)) for group, members in groups.items()},
+            "subjects": {group: len(members) for group, members in groups.items()},
+            "patients_on_both_sides": len(sides) - len({subject for _, _, subject in samples}),
+            "groups_without_val": [group for group, members in groups.items() if not members & held_out],
         }
         return ["val" if unit in held_out else "train" for unit in units], description
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from graysam.config.command import entry_point
-from graysam.config.planning import MAX_LABEL_LENGTH, label
-from graysam.config.command import in_sweep
+from graysam.config.command import in_sweep, run_command
+from graysam.config.planning import label
 from graysam.reporting.run_tables import sweep_summary
 from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import OVERRIDES
@@ -59,7 +58,7 @@ class Jobs:
 
         self.seen.clear()
         self.monkeypatch.setattr(sys, "argv", ["toy", "--config-path", str(self.conf), *arguments])
-        return entry_point("toy", summarize=sweep_summary)(job)()
+        return run_command("toy", job, summarize=sweep_summary)
 
     @property
     def places(self) -> list[str]:
@@ -98,17 +97,12 @@ def ends_of(printed: str) -> list[str]:
     return printed.partition(" runs, macro DSC / NSD (%)\n")[2].partition("\n\n")[0].splitlines()
 
 
-# ------------------------------------------------------------------------------------------------------ labels
-
-
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("optimizer.lr=5e-05", "optimizer.lr=5e-05"),
         ("frozen=[]", "frozen=none"),
         ("frozen=[image_encoder.backbone,image_encoder.neck]", "frozen=image_encoder.backbone+image_encoder.neck"),
-        ("weights='dir name/a&b.pt'", "weights=dirname-a-b.pt"),
-        ("weights=../../x", "weights=..-..-x"),
+        ("weights='../dir name/a&b.pt'", "weights=..-dirname-a-b.pt"),
         ("+trainer.limit_train_batches=2", "trainer.limit_train_batches=2"),
         ("x='größe'", "x=gr--e"),
     ],
@@ -120,13 +114,6 @@ def test_labels_are_safe_as_folder_names(override: str, expected: str) -> None:
 
 def test_a_label_depends_on_the_choices_alone() -> None:
     assert label(["b=1", "a=2", "c=3"], {"a", "b"}) == "a=2,b=1" == label(["a=2", "b=1"], {"a", "b"})
-    assert label(["a=1"], set()) == ""
-    long = [label([f"a={'x' * 300}{end}"], {"a"}) for end in "01"]
-    assert [len(text) for text in long] == [MAX_LABEL_LENGTH, MAX_LABEL_LENGTH]
-    assert long[0] != long[1]
-
-
-# ------------------------------------------------------------------------------------------------- directories
 
 
 def test_every_job_has_a_directory_of_its_own(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,14 +126,8 @@ def test_every_job_has_a_directory_of_its_own(jobs: Jobs, capsys: pytest.Capture
         "experiments/abl/channels=paper/seed0",
         "experiments/abl/channels=paper/seed1",
     ]
-    assert jobs.seen[0] == {
-        "name": "abl/channels=replicate",
-        "seed": 0,
-        "run_dir": "experiments/abl/channels=replicate/seed0",
-        "checkpoints": "experiments/abl/channels=replicate/seed0/checkpoints",
-        "channels": {"colour": "keep"},
-        "optimizer": {"lr": 1e-4},
-    }
+    assert jobs.seen[0]["checkpoints"] == "experiments/abl/channels=replicate/seed0/checkpoints"
+    assert jobs.seen[0]["channels"] == {"colour": "keep"}
     assert left_behind() == ["experiments", "experiments/abl", "experiments/abl/multirun.yaml"]
     assert "run 4 of 4: abl/channels=paper, seed 1\n" in capsys.readouterr().out
 
@@ -165,23 +146,17 @@ def test_a_grid_is_not_begun_without_m_nor_mixed_with_another_experiment(
     jobs: Jobs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert jobs("experiment=grid") == 2
-    assert (
-        capsys.readouterr().err == "error: several values of optimizer.lr, seed: add -m to run them one after another\n"
-    )
+    assert "several values of optimizer.lr, seed: add -m" in capsys.readouterr().err
     assert jobs("-m", "experiment=grid,one") == 2
     assert "experiment=grid: this experiment is a grid of its own" in capsys.readouterr().err
     assert jobs("--cfg", "job", "experiment=grid") == 0, "looking at it is allowed"
     assert jobs.seen == []
-    assert jobs("hydra.mode=MULTIRUN", "experiment=grid") == 0, "Hydra's other way to say -m"
-    assert len(jobs.places) == 4
 
 
-def test_experiments_bring_their_names_unless_one_is_given(jobs: Jobs) -> None:
+def test_experiments_bring_their_names(jobs: Jobs) -> None:
     assert jobs("-m", "experiment=one,two", "seed=range(1,3)") == 0
     assert jobs.places == [f"experiments/{name}/seed{seed}" for name in ("one", "two") for seed in (1, 2)]
     assert left_behind() == ["experiments", "experiments/multirun.yaml"]
-    assert jobs("-m", "experiment=one,two", "name=x") == 0
-    assert jobs.places == ["experiments/x/experiment=one/seed0", "experiments/x/experiment=two/seed0"]
 
 
 def test_a_run_dir_that_is_given_is_kept(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,8 +166,7 @@ def test_a_run_dir_that_is_given_is_kept(jobs: Jobs, capsys: pytest.CaptureFixtu
     assert jobs("-m", "run_dir=same", "seed=1,2") == 2
     assert jobs.seen == []
     error = capsys.readouterr().err
-    assert "run_dir=same seed=2: another run of the sweep would lie in same too;" in error
-    assert len(error.splitlines()) == 1
+    assert error == "error: run_dir=same seed=2: another run of the sweep would lie in same too\n"
 
 
 def test_a_folder_of_configs_of_ones_own_is_swept_too(jobs: Jobs, tmp_path: Path) -> None:
@@ -201,15 +175,10 @@ def test_a_folder_of_configs_of_ones_own_is_swept_too(jobs: Jobs, tmp_path: Path
     (own / "mine.yaml").write_text("# @package _global_\nname: mine\n")
     assert jobs("-m", "--config-dir", str(own.parent), "experiment=mine", "channels=paper,replicate") == 0
     assert jobs.places == [f"experiments/mine/channels={name}/seed0" for name in ("paper", "replicate")]
-    assert jobs("--config-dir", str(own.parent), "experiment=mine") == 0
-    assert jobs.places == ["experiments/mine/seed0"]
-
-
-# -------------------------------------------------------------------------------------------------- what fails
 
 
 def test_a_job_that_fails_does_not_take_the_others_with_it(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
-    ends = [1, ValueError("no shards\nanywhere"), FloatingPointError("nan in b"), KeyError("bug"), SystemExit(2), 0]
+    ends = [1, ValueError("no shards\nanywhere"), FloatingPointError("nan in b"), KeyError("bug"), 0]
 
     def function(config: dict[str, Any]) -> int:
         end = ends[config["seed"]]
@@ -229,8 +198,7 @@ def test_a_job_that_fails_does_not_take_the_others_with_it(jobs: Jobs, capsys: p
         ["a", "seed 1", "failed (2)", "-", f"{place}1: no shards anywhere"],
         ["a", "seed 2", "failed (1)", "-", f"{place}2: nan in b"],
         ["a", "seed 3", "failed (1)", "-", f"{place}3: KeyError: 'bug'"],
-        ["a", "seed 4", "failed (2)", "-", f"{place}4"],
-        ["a", "seed 5", "finished", "60.00 / 50.00", f"{place}5"],
+        ["a", "seed 4", "finished", "60.00 / 50.00", f"{place}4"],
     ]
     assert "| a | 1/1 | - | - | 3 | 60.00 | 50.00 |" in " ".join(printed.out.split())
 
@@ -254,21 +222,13 @@ def test_a_job_that_is_stopped_stops_the_sweep(
     assert states == ["finished", "stopped", "not run"]
 
 
-# ------------------------------------------------------------------------------------------------ command line
-
-
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ("-m channels=paper,nonsense seed=0,1", "channels=nonsense"),
-        ("-m seed=0,1 optimizer.lrr=1", "optimizer.lrr=1"),
-        ("-m channels=paper,nonsense seed=[", "seed=["),
+        ("-m channels=paper,nonsense seed=0,1", "channels/nonsense"),
         ("-m optimizer.lr=interval(0,1)", "INTERVAL"),
         ("-m seed=0,1 hydra/launcher=nonsense", "nonsense"),
-        ("seed=0,1", "several values of seed: add -m"),
-        ("--cfg job channels=nonsense", "nonsense"),
         ("--config-name nonsense", "nonsense"),
-        ("--config-path nowhere", "nowhere"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2_before_anything_runs(
@@ -284,10 +244,7 @@ def test_a_mistake_is_one_line_and_code_2_before_anything_runs(
     ("arguments", "printed"),
     [
         ("--cfg job optimizer.lr=0.25", "  lr: 0.25\n"),
-        ("--cfg job --package channels", "colour: grey"),
         ("--help", "powered by Hydra"),
-        ("--hydra-help", "--multirun"),
-        ("--info searchpath", "main"),
         ("--info defaults experiment=two", "experiment/two"),
     ],
 )
@@ -303,34 +260,25 @@ def test_hydras_options_show_what_they_show_elsewhere(
     assert left_behind() == []
 
 
-def test_other_commands_have_no_sweeps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["pack", "-m", "seed=0,1"])
-    assert entry_point("pack")(lambda config: 0)() == 2
-    assert capsys.readouterr().err == "error: graysam.pack runs one job at a time; leave out -m\n"
-
-
 # --------------------------------------------------------------------------------------------------- real runs
 
 
-def sweep_of_tiny_models(shards: Path, *arguments: str) -> list[str]:
+def sweep_of_tiny_models(shards: Path) -> list[str]:
+    """Return the arguments of a sweep over a learning rate that trains and one that cannot."""
     tiny = [override for override in OVERRIDES if not override.startswith("channels=")]
     fixed = [f"data.shards_dir={shards}", "name=s", "channels=replicate", "quantize=none", "logger=csv"]
-    return ["-m", *tiny, *fixed, *arguments]
+    return ["-m", *tiny, *fixed, "optimizer.lr=1e-3,-1"]
 
 
 def check_one_good_one_bad(cwd: Path, out: str) -> dict[Path, int]:
-    """Check a sweep over a learning rate that trains and one that cannot; return the good run's files and times."""
-    good, bad = (Path("experiments") / "s" / f"optimizer.lr={lr}" / "seed0" for lr in ("0.001", "-1"))
-    macro = json.loads((cwd / good / "summary.json").read_text())["trained"]["macro"]
-    dsc, nsd = (f"{100 * macro[name]:.2f}" for name in ("dsc", "nsd"))
-    lines = ends_of(out)
-    assert lines[0].split() == ["s/optimizer.lr=0.001", "seed", "0", "finished", dsc, "/", nsd, str(good)]
-    assert lines[1].split()[:6] == ["s/optimizer.lr=-1", "seed", "0", "failed", "(2)", "-"]
-    assert lines[1].endswith(f"{bad}: Invalid learning rate: -1")
-    (row,) = (line for line in out.splitlines() if line.startswith("| s/optimizer.lr=0.001"))
-    assert [cell.strip() for cell in row.split("|")[1:4]] == ["s/optimizer.lr=0.001", "1/1", "1"]
-    assert dsc in row
-    return {path: path.stat().st_mtime_ns for path in (cwd / good).rglob("*")}
+    """Check what the sweep left and printed; return the good run's files and times."""
+    good = cwd / "experiments" / "s" / "optimizer.lr=0.001" / "seed0"
+    macro = json.loads((good / "summary.json").read_text())["trained"]["macro"]
+    first, second = ends_of(out)
+    assert first.split()[3:5] == ["finished", f"{100 * macro['dsc']:.2f}"]
+    assert second.split()[3:6] == ["failed", "(2)", "-"]
+    assert second.endswith("s/optimizer.lr=-1/seed0: Invalid learning rate: -1")
+    return {path: path.stat().st_mtime_ns for path in good.rglob("*")}
 
 
 @pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
@@ -340,7 +288,7 @@ def test_a_sweep_trains_reports_and_does_not_train_twice(
     from graysam import train
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *sweep_of_tiny_models(toy_shards, "optimizer.lr=1e-3,-1")])
+    monkeypatch.setattr(sys, "argv", ["train", *sweep_of_tiny_models(toy_shards)])
     files, printed = [], []
     for _ in range(2):
         assert train.main() == 1
@@ -354,12 +302,10 @@ def test_a_sweep_trains_reports_and_does_not_train_twice(
 def test_a_cluster_launcher_runs_the_jobs_in_processes_of_their_own(toy_shards: Path, tmp_path: Path) -> None:
     """The local submitit launcher, which does what the SLURM one does but for the queue."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="extra `cluster`")
-    given = sweep_of_tiny_models(toy_shards, "optimizer.lr=1e-3,-1", "hydra/launcher=submitit_local")
+    given = [*sweep_of_tiny_models(toy_shards), "hydra/launcher=submitit_local"]
     command = [sys.executable, "-m", "graysam", "train", *given]
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert process.returncode == 1, process.stderr
     assert "Traceback" not in process.stderr
     check_one_good_one_bad(tmp_path, process.stdout)
-    logs = list((tmp_path / "experiments" / "s" / ".submitit").glob("*/*_log.out"))
-    assert len(logs) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]
+    assert len(list((tmp_path / "experiments" / "s" / ".submitit").glob("*/*_log.out"))) == 2

@@ -11,9 +11,9 @@ import torch
 
 import graysam.export
 from graysam.data.dataset import Item
-from graysam.data.sources import ImageSource
 from graysam.data.packing import pack
 from graysam.data.shards import ShardReader
+from graysam.data.sources import ImageSource
 from graysam.exporting import parity, pipeline
 from graysam.exporting.parity import Row, compare_slices, shortcomings, summarize
 from graysam.imaging.presets import load_scheme

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.data.sources import ChallengeSource
 from graysam.data.dataset import FixedSlices
 from graysam.data.packing import pack
 from graysam.data.shards import ShardReader
+from graysam.data.sources import ChallengeSource
 from graysam.data.split import Split
 from graysam.imaging.presets import load_scheme, scheme_names
 from graysam.inference.volume import segment

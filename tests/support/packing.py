@@ -7,7 +7,6 @@ import numpy as np
 
 from graysam.data import packing
 from graysam.data.sources import ChallengeSource
-from graysam.data.packing import PackReport
 from graysam.data.split import Split
 from tests.support.config import compose_plain
 
@@ -30,8 +29,8 @@ def picture(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def pack(raw: Path, output_dir: Path, *, workers: int = 1, overwrite: bool = False, **options: Any) -> PackReport:
-    """Pack challenge files; options replace those of conf/pack.yaml."""
+def pack(raw: Path, output_dir: Path, *, workers: int = 1, overwrite: bool = False, **options: Any) -> dict[str, Any]:
+    """Pack challenge files and return the manifest; options replace those of conf/pack.yaml."""
     given = {**DEFAULTS, **options}
     source = ChallengeSource(folder=raw, **{key: given[key] for key in ("size", "spacing_order", "patient_pattern")})
     split = Split(**{key: given[key] for key in ("val_fraction", "split_by", "seed")})

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graysam.data.shard_writing import encode_sample
-from graysam.data.shard_writing import ShardWriter
+from graysam.data.shard_writing import ShardWriter, encode_sample
 from graysam.imaging.prompts import tight_box
 
 GROUPS = {"US": ("US", 7, 2), "CT_toy": ("CT", 3, 1)}  # group -> modality, training and validation samples
@@ -41,7 +40,7 @@ def make_shards(folder: Path, *, validation: bool = True) -> Path:
                     "spacing_mm_zyx": None,
                 }
                 sample = encode_sample(
-                    f"{group}-{i}", image.astype(np.uint8), masks, group=group, modality=modality, meta=meta
+                    f"{group}-{i}", image.astype(np.uint8), masks, {**meta, "group": group, "modality": modality}
                 )
                 writer.write(sample)
                 splits.append("train" if i < train or not validation else "val")

@@ -12,8 +12,8 @@ import torch
 
 from graysam.data.augment import Tone
 from graysam.data.dataset import Batch
-from graysam.data.sources import ImageSource
 from graysam.data.packing import pack
+from graysam.data.sources import ImageSource
 from graysam.exporting.teacher import OpenVinoTeacher
 from graysam.imaging.presets import load_scheme
 from graysam.models.pretrained import open_pretrained
