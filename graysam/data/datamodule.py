@@ -162,8 +162,13 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return balanced batches; Lightning sets the sampler's epoch."""
-        choices = {"jitter": self.jitter, "augmentations": self.augmentations, "boxes_per_image": self.boxes_per_image}
-        dataset = TrainingSlices(self.reader, **choices, **self._settings())
+        dataset = TrainingSlices(
+            self.reader,
+            jitter=self.jitter,
+            augmentations=self.augmentations,
+            boxes_per_image=self.boxes_per_image,
+            **self._settings(),
+        )
         sampler = self.sampler(*self._rank_of_ranks())
         return self._loader(ResumableLoader, dataset, sampler=sampler, batch_size=self.batch_size)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from graysam.data.augment import Augmentation
@@ -68,23 +69,20 @@ _TENSORS = ("images", "boxes", "masks", "valid")
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items, padding boxes and masks with zeros to the largest number of prompts."""
-    most = max(1, *(len(item.boxes) for item in items))
-    size = items[0].image.shape[-1]
-    boxes = torch.zeros(len(items), most, 4)
-    masks = torch.zeros(len(items), most, size, size, dtype=torch.bool)
-    valid = torch.zeros(len(items), most, dtype=torch.bool)
+
+    def padded(parts: list[Tensor]) -> Tensor:
+        least = parts[0].new_zeros(1, *parts[0].shape[1:])  # one place also where no image has prompts
+        return pad_sequence([*parts, least], batch_first=True)[:-1]
+
     teacher = [item.teacher_image for item in items]
-    for i, item in enumerate(items):
-        count = len(item.boxes)
-        boxes[i, :count], masks[i, :count], valid[i, :count] = item.boxes, item.masks, True
     return Batch(
         keys=[item.key for item in items],
         groups=[item.group for item in items],
         modalities=[item.modality for item in items],
         images=torch.stack([item.image for item in items]),
-        boxes=boxes,
-        masks=masks,
-        valid=valid,
+        boxes=padded([item.boxes for item in items]),
+        masks=padded([item.masks for item in items]),
+        valid=padded([torch.ones(len(item.boxes), dtype=torch.bool) for item in items]),
         teacher_images=None if None in teacher else torch.stack(teacher),  # type: ignore[arg-type]
         views=[item.view for item in items],
     )
@@ -112,16 +110,16 @@ class Slices(Dataset[Item]):
     ) -> Item:
         """Return an item of a (changed) image (H,W[,3]) with its objects' masks (H,W) and boxes on the grid."""
         size = self.size
-        schemes = (self.scheme, self.teacher_scheme)
-        inputs = [s and torch.from_numpy(prepare_image(image, s, size, training=True)) for s in schemes]
+        schemes = [self.scheme] if self.teacher_scheme is None else [self.scheme, self.teacher_scheme]
+        images = [torch.from_numpy(prepare_image(image, scheme, size, training=True)) for scheme in schemes]
         return Item(
             key=sample.key,
             group=sample.meta["group"],
             modality=sample.meta["modality"],
-            image=inputs[0],
+            image=images[0],
             boxes=torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)),
             masks=torch.from_numpy(np.array([pad(mask, size) for mask in masks], bool).reshape(-1, size, size)),
-            teacher_image=inputs[1],
+            teacher_image=images[1] if len(images) > 1 else None,
             view=view,
         )
 
@@ -158,7 +156,8 @@ class TrainingSlices(Slices):
         # Where an augmentation moved the objects, the native boxes no longer hold.
         moved = any(new is not old for new, old in zip(masks, stored, strict=True))
         tight = [tight_box(m) for m in masks] if moved else [self._prompt_box(sample, label) for label in labels]
-        boxes = [self.jitter(box, *image.shape[:2], rng) for box in tight]
+        height, width = image.shape[:2]
+        boxes = [self.jitter(box, height, width, rng) for box in tight]
         view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"
         return self._item(sample, image, masks, boxes, view)
 

@@ -92,9 +92,9 @@ class ShardIndex:
         if not path.is_file() or sha256_of(path) != manifest["index"]["sha256"]:
             raise ShardError(f"{path} is absent or was changed after packing (sha256); pack again")
         with open(path, newline="", encoding="utf-8") as lines:
-            columns = zip(*list(csv.reader(lines))[1:], strict=True)
-            arrays: list[Any] = [np.array(column) for column in columns]
-        return cls(*arrays[:2], arrays[2].astype(np.int64), arrays[3].astype(np.int64), *arrays[4:])
+            columns: list[Any] = [np.array(column) for column in zip(*list(csv.reader(lines))[1:], strict=True)]
+        columns[2:4] = [column.astype(np.int64) for column in columns[2:4]]
+        return cls(*columns)
 
     def __len__(self) -> int:
         return len(self.keys)

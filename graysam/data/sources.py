@@ -170,7 +170,7 @@ class ImageSource(Source):
         """Read an image and encode it without labels."""
         image = to_uint8(read_image(self.folder / file).pixels)
         modality = self.key_of(Path(file).parts[0]) if len(Path(file).parts) > 1 else TOP_KIND
-        meta = {
+        meta: dict[str, Any] = {
             "case_id": file,
             "subject_id": file,
             "dataset": UNLABELLED,

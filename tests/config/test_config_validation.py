@@ -179,8 +179,8 @@ def test_a_mistake_on_the_command_line_is_one_line(override: str) -> None:
 
 def test_the_command_of_pack_is_checked_too() -> None:
     assert errors_of("pack", ["source=demos", "demo.slab=x", "workers=two"]) == [
-        "demo is {'stride': 2, 'slab': 'x', 'gap': 10}: value of key 'slab' of dict is not an instance of int",
         "source is 'demos': str is not any of ('npz', 'images', 'demo'); did you mean 'demo'?",
+        "demo is {'stride': 2, 'slab': 'x', 'gap': 10}: value of key 'slab' of dict is not an instance of int",
         "workers is 'two': str is not an instance of int",
     ]
 

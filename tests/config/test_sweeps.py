@@ -245,7 +245,6 @@ def test_a_mistake_is_one_line_and_code_2_before_anything_runs(
     [
         ("--cfg job optimizer.lr=0.25", "  lr: 0.25\n"),
         ("--help", "powered by Hydra"),
-        ("--info defaults experiment=two", "experiment/two"),
     ],
 )
 def test_hydras_options_show_what_they_show_elsewhere(
