@@ -85,28 +85,20 @@ def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]]) -
     return quantized
 
 
-def quantized_paths(encoder: ov.Model) -> frozenset[str]:
-    """Return the paths, in the traced encoder, of the layers that a quantized graph computes in int8.
-
-    Both factors are int8: the input comes from a FakeQuantize, the weights are stored so. A convolution that a batch
-    norm was folded into has the batch norm's path.
-    """
-    return frozenset(
-        _path(node)
-        for node in encoder.get_ordered_ops()
-        if node.get_type_name() in PRODUCTS
-        and node.input_value(0).get_node().get_type_name() == "FakeQuantize"
-        and (weights := _weights(node)) is not None
-        and weights.get_element_type() == ov.Type.i8
-    )
-
-
 def quantized_layers(encoder: ov.Model, model: Sam) -> frozenset[str]:
-    """Return the names, in the model, of the layers of `quantized_paths`; a batch norm stands for its convolution."""
+    """Return the names, in the model, of the layers that a quantized graph of its encoder computes in int8.
+
+    Both factors are int8: the input comes from a FakeQuantize, the weights are stored so.
+    """
     modules, names = dict(model.named_modules()), set()
-    for path in quantized_paths(encoder):
-        name = path.replace("encoder.", "image_encoder.", 1).replace(".neck.neck.", ".neck.")
-        names.add(name if isinstance(modules[name], LAYERS) else f"{name.rpartition('.')[0]}.conv")
+    for node in encoder.get_ordered_ops():
+        if node.get_type_name() not in PRODUCTS or node.input_value(0).get_node().get_type_name() != "FakeQuantize":
+            continue
+        weights = _weights(node)
+        if weights is not None and weights.get_element_type() == ov.Type.i8:
+            name = _path(node).replace("encoder.", "image_encoder.", 1).replace(".neck.neck.", ".neck.")
+            # A convolution that a batch norm was folded into has the batch norm's path.
+            names.add(name if isinstance(modules[name], LAYERS) else f"{name.rpartition('.')[0]}.conv")
     return frozenset(names)
 
 

@@ -10,8 +10,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from graysam.inference.exported_model import ExportedModel, is_exported, read_ex
 from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.inference.predictor import BackendName, Predictor
 from graysam.models.sam import Sam, inference_copy
+from graysam.system.terminal import one_line
 
 MethodName = Literal["none", "dynamic_qint8", "torchao_int8", "openvino_bf16", "openvino_int8", "onnxruntime_dynamic"]
 
@@ -166,13 +166,13 @@ def _torch_method(quantize: Callable[[nn.Module], frozenset[str]], *packages: st
                 quantize(layer)
                 layer(torch.zeros(1, 4, 16))
         except Exception as error:  # whatever this version of torch or torchao raises, the method cannot run here
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return f"{type(error).__name__}: {one_line(error)[:200]}"
         return None
 
     def prepare(model: Sam, target: Target | None) -> PreparedModel:
         network, buffer = inference_copy(model), io.BytesIO()
         quantized = quantize(network)
-        with _deprecated_on_purpose():
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch.ao's tensors are deprecated
             torch.save(network.state_dict(), buffer)
         backend = TorchBackend(network, device="cpu", precision="fp32")
         return PreparedModel(backend, quantized, buffer.getbuffer().nbytes)
@@ -180,20 +180,12 @@ def _torch_method(quantize: Callable[[nn.Module], frozenset[str]], *packages: st
     return QuantizationMethod(lambda: _missing(*packages) or why_unavailable(), prepare)
 
 
-@contextmanager
-def _deprecated_on_purpose() -> Iterator[None]:
-    """Silence torch.ao's deprecation: it is the paper's method, and a torch without it is noticed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.ao.quantization is deprecated", DeprecationWarning)
-        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-        yield
-
-
 def _quantize_dynamic(module: nn.Module) -> frozenset[str]:
     """Replace every nn.Linear by torch.ao's dynamic int8 one; no other layer has a dynamic form."""
     quantization: Any = importlib.import_module("torch.ao.quantization")
     dynamic: Any = importlib.import_module("torch.ao.nn.quantized.dynamic")
-    with _deprecated_on_purpose():
+    # Deprecated, but the paper's method; a torch without it is noticed.
+    with warnings.catch_warnings(action="ignore"):
         quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8, inplace=True)
     return frozenset(name for name, layer in module.named_modules() if isinstance(layer, dynamic.Linear))
 

@@ -1,7 +1,6 @@
 """Compare an exported model with the torch model it was made of: masks against masks, and both against the truth."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +17,16 @@ from graysam.system.terminal import progress
 SAME_DSC = 0.999  # least mean DSC between the masks of float32 graphs and torch's, in each modality
 MACRO_LOSS = 0.003  # most that lower precisions may lose in macro DSC and NSD
 MODALITY_LOSS = 0.007  # and in those of a single modality
+# Scores of one object or case: DSC between both models' masks, DSC and NSD of torch's and of the exported model's.
 COLUMNS = ("same", "reference_dsc", "reference_nsd", "dsc", "nsd")
 
+Row = tuple[str, tuple[float, ...]]  # modality, scores by COLUMNS
 Summary = Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One object, or one case: DSC between both models' masks, and each one's DSC and NSD against the truth."""
-
-    modality: str
-    same: float
-    reference: tuple[float, float]
-    exported: tuple[float, float]
 
 
 def compare_slices(reference: Backend, exported: Backend, items: Iterable[Item]) -> list[Row]:
     """Segment prepared images with both models on the grid; one row per object."""
-    rows = []
+    rows: list[Row] = []
     for item in items:
         image, boxes = item.image.numpy()[None], item.boxes.numpy()
         ours, theirs = (
@@ -43,21 +34,19 @@ def compare_slices(reference: Backend, exported: Backend, items: Iterable[Item])
             for backend in (reference, exported)
         )
         for truth, one, other in zip(item.masks.numpy(), ours, theirs, strict=True):
-            rows.append(Row(item.modality, dice(one, other), binary_metrics(truth, one), binary_metrics(truth, other)))
+            rows.append((item.modality, (dice(one, other), *binary_metrics(truth, one), *binary_metrics(truth, other))))
     return rows
 
 
 def compare_cases(
     reference: Backend, exported: Backend, cases: Path, gts: Path, *, scheme: Scheme, size: int
 ) -> list[Row]:
-    """Segment whole cases with both models and score them as `evaluate` does; `same` is over the labels of both.
+    """Segment the case files of a folder with both models and score them as `evaluate` does; one row per case.
 
     Args:
-        reference, exported: the models.
-        cases: folder of case files.
-        gts: folder of their ground truths, same names.
-        scheme: the models' channels.
-        size: side of their square input in pixels.
+        reference, exported: two models of one channel scheme and input size.
+        cases, gts: folders of case files and of their ground truths, same names.
+        scheme, size: channels, and side of the square input in pixels.
 
     Raises:
         ValueError: no case files.
@@ -65,14 +54,15 @@ def compare_cases(
     paths = sorted(cases.glob("*.npz"))
     if not paths:
         raise ValueError(f"{cases} holds no .npz file; give a folder of case files")
-    rows = []
+    rows: list[Row] = []
     for path in progress(paths, "comparing with torch"):
         case = read_input_case(path)
         truth, spacing_mm = read_gts(gts / path.name)
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
         ours, theirs = (segment(case.image.pixels, boxes, model, scheme, size=size) for model in (reference, exported))
-        scores = [case_metrics(truth, mask, spacing_mm)[:2] for mask in (ours, theirs)]
-        rows.append(Row(case.image.modality, case_metrics(ours, theirs, spacing_mm).dsc, *scores))
+        pairs = ((ours, theirs), (truth, ours), (truth, theirs))
+        same, one, other = (case_metrics(first, second, spacing_mm) for first, second in pairs)
+        rows.append((case.image.modality, (same.dsc, one.dsc, one.nsd, other.dsc, other.nsd)))
     return rows
 
 
@@ -85,9 +75,9 @@ def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """
     if not rows:
         return {}
-    scores = [(row.modality, [1.0 if np.isnan(row.same) else row.same, *row.reference, *row.exported]) for row in rows]
+    scores = [(modality, (1.0 if np.isnan(same) else same, *others)) for modality, (same, *others) in rows]
     means = {**modality_means(scores), MACRO: macro_average(scores)}
-    counts = {name: sum(row.modality == name for row in rows) for name in means} | {MACRO: len(rows)}
+    counts = {name: sum(modality == name for modality, _ in rows) for name in means} | {MACRO: len(rows)}
     return {name: {"n": counts[name], **dict(zip(COLUMNS, row.tolist(), strict=True))} for name, row in means.items()}
 
 

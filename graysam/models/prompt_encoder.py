@@ -71,11 +71,6 @@ class PromptEncoder(nn.Module):
         """Return the embedding of a kind of point: 0 background, 1 object, 2 and 3 a box's corners; (1,dim)."""
         return self.point_embeddings[index].weight  # type: ignore[return-value]
 
-    def _embed_corners(self, boxes: Tensor) -> Tensor:
-        corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.input_size
-        kinds = torch.cat([self._kind(2), self._kind(3)])
-        return self.pe_layer(corners) + kinds
-
     def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
         encoded = self.pe_layer((points + 0.5) / self.input_size)
         if pad:
@@ -88,11 +83,7 @@ class PromptEncoder(nn.Module):
         return encoded
 
     def forward(
-        self,
-        *,
-        boxes: Tensor | None = None,
-        points: tuple[Tensor, Tensor] | None = None,
-        masks: Tensor | None = None,
+        self, *, boxes: Tensor | None = None, points: tuple[Tensor, Tensor] | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Encode one prompt set an object.
 
@@ -109,7 +100,8 @@ class PromptEncoder(nn.Module):
         if points is not None:
             sparse.append(self._embed_points(*points, pad=boxes is None))
         if boxes is not None:
-            sparse.append(self._embed_corners(boxes))
+            corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.input_size
+            sparse.append(self.pe_layer(corners) + torch.cat([self._kind(2), self._kind(3)]))
         weight = self.no_mask_embed.weight
         tokens = torch.cat(sparse, dim=1) if sparse else weight.new_zeros(1, 0, self.embedding_dim)
         if masks is not None:

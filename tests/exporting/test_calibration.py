@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from graysam.exporting.graphs import graph_layers
 from graysam.exporting.openvino_export import convert
 from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.models.sam import Sam
@@ -28,14 +29,14 @@ LAYERS_KEPT = {
 }
 
 
-def encoder_of(build: Callable[[], Sam]) -> ov.Model:
-    """Return a graph whose batch norms do something, as trained ones do: conversion drops a sum with zero."""
+def trained(build: Callable[[], Sam]) -> Sam:
+    """Return a model whose batch norms do something, as trained ones do: conversion drops a sum with zero."""
     model = build()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.bias, std=0.1)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    return convert(model, half_precision=False)["encoder"]
+    return model
 
 
 def run(graph: ov.Model, given: Float32) -> Float32:
@@ -49,18 +50,18 @@ def names(graph: ov.Model) -> list[str]:
 
 @pytest.mark.parametrize("build", [tiny_l0, tiny_vit], ids=lambda build: build.__name__)
 def test_int8_takes_the_layers_it_should_and_keeps_the_embedding(build: Callable[[], Sam]) -> None:
-    encoder = encoder_of(build)
+    model = trained(build)
+    encoder = convert(model, half_precision=False)["encoder"]
     before = names(encoder)
     images = np.random.default_rng(0).random((4, 3, 16, 16), dtype=np.float32).repeat(16, axis=2).repeat(16, axis=3)
     quantized = calibration.quantize_encoder(encoder, [images[0]])
     assert before == names(encoder)
-    assert not calibration.quantized_paths(encoder)
+    assert not calibration.quantized_layers(encoder, model)
 
-    products = [node for node in encoder.get_ordered_ops() if node.get_type_name() in calibration.PRODUCTS]
-    paths = {calibration._path(node) for node in products if calibration._weights(node) is not None}
-    kept = {path for path in paths if re.search(LAYERS_KEPT[build.__name__], path)}
+    layers = {name for name in graph_layers(model) if name.startswith("image_encoder")}
+    kept = {name for name in layers if re.search(LAYERS_KEPT[build.__name__], name)}
     assert len(kept) == KEPT_COUNT[build.__name__]
-    assert calibration.quantized_paths(quantized) == paths - kept
+    assert calibration.quantized_layers(quantized, model) == layers - kept
 
     for node in quantized.get_ordered_ops():
         if node.get_type_name() in ("Add", "MVN", "ScaledDotProductAttention", "Softmax"):

@@ -23,7 +23,7 @@ from tests.support.commands import BOXES_2D, image_2d, save_tiny_model, write_ca
 
 # ------------------------------------------------------------------ the gate
 def row(modality: str, reference: float, exported: float, same: float = 1.0) -> Row:
-    return Row(modality, same, (reference, reference), (exported, exported))
+    return modality, (same, reference, reference, exported, exported)
 
 
 def test_the_summary_averages_objects_then_modalities() -> None:
@@ -77,8 +77,9 @@ def test_slices_are_compared_object_by_object() -> None:
     boxes = torch.tensor([[2.0, 2.0, 5.0, 5.0]])
     item = Item("key", "CT_a", "CT", torch.from_numpy(image), boxes, torch.from_numpy(truth))
     (found,) = compare_slices(Threshold(0.5), Threshold(0.8), [item])
-    assert found.reference == (1, 1)
-    assert found.same == found.exported[0] == pytest.approx(2 / 3)
+    modality, (same, *reference, dsc, _) = found
+    assert modality == "CT" and reference == [1, 1]
+    assert same == dsc == pytest.approx(2 / 3)
 
 
 # ------------------------------------------------------------------ the command
@@ -86,7 +87,7 @@ def test_slices_are_compared_object_by_object() -> None:
 def test_a_checkpoint_becomes_a_bundle(
     toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = save_tiny_model(tmp_path / "tiny.safetensors", channels="perona_malik")
+    model = save_tiny_model(tmp_path / "tiny.safetensors", channels="perona_malik", filled=True)
     given = [str(model), "-o", str(tmp_path / "bundle"), "--precision", "fp32", "--shards", str(toy_shards)]
     assert graysam.export.main(given) == 0
     out = capsys.readouterr().out
@@ -158,7 +159,7 @@ def test_what_cannot_work_is_said_in_one_line(
 
 @pytest.mark.usefixtures("traced_once")
 def test_cases_with_masks_can_be_the_gate(tmp_path: Path, toy_shards: Path) -> None:
-    model = save_tiny_model(tmp_path / "tiny.safetensors")
+    model = save_tiny_model(tmp_path / "tiny.safetensors", filled=True)
     boxes = np.array(BOXES_2D)
     gts = np.zeros((128, 160), np.uint8)
     for label, (x0, y0, x1, y1) in enumerate(boxes, start=1):

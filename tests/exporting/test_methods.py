@@ -54,19 +54,14 @@ def segment(backend: Any, given: np.ndarray) -> np.ndarray:
 
 # ------------------------------------------------------------------ what is really quantized
 @pytest.mark.parametrize(
-    ("name", "encoder_layers", "encoder_weights"),
-    [("efficientvit_sam_l0", [0, 69], 0), ("lite_medsam", [40, 69], 4_694_016)],
+    ("build", "encoder_layers"), [(tiny_l0, [0, 33]), (tiny_vit, [12, 31])], ids=["tiny_l0", "tiny_vit"]
 )
-def test_dynamic_quantization_reaches_linear_layers_alone(
-    name: str, encoder_layers: list[int], encoder_weights: int
-) -> None:
-    """None of L0's encoder, 40 layers of TinyViT's, 47 of the heads; MACs compared with torch's own counter."""
-    model = build_model(name).eval().requires_grad_(False)
+def test_dynamic_quantization_reaches_linear_layers_alone(build: Any, encoder_layers: list[int]) -> None:
+    """None of L0's encoder, some of TinyViT's, 47 of the heads; MACs compared with torch's own counter."""
+    model = build().eval().requires_grad_(False)
     cost = measure_cost(model, 256)
     report = cost.quantized(METHODS["dynamic_qint8"].prepare(model, None).quantized_layers)
     assert report["layers"] == {"image_encoder": encoder_layers, "heads": [47, 52]}
-    assert report["parameters"]["image_encoder"][0] == encoder_weights
-    assert report["parameters"]["heads"] == [3_965_952, 4_064_560]
 
     operations: Counter[str] = Counter()
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -10,10 +10,8 @@ import torch
 
 from graysam.imaging.presets import load_scheme, scheme_to_dict
 from graysam.inference.exported_model import ExportedModel, write_exported
-from graysam.models.registry import build_sam
 from graysam.models.sam import Sam
-from tests.support.fill import fill
-from tests.support.tiny import tiny_numbers
+from tests.exporting.test_methods import filled, tiny_l0
 from tests.support.traces import remembering_files
 
 pytest.importorskip("onnxscript", reason="an optional package")
@@ -27,9 +25,7 @@ BOXES = np.array([[10, 20, 100, 120], [50, 60, 200, 190], [0, 0, 255, 255]], np.
 
 @pytest.fixture(scope="module")
 def model() -> Sam:
-    model = build_sam(**tiny_numbers())
-    model.load_state_dict({key: fill(key, tuple(value.shape)) for key, value in model.state_dict().items()})
-    return model.eval().requires_grad_(False)
+    return filled(tiny_l0()).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +39,7 @@ def bundle(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> ExportedMode
 
 def test_onnx_runtime_gives_torchs_masks(model: Sam, bundle: ExportedModel) -> None:
     images = np.random.default_rng(0).random((2, 3, 256, 256), np.float32)
+    assert set(bundle.description["files"]) == {"encoder.onnx", "decoder.onnx"}, "weights lie inside the graphs"
     backend = OnnxBackend(bundle, threads=1)
     embeddings = backend.encode(images)
     assert embeddings.shape == (2, 4096, 32)
@@ -56,10 +53,6 @@ def test_onnx_runtime_gives_torchs_masks(model: Sam, bundle: ExportedModel) -> N
             logits, iou = backend.decode(embedding, BOXES[:count])
             np.testing.assert_allclose(logits, expected[0, :count].numpy(), atol=tolerance, rtol=1e-4)
             np.testing.assert_allclose(iou, expected_iou[0, :count].numpy(), atol=1e-4)
-
-
-def test_weights_lie_inside_the_graphs(bundle: ExportedModel) -> None:
-    assert set(bundle.description["files"]) == {"encoder.onnx", "decoder.onnx"}
 
 
 def test_what_onnx_runtime_cannot_run_is_refused(bundle: ExportedModel, tmp_path: Path) -> None:
