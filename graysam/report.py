@@ -61,7 +61,7 @@ def _report(arguments: argparse.Namespace) -> int:
     inputs = collect(arguments.runs)
     text, excluded, problems = compose(inputs, folders, folder, arguments)
     if output is not None:
-        write_report(text, output, folder is not None)
+        write_report(text, output)
     print(text, end="")
     for line in problems:
         print(f"error: {line}", file=sys.stderr)

@@ -19,7 +19,6 @@ from graysam.system.files import replacing
 TEMPLATES = Environment(
     loader=PackageLoader("graysam.reporting"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-SCROLLING = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'  # keyboards reach it
 
 
 def compose(
@@ -80,25 +79,23 @@ def compose(
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", excluded, problems
 
 
-def to_html(markdown: str, folder: Path) -> str:
-    """Convert Markdown, with PNG pictures in `folder`, to an HTML page that makes no request and has no script."""
+def write_report(markdown: str, output: Path) -> None:
+    """Write a report to a file `.md`, or as report.md and report.html, a page with its pictures, to their folder."""
+    files = {output: markdown}
+    if output.suffix != ".md":
 
-    def embed(match: re.Match[str]) -> str:
-        data = base64.b64encode((folder / match[2]).read_bytes()).decode("ascii")
-        return f'<img alt="{match[1]}" src="data:image/png;base64,{data}" loading="lazy">'
+        def embed(match: re.Match[str]) -> str:
+            data = base64.b64encode((output / match[2]).read_bytes()).decode("ascii")
+            return f'<img alt="{match[1]}" src="data:image/png;base64,{data}" loading="lazy">'
 
-    converter = Markdown(extensions=["tables", "toc", "sane_lists"], output_format="html")
-    body = converter.convert(markdown)
-    body = re.sub(r"<table>.*?</table>", rf"{SCROLLING}\g<0></div>", body, flags=re.S)
-    body = re.sub(r'<img alt="([^"]*)" src="([^"]*)">', embed, body)
-    contents = converter.toc  # type: ignore[attr-defined]
-    return TEMPLATES.get_template("page.html.j2").render(contents=contents, body=body)
-
-
-def write_report(markdown: str, output: Path, page: bool) -> None:
-    """Write a report's Markdown to the file `output`, or with `page` to report.md and report.html in that folder."""
-    files = {output / "report.md": markdown, output / "report.html": to_html(markdown, output)} if page else {}
-    for path, text in (files or {output: markdown}).items():
+        converter = Markdown(extensions=["tables", "toc", "sane_lists"], output_format="html")
+        body = re.sub(r'<img alt="([^"]*)" src="([^"]*)">', embed, converter.convert(markdown))
+        scrolling = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'  # keyboards reach it
+        body = re.sub(r"<table>.*?</table>", rf"{scrolling}\g<0></div>", body, flags=re.S)
+        contents = converter.toc  # type: ignore[attr-defined]
+        page = TEMPLATES.get_template("page.html.j2").render(contents=contents, body=body)
+        files = {output / "report.md": markdown, output / "report.html": page}
+    for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 from tabulate import tabulate
 
-from graysam.imaging.drawing import draw_overlay, write_picture
 from graysam.io.cases import SpacingOrder, read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.aggregation import macro_average, modality_means
@@ -57,6 +56,8 @@ class Evaluation:
             segs = read_segs(self.segs / name)
             case = replace(case, metrics=case_metrics(gts, segs, spacing_mm, absent=self.absent))
             if self.overlay is not None and self.images is not None and case.metrics is not None:
+                from graysam.imaging.drawing import draw_overlay, write_picture  # takes a second
+
                 drawn = read_input_case(self.images / name)
                 caption = f"{case.case}   DSC {100 * case.metrics.dsc:.2f}"
                 overlay = draw_overlay(drawn.image.pixels, segs, drawn.boxes, gts, caption=caption)

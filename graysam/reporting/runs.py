@@ -24,7 +24,6 @@ CURVES: Mapping[str, Mapping[str, str]] = {
     "DSC of the validation slices, macro, %": {DSC: "validation"},
 }
 CURVE_COLUMNS = [column for panel in CURVES.values() for column in panel]  # EPOCH_MEANS are among them
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ class Run:
 
 def natural_key(text: str) -> list[Any]:
     """Return a key that sorts numbers within names by value: seed2 before seed10, 5e-05 before 0.0001."""
-    return [float(part) if place % 2 else part for place, part in enumerate(_NUMBER.split(text))]
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def images_per_step(config: Mapping[str, Any], ranks: object = None) -> int | None:

@@ -80,12 +80,6 @@ def test_a_probe_without_objects_has_no_means(probe: Any) -> None:
     assert size_table(given).rows[0] == ["0 to 0.1 %", "0", "-"] and objects_by_modality(given[0]) == "none"
 
 
-def test_files_with_the_former_key_of_the_precision_are_read(tmp_path: Path) -> None:
-    earlier = {("kind" if key == "precision" else key): value for key, value in document(found()).items()}
-    (tmp_path / "probe.json").write_text(json.dumps(earlier))
-    assert read_probe(tmp_path / "probe.json").name == "tiny int8"
-
-
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.reporting.schemas import BenchmarkReport, ColdStart, read_benchmark
+from graysam.reporting.schemas import BenchmarkReport, ColdStart
 from graysam.reporting.speed import (
     accuracy_of,
     cold_table,
@@ -22,8 +22,6 @@ from graysam.reporting.speed import (
     write_accuracy_chart,
     write_seconds_chart,
 )
-
-RECORDED = Path(__file__).parents[2] / "experiments" / "report" / "inputs" / "benchmark.json"  # of format 1
 
 
 def a_case(modality: str, paper_s: list[float] | None, **more: Any) -> dict[str, Any]:
@@ -74,22 +72,6 @@ def test_a_report_survives_its_file(report: BenchmarkReport) -> None:
     assert BenchmarkReport.from_json(json.loads(json.dumps(report.to_json()))) == report
     report.results[0].dsc = float("nan")
     assert report.to_json()["results"][0]["dsc"] is None
-
-
-def test_a_document_of_format_1_gives_all_its_sections() -> None:
-    report = read_benchmark(RECORDED)
-    text = markdown(report)
-    assert list(report.competitors) == ["litemedsam", "lite_int8", "l0_fp32", "l0_int8", "daft"]
-    assert len(report.results) == 14 * 5
-    for title in (
-        "Seconds a case",
-        "Times as fast as LiteMedSAM",
-        "Times as fast as DAFT's way",
-        "Competitors:",
-        "Cold:",
-    ):
-        assert f"**{title}" in text
-    assert "11 of 7778756 foreground voxels differ, over 14 cases" in text
 
 
 def test_ratios_are_medians_over_medians(report: BenchmarkReport) -> None:
