@@ -44,7 +44,7 @@ class Worker:
 
     def __init__(self, target: str, *, threads: int, **options: Any) -> None:
         command = [sys.executable, "-m", "graysam.benchmarking.harness", target]
-        pipe, variables = subprocess.PIPE, environment(threads)
+        pipe, variables = subprocess.PIPE, environment(threads, PYTHONWARNINGS="ignore")
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=variables)
         try:
             self.open_s: float = self.ask("open", threads=threads, **options)["seconds"]

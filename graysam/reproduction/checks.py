@@ -3,12 +3,11 @@
 import pkgutil
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from graysam.system.extras import missing
-from graysam.system.files import write_json_file
 
 # Name -> function that computes it; imported by name, since networks and splits need the extra `train`.
 CHECKS = {
@@ -32,8 +31,6 @@ class Check:
         summary: the result in plain words.
         columns, rows: the table.
         skipped: why nothing was computed; "" where it was.
-        name: its key in `CHECKS`.
-        command: that computes it again.
     """
 
     title: str
@@ -41,16 +38,18 @@ class Check:
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[Cell]] = ()
     skipped: str = ""
-    name: str = ""
-    command: str = ""
 
 
-def run_checks(names: Sequence[str] = (), train_npz: Path | None = None) -> list[Check]:
-    """Compute checks in the order of `CHECKS`; those that need the extra `train` are skipped where it is missing.
+def run_checks(names: Sequence[str] = (), train_npz: Path | None = None) -> dict[str, Any]:
+    """Compute checks in the order of `CHECKS`, those that need the extra `train` only where it is installed.
 
     Args:
         names: keys of `CHECKS`; empty for all.
         train_npz: folder of training NPZ for the check `split`; None for a synthetic set.
+
+    Returns:
+        Plain containers for JSON, which `graysam report` reads: for each check its fields, its name, and the command
+        that computes it again.
 
     Raises:
         ValueError: an unknown name, or a folder that cannot be used.
@@ -66,16 +65,5 @@ def run_checks(names: Sequence[str] = (), train_npz: Path | None = None) -> list
             compute = pkgutil.resolve_name(f"graysam.reproduction.{CHECKS[name]}")
             check = compute(train_npz) if name == "split" else compute()
         command = shlex.join(["graysam", "report", "--reproducibility-checks", *options])
-        checks.append(replace(check, name=name, command=command))
-    return checks
-
-
-def to_document(checks: Sequence[Check]) -> dict[str, Any]:
-    """Return checks as plain containers for JSON."""
-    return {"format": 1, "checks": [asdict(check) for check in checks]}
-
-
-def write_checks(path: Path, checks: Sequence[Check]) -> None:
-    """Write checks as JSON, for `graysam report`, and make the folder; raise OSError where that is impossible."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_file(path, to_document(checks))
+        checks.append({"name": name, "command": command, **asdict(check)})
+    return {"format": 1, "checks": checks}

@@ -12,8 +12,7 @@ from scipy.ndimage import distance_transform_edt
 
 from graysam.data.split import Subject
 from graysam.report import main as report
-from graysam.reporting.reproducibility import parse_checks, read_checks
-from graysam.reproduction.checks import CHECKS, NEED_TRAIN, Check, run_checks, to_document, write_checks
+from graysam.reproduction.checks import CHECKS, NEED_TRAIN, run_checks
 from graysam.reproduction.pictures import compare_surfaces, disc, measure_diffusion, score_shifted_disc
 from graysam.reproduction.splits import count_leaks, count_split, read_patients
 from tests.support.commands import run_without, write_case
@@ -123,20 +122,21 @@ def test_networks_by_the_papers_numbers(tmp_path: Path, monkeypatch: pytest.Monk
 # ------------------------------------------------------------------ the file
 def test_checks_are_deterministic_and_name_their_command(tmp_path: Path) -> None:
     target = tmp_path / "new" / "checks.json"
-    write_checks(target, run_checks(["blur", "nsd", "split"]))
-    assert [one.name for one in read_checks(target)] == ["nsd", "blur", "split"]
+    arguments = ["--reproducibility-checks", "blur", "nsd", "split", "-o", str(target)]
+    assert report(arguments) == 0
     first = target.read_bytes()
-    checks = run_checks(["blur", "nsd", "split"])
-    assert checks[1].command == "graysam report --reproducibility-checks blur"
-    write_checks(target, checks)
+    checks = json.loads(first)["checks"]
+    assert [one["name"] for one in checks] == ["nsd", "blur", "split"]
+    assert checks[1]["command"] == "graysam report --reproducibility-checks blur"
+    assert report(arguments) == 0
     assert target.read_bytes() == first
 
 
 def test_without_torch_the_others_are_computed() -> None:
     code = """
 from graysam.reproduction.checks import run_checks
-for check in run_checks():
-    print(check.name, check.skipped or "computed", sep=": ")
+for check in run_checks()["checks"]:
+    print(check["name"], check["skipped"] or "computed", sep=": ")
 """
     done = run_without(TORCH, code, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -154,14 +154,15 @@ def test_unusable_arguments_are_refused(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------ the report
-def check(name: str = "nsd", **values: Any) -> Check:
+def check(name: str, **values: Any) -> dict[str, Any]:
     given = {"summary": "It is so.", "columns": ["a", "b"], "rows": [["x", 1234567], ["y", 0.5], ["z", None]]}
-    return Check(**{"name": name, "title": f"About {name}", "command": f"show {name}", **given, **values})
+    return {"name": name, "title": f"About {name}", "command": f"show {name}", "skipped": "", **given, **values}
 
 
 def test_checks_have_their_sections_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     skipped = check("macs", summary="", columns=(), rows=(), skipped="no torch")
-    write_checks(tmp_path / "checks.json", [check(), skipped, check("models")])
+    document = {"format": 1, "checks": [check("nsd"), skipped, check("models")]}
+    (tmp_path / "checks.json").write_text(json.dumps(document))
     assert report([str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "| x   | 1,234,567 |" in text and "| y   |      0.50 |" in text and "| z   |         - |" in text
@@ -169,16 +170,19 @@ def test_checks_have_their_sections_in_the_report(tmp_path: Path, capsys: pytest
     assert "It is so." in text and "`show nsd`." in text and "Not computed: no torch." in text
 
 
-def test_damaged_checks_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good = to_document([check()])
-    for change, reason in (
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
         ({"format": 99}, "format 1"),
         ({"checks": [{"name": "nsd"}]}, "damaged"),
-        ({"checks": [{**good["checks"][0], "rows": [["one"]]}]}, "damaged: nsd"),
-    ):
-        path = tmp_path / "checks.json"
-        path.write_text(json.dumps({**good, **change}))
-        assert report([str(path)]) == 2
-        error = capsys.readouterr().err
-        assert reason in error and str(path) in error and len(error.splitlines()) == 1
-    assert parse_checks(to_document([])) == []
+        ({"checks": [check("nsd", rows=[["one"]])]}, "damaged: nsd"),
+    ],
+)
+def test_damaged_checks_are_one_line(
+    change: dict[str, Any], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "checks.json"
+    path.write_text(json.dumps({"format": 1, "checks": [], **change}))
+    assert report([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and str(path) in error and len(error.splitlines()) == 1
