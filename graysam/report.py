@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graysam.system.extras import require
+from graysam.system.files import write_json_file
 from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
 
@@ -23,12 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.reproducibility_checks is not None:
             from graysam.reporting.reproducibility import parse_checks
-            from graysam.reproduction.checks import run_checks, to_document, write_checks
+            from graysam.reproduction.checks import run_checks
 
             checks = run_checks(arguments.reproducibility_checks, arguments.train_npz)
             if arguments.output is not None:
-                write_checks(arguments.output, checks)
-            print(*(f"### {one.title}\n\n{one.text}" for one in parse_checks(to_document(checks))), sep="\n\n")
+                arguments.output.parent.mkdir(parents=True, exist_ok=True)
+                write_json_file(arguments.output, checks)
+            print(*(f"### {one.title}\n\n{one.text}" for one in parse_checks(checks)), sep="\n\n")
         elif arguments.wandb_workspace is not None:
             require("dashboards")
             from graysam.reporting.wandb_workspace import save_workspace
