@@ -21,7 +21,6 @@ import graysam.predict
 import graysam.train
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME
 from tests.support.commands import run_module_without, save_tiny_model, write_case
-from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import overrides
 
 IMAGE = np.full((40, 50), 90, np.uint8)
@@ -128,7 +127,6 @@ def replace_pngs(folder: Path, suffix: str, content: bytes) -> None:
         shard.write_bytes(data)
 
 
-@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
 @pytest.mark.parametrize(
     ("suffix", "reason", "workers"), [("pkl", "it was not opened", 0), ("png", "the PNG is damaged", 1)]
 )

@@ -13,7 +13,6 @@ import pytest
 from graysam.config.command import in_sweep, run_command
 from graysam.config.planning import label
 from graysam.reporting.run_tables import sweep_summary
-from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import OVERRIDES
 
 # A folder of configs as small as can be, because every job of a sweep composes its config several times.
@@ -280,7 +279,6 @@ def check_one_good_one_bad(cwd: Path, out: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in good.rglob("*")}
 
 
-@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
 def test_a_sweep_trains_reports_and_does_not_train_twice(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

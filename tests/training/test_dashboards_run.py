@@ -18,12 +18,10 @@ from torch import Tensor
 from graysam.data.dataset import Batch
 from graysam.training.module import SamModule
 from tests.support.config import compose_plain
-from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER, OWN_CHECKPOINTS
 from tests.support.tiny import overrides
 from tests.support.training import run
 from tests.support.wandb_files import WandbFile, read, wandb_files, without_account
 
-pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS, LITLOGGER)
 PICTURES = ("callbacks.validation_report.pictures_every_n_epochs=1", "callbacks.validation_report.worst=1")
 BENCHMARK = (
     *("quantize=default", "quantize.methods=[none]", "quantize.threads=1", "quantize.repeats=1", "quantize.warmup=0"),

@@ -11,7 +11,6 @@ import torch
 
 from graysam.training.batch_norm import CrossRankBatchNorm2d, synchronise
 from tests.support.config import compose_plain
-from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged
 from tests.support.tiny import overrides
 from tests.support.training import run
@@ -36,7 +35,6 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT, text=True)
 
 
-@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS)
 def test_two_ranks_equal_one_with_the_doubled_batch(toy_shards: Path, tmp_path: Path) -> None:
     runs = {"one": ("data.batch_size=8", "trainer.devices=1"), "two": ("data.batch_size=4", *DDP)}
     first, second = (overrides(toy_shards, tmp_path / name, *SETTINGS, *settings) for name, settings in runs.items())

@@ -33,7 +33,6 @@ from graysam.training.quantization import (
 from graysam.training.scores import Scores
 from tests.support.commands import save_tiny_model
 from tests.support.config import compose_plain
-from tests.support.lightning_warnings import LIGHTNING_WARNINGS, LITLOGGER
 from tests.support.tiny import overrides
 from tests.support.training import build_data, build_module, build_trainer
 
@@ -114,7 +113,6 @@ def test_methods_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------ the callback
-@pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, LITLOGGER)
 def test_a_run_ends_with_its_best_checkpoint_under_every_method(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

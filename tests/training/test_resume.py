@@ -23,14 +23,11 @@ from graysam.training.run import run_training
 from graysam.training.run_directory import RunDirectory
 from tests.scripts.kill_moments import main as kill_at_five_moments
 from tests.support.config import compose_plain
-from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.metrics_files import logged, logged_in
 from tests.support.tiny import overrides
 from tests.support.training import run
 
-pytestmark = pytest.mark.filterwarnings(
-    *LIGHTNING_WARNINGS, OWN_CHECKPOINTS, "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 # Five steps an epoch, three epochs; the rate falls after every validation that is not a best one.
 COMMON = (

@@ -20,12 +20,8 @@ from graysam.training.module import SamModule
 from graysam.training.run_directory import RunDirectory, differing_keys
 from graysam.training.setup import check_inputs
 from tests.support.config import compose_plain
-from tests.support.lightning_warnings import LIGHTNING_WARNINGS, OWN_CHECKPOINTS
 from tests.support.tiny import overrides
 from tests.support.training import build_data, build_module, build_trainer, changed_by_a_step, run
-
-pytestmark = pytest.mark.filterwarnings(*LIGHTNING_WARNINGS, OWN_CHECKPOINTS)
-
 
 Config = Callable[..., dict[str, Any]]
 
