@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from graysam.reporting.cases import Folders
     from graysam.reporting.document import compose, write_report
     from graysam.reporting.inputs import collect
+    from graysam.reporting.pictures import Folders
 
     output: Path | None = arguments.output
     folder = None if output is None or output.suffix == ".md" else output

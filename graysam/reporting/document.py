@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown import Markdown
 
-from graysam.reporting import accuracy, cases, figures, paired_runs, probes, speed
+from graysam.reporting import accuracy, paired_runs, pictures, probes, speed
 from graysam.reporting.inputs import Inputs
 from graysam.reporting.run_tables import run_tables
 from graysam.reporting.runs import by_variant, read_curves, usable
@@ -22,7 +22,7 @@ TEMPLATES = Environment(
 
 
 def compose(
-    inputs: Inputs, folders: cases.Folders, output: Path | None, options: Namespace
+    inputs: Inputs, folders: pictures.Folders, output: Path | None, options: Namespace
 ) -> tuple[str, list[str], list[str]]:
     """Compose the report of all inputs; the same inputs give the same text and pictures.
 
@@ -43,8 +43,8 @@ def compose(
         function(*data, output / file)
         return f"![{words}]({file})"
 
-    extremes, worst, left_out = cases.shown_cases(folders) if not folders.absent else ([], [], [])
-    views, unusable = cases.grey_views(folders)
+    extremes, worst, left_out = pictures.shown_cases(folders) if not folders.absent else ([], [], [])
+    views, unusable = pictures.grey_views(folders)
     problems = list(dict.fromkeys([*left_out, *unusable]))
     finished, excluded = usable(inputs.runs)
     scores = paired_runs.object_scores(finished)
@@ -74,7 +74,7 @@ def compose(
         not_compared=[name for name in by_variant(finished) if name not in compared],
         costs=paired_runs.method_pairs(scores) if options.methods else [],
         curves=[(run, one) for run, one in curves if not one.empty],
-        accuracy=accuracy, cases=cases, figures=figures, paired=paired_runs, probes=probes, speed=speed,
+        accuracy=accuracy, pictures=pictures, paired=paired_runs, probes=probes, speed=speed,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", excluded, problems
 

@@ -1,13 +1,18 @@
-"""Cases that the report draws: the best and worst by DSC (Figure 3), and grey images with their channels (Figure 2)."""
+"""Pictures of the report as PNG: cases (Figure 3), channels (Figure 2), learning curves, robustness to boxes.
 
+An existing file is replaced; the same numbers give a byte-identical file.
+"""
+
+import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,7 +26,9 @@ from graysam.io.cases import read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.challenge import case_dice
 from graysam.reporting.accuracy import in_papers_order
-from graysam.reporting.speed import save_figure
+from graysam.reporting.probes import Probe, robustness
+from graysam.reporting.runs import CURVES, DSC, Run
+from graysam.reporting.speed import COLOURS, save_figure
 from graysam.system.terminal import one_line
 
 WORST = 10  # cases drawn
@@ -197,3 +204,43 @@ def _show(axes: Axes, picture: NDArray[Any]) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1)  # limits of grey ones; colour stays as it is
     axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False)
     axes.spines[:].set_visible(False)
+
+
+def draw_robustness(probes: Sequence[Probe], path: Path) -> None:
+    """Draw macro DSC over the amount that boxes are changed by, a panel a change; at least one probe."""
+    found = robustness(probes)
+    changes = found.index.unique("change")
+    figure = Figure(figsize=(3.6 * len(changes), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(changes), squeeze=False, sharey=True)[0]
+    for axes, change in zip(panels, changes, strict=True):
+        for (title, dsc), colour in zip(found.xs(change).items(), itertools.cycle(COLOURS)):
+            points = 100 * dsc.dropna()
+            axes.plot(100 * points.index, points, marker="o", markersize=4, color=colour, label=title)
+        axes.set(title=f"box {change}", xlabel="% of its sides")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("DSC (%), macro average")
+    panels[0].legend(frameon=False, fontsize="small")
+    save_figure(figure, path)
+
+
+def draw_curves(curves: Sequence[tuple[Run, pd.DataFrame]], path: Path) -> None:
+    """Draw the learning curves of runs, a panel for each of CURVES that any of them has; at least one run."""
+    panels = {title: names for title, names in CURVES.items() if any(c in one for _, one in curves for c in names)}
+    variants = list(dict.fromkeys(run.name for run, _ in curves))  # seeds of a variant share a colour
+    styles: Mapping[str, dict[str, Any]] = {
+        "training": {"linestyle": ":", "marker": ".", "markersize": 4},
+        "validation": {"linestyle": "-", "marker": "o", "markersize": 4},
+    }
+    figure = Figure(figsize=(4.6 * len(panels), 3.6 + 0.11 * len(variants)), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for run, one in curves:
+            for column in one.columns.intersection(list(names)):
+                points = one[column].dropna() * (100 if column == DSC else 1)
+                axes.plot(points.index / 1000, points, color=f"C{variants.index(run.name)}", **styles[names[column]])
+        axes.set(title=title, xlabel="thousand images seen")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+    handles = [Line2D([], [], color=f"C{place}", label=name) for place, name in enumerate(variants)]
+    handles += [Line2D([], [], color="grey", label=label, **style) for label, style in styles.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    save_figure(figure, path)

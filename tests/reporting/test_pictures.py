@@ -8,7 +8,7 @@ import pytest
 
 from graysam.imaging.presets import load_scheme
 from graysam.report import main
-from graysam.reporting.cases import Folders, channels, grey_views, shown_cases
+from graysam.reporting.pictures import Folders, channels, grey_views, shown_cases
 from tests.reporting.test_accuracy import HEADER
 from tests.reporting.test_report import sections
 from tests.support.commands import write_case
