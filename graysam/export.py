@@ -21,7 +21,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m graysam.export", description="Export a model to run without torch")
     add = parser.add_argument
     add("model", metavar="MODEL", help="graysam_l0, lite_medsam, a checkpoint, .safetensors, .pth or .pt file")
-    add("-o", "--output", dest="folder", type=Path, required=True, metavar="PATH", help="what is there is replaced")
+    add("-o", "--output", dest="folder", type=Path, required=True, metavar="PATH", help="an export there is replaced")
     formats = ("openvino", "onnx", "weights")
     add("--format", choices=formats, default="openvino", help="default: openvino; weights: a float16 .safetensors file")
     add("--precision", choices=("fp32", "bf16", "int8"), help="of openvino (default: int8); onnx has fp32")
@@ -44,8 +44,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--interpolate-from requires --format weights; export the file that this writes afterwards")
     if arguments.format != "openvino" and arguments.precision not in (None, "fp32"):
         parser.error(f"--precision {arguments.precision} requires --format openvino")
-    if arguments.threads is not None and arguments.threads < 1:
-        parser.error(f"--threads is {arguments.threads}; required: at least 1")
     return arguments
 
 

@@ -79,8 +79,9 @@ def export_model(
         ValueError: weights, channels or shards that cannot be used.
         BelowGate: the exported model segments worse than the gate allows; the message says by how much.
     """
-    for name, count in (("calibration_images", calibration_images), ("check_images", check_images)):
-        if count < 1:
+    counts = {"calibration_images": calibration_images, "check_images": check_images, "threads": threads}
+    for name, count in counts.items():
+        if count is not None and count < 1:
             raise ValueError(f"{name} is {count}; required: at least 1")
     precision = precision or ("int8" if format == "openvino" else "fp32")
     found, scheme = open_with_scheme(model, channels)

@@ -100,6 +100,11 @@ def test_several_boxes_on_one_image(name: str) -> None:
     differing = np.packbits((logits[0] > 0).flatten(1).numpy(), axis=1) ^ g["low_res_mask_packbits"]
     assert np.unpackbits(differing, axis=1).sum(axis=1).max() <= 20
     np.testing.assert_allclose((logits[0] > 0).sum(dim=(1, 2)), g["low_res_mask_area"], atol=20)
+    # Back on the image: crop, one bilinear resize, threshold.
+    canvas = Canvas(*(int(n) for n in g["post_orig_size"]), 256)
+    assert (canvas.resized_height, canvas.resized_width) == tuple(g["post_new_size"])
+    areas = [int(mask_to_native(one.numpy(), canvas).sum()) for one in logits[0]]
+    np.testing.assert_allclose(areas, g["post_mask_area"], atol=20)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -130,13 +135,12 @@ def test_intermediate_features_match_the_original() -> None:
         g, encoder = golden(name), filled(name).image_encoder
         with torch.inference_mode():
             x = images(name)[:1]
-            if name == "efficientvit_sam_l0":
-                stages = [encoder.backbone.stem, *encoder.backbone.stages]
-                names = [f"stage{i}" for i in range(5)]
+            if name == "lite_medsam":
+                features = {"patch_embed": encoder.backbone.patch_embed}
             else:
-                stages = [encoder.backbone.patch_embed]
-                names = ["patch_embed"]
-            for stage, feature in zip(stages, names, strict=True):
+                stages = [encoder.backbone.stem, *encoder.backbone.stages]
+                features = {f"stage{i}": stage for i, stage in enumerate(stages)}
+            for feature, stage in features.items():
                 x = stage(x)
                 assert tuple(x.shape) == tuple(g[f"feat_{feature}_shape"])
                 np.testing.assert_allclose(stats(x)[:4], g[f"feat_{feature}_stats"][:4], rtol=1e-5, atol=1e-4)
@@ -164,21 +168,6 @@ def test_lite_mla_epsilon_is_the_authors() -> None:
     np.testing.assert_allclose(sample(emb, 16, 8, 8), g["emb_qk1e-4_sample_c16_y8_x8"], atol=ATOL)
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("efficientvit_sam_l0", 34_792_784),
-        ("efficientvit_sam_l1", 47.65e6),
-        ("efficientvit_sam_l2", 61.33e6),
-        ("lite_medsam", 9_791_300),
-    ],
-)
-def test_parameter_counts(name: str, count: float) -> None:
-    """L1's and L2's are published in millions with two digits."""
-    found = sum(parameter.numel() for parameter in build_model(name).parameters())
-    assert found == count if isinstance(count, int) else abs(found - count) <= 5e3
-
-
 def test_positions_stay_exact_under_autocast() -> None:
     encoder = filled("efficientvit_sam_l0").prompt_encoder
     boxes = torch.tensor([[3.0, 5.0, 200.0, 251.0]])
@@ -194,19 +183,6 @@ def test_no_box_gives_empty_output() -> None:
         logits, iou = filled("efficientvit_sam_l0").decode(embeddings("efficientvit_sam_l0")[:1], torch.zeros(1, 0, 4))
     assert logits.shape == (1, 0, 256, 256)
     assert iou.shape == (1, 0)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_masks_come_back_to_the_image_as_in_the_original(name: str) -> None:
-    """Crop, one bilinear resize, threshold: `post_*` are the original's logits at native size."""
-    g, model = golden(name), filled(name)
-    height, width = (int(n) for n in g["post_orig_size"])
-    canvas = Canvas(height, width, 256)
-    assert (canvas.resized_height, canvas.resized_width) == tuple(g["post_new_size"])
-    with torch.inference_mode():
-        logits, _ = model.decode(embeddings(name)[:1], torch.from_numpy(g["boxes"])[None])
-    areas = [int(mask_to_native(one.numpy(), canvas).sum()) for one in logits[0]]
-    np.testing.assert_allclose(areas, g["post_mask_area"], atol=20)
 
 
 @pytest.mark.parametrize(("key", "name"), [("efficientvit_l0", "efficientvit_sam_l0"), ("litemedsam", "lite_medsam")])
