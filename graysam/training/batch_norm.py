@@ -4,8 +4,22 @@ torch's own SyncBatchNorm runs on GPUs only; `CrossRankBatchNorm2d` does the sam
 """
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sums a tensor over ranks; each rank's gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        return _SumOverRanks.forward(ctx, gradients[0])
 
 
 class CrossRankBatchNorm2d(nn.BatchNorm2d):
@@ -17,11 +31,11 @@ class CrossRankBatchNorm2d(nn.BatchNorm2d):
         # float32 as PyTorch's own, whatever precision the images have
         wide = images.float()
         count = wide.new_tensor([images.numel() / images.shape[1]])
-        sums = all_reduce(torch.cat([wide.sum((0, 2, 3)), count]))
+        sums = _SumOverRanks.apply(torch.cat([wide.sum((0, 2, 3)), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
         centred = wide - mean[:, None, None]
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / total
+        variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / total
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None
             assert self.momentum is not None and self.num_batches_tracked is not None
