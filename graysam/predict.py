@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {"propagation": arguments.propagation, "z_max_inclusive": arguments.z_max == "inclusive"}
     read = partial(read_input_case, z_max_inclusive=options["z_max_inclusive"])
     folders = {"output": arguments.output, "overlay": arguments.overlay}
-    with ThreadPoolExecutor(2) as pool:  # one reads and one writes
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # one pool of two starts later
         try:
             paths = find_case_files(arguments.input, **folders)
-            cases = read_ahead(paths, read, pool)  # the first while the model is loaded
+            cases = read_ahead(paths, read, reader)  # the first while the model is loaded
             predictor = open_predictor(arguments, watch)
             for folder in filter(None, folders.values()):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return BAD_INPUT
         started = time.perf_counter()
-        failures = list(segment_case_files(cases, len(paths), pool, predictor, watch, **folders, **options))
+        failures = list(segment_case_files(cases, len(paths), writer, predictor, watch, **folders, **options))
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
     if arguments.timing:
         print(f"timing: {watch.describe()}")

@@ -90,15 +90,15 @@ def find_case_files(input: Path, output: Path, overlay: Path | None) -> list[Pat
 
 
 def read_ahead(
-    items: Sequence[Item], read: Callable[[Item], Content], pool: Executor
+    items: Sequence[Item], read: Callable[[Item], Content], reader: Executor
 ) -> "Iterator[tuple[Item, Future[Content]]]":
     """Return an iterator over items and their contents; the first is being read already, and then always the next."""
-    started = [pool.submit(read, items[0])]
+    started = [reader.submit(read, items[0])]
 
     def contents() -> "Iterator[tuple[Item, Future[Content]]]":
         for index, item in enumerate(items):
             reading = started.pop()
-            started.extend(pool.submit(read, following) for following in items[index + 1 : index + 2])
+            started.extend(reader.submit(read, following) for following in items[index + 1 : index + 2])
             yield item, reading
 
     return contents()
@@ -107,7 +107,7 @@ def read_ahead(
 def segment_case_files(
     cases: "Iterator[tuple[Path, Future[Case]]]",
     count: int,
-    pool: Executor,
+    writer: Executor,
     predictor: Predictor,
     watch: Stopwatch,
     output: Path,
@@ -118,7 +118,7 @@ def segment_case_files(
 
     Args:
         cases, count: as `read_ahead` returns them, and how many they are.
-        pool: where they are read and written, of at least two threads.
+        writer: where they are written, of one thread.
         predictor, options: the model, and options of its `predict`.
         watch: gets the laps `read`, `masks` and `write`.
         output, overlay: directories for an NPZ with segs and a PNG a case; None writes no PNG.
@@ -133,7 +133,7 @@ def segment_case_files(
         watch.lap("masks")
         return partial(_write, path.stem, case, labels, output, overlay)
 
-    for path, error in progress(write_behind(cases, segment, pool), "predicting", count):
+    for path, error in progress(write_behind(cases, segment, writer), "predicting", count):
         watch.lap("write")
         if isinstance(error, MemoryError):
             yield f"{path.name}: does not fit into memory; crop the case or use a larger machine"
@@ -146,12 +146,11 @@ def segment_case_files(
 def write_behind(
     items: "Iterator[tuple[Item, Future[Content]]]",
     compute: Callable[[Item, Content], Callable[[], object]],
-    pool: Executor,
+    writer: Executor,
 ) -> Iterator[tuple[Item, BaseException | None]]:
-    """Yield every item with the exception that it raised, or None.
+    """Yield every item with the exception that it raised, or None; a result is written beside the next computation.
 
-    `compute` runs in the caller's thread and returns what writes the result, which runs in the pool beside the next
-    computation. With `read_ahead`, at most three items are in memory at a time.
+    `compute` returns what writes the result. With `read_ahead`, at most three items are in memory at a time.
     """
     writing: list[tuple[Item, Future[object]]] = []
     for item, reading in items:
@@ -161,7 +160,7 @@ def write_behind(
             write = partial(_raise, error)
         for written, future in writing:  # waits, so that results do not accumulate
             yield written, future.exception()
-        writing = [(item, pool.submit(write))]
+        writing = [(item, writer.submit(write))]
         del write  # with it goes the result, once it is written
     for written, future in writing:
         yield written, future.exception()

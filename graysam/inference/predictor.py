@@ -39,8 +39,7 @@ class Predictor:
         channels: a scheme of `conf/channels` instead of the one the model was trained on.
         threads: CPU threads, of the backend and of OpenCV for the whole process; None leaves both numbers as they are.
         device: of the torch backend, e.g. `cuda`; None is the CPU.
-        cache: keep what OpenVINO compiled in the user's cache folder, which halves the next start. Harmless where that
-            folder cannot be written.
+        cache: keep what OpenVINO compiled in the user's cache folder, which halves the next start.
 
     Attributes:
         backend: the network's `encode` and `decode`.

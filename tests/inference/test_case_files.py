@@ -12,8 +12,8 @@ from graysam.inference.case_files import read_ahead, write_behind
 
 
 def run(count: int, read: Callable[[int], Any], compute: Callable[[int, Any], Any]) -> Iterator[tuple[int, Any]]:
-    with ThreadPoolExecutor(2) as pool:
-        yield from write_behind(read_ahead(range(count), read, pool), compute, pool)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        yield from write_behind(read_ahead(range(count), read, reader), compute, writer)
 
 
 def test_the_next_is_read_and_the_last_written_while_one_is_computed() -> None:

@@ -48,9 +48,6 @@ def refused(read: Callable[..., Any], path: Path, *words: str, **options: Any) -
         assert word in message, message
 
 
-# ------------------------------------------------------------------------------------------------------ truth
-
-
 @pytest.mark.parametrize(
     ("name", "imgs", "boxes", "spacing"),
     [("2DBox_US_0001", COLOUR, BOX_2D, None), ("3DBox_CT_7", VOLUME, BOX_3D, (3.0, 0.5, 0.25))],
@@ -103,9 +100,6 @@ def test_training_names(name: str, fields: tuple[str, str, str]) -> None:
     assert tuple(training_name(name)) == fields
 
 
-# ------------------------------------------------------------------------------------------- 2D or 3D, dtypes
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "boxes", "spacing", "is_volume"),
     [
@@ -144,9 +138,6 @@ def test_wider_images_pass_with_a_note(tmp_path: Path, dtype: Any) -> None:
     assert "not uint8" in case.notes[0]
 
 
-# ------------------------------------------------------------------------------------------------------ boxes
-
-
 def test_boxes_are_clipped_and_noted_beyond_one_past_the_last_pixel(tmp_path: Path) -> None:
     """The challenge's own tool writes x_max = W, and such boxes go to the grid as they are."""
     boxes = [[-3, -4, 5, 6], [2, 2, 30, 20], [20, 10, 30, 40], [20, 10, 31, 12]]
@@ -183,9 +174,6 @@ def test_exclusive_z_max_may_be_the_depth(tmp_path: Path) -> None:
 )
 def test_bad_boxes_are_refused(tmp_path: Path, boxes: Any, word: str) -> None:
     refused(read_input_case, save(tmp_path / "2DBox_US_1.npz", imgs=COLOUR, boxes=boxes), word, "required")
-
-
-# -------------------------------------------------------------------------------------------------- bad files
 
 
 @pytest.mark.parametrize(
