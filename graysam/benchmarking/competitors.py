@@ -82,11 +82,8 @@ def choose_competitors(names: Collection[str], l0: str | None, exported: Collect
 def find_exported(competitor: Competitor, l0: str | None, channels: str | None, threads: int) -> Path | None:
     """Return the folder of the exported model that a competitor runs, None for one that runs none.
 
-    A model that is not exported yet is exported by a worker into the user's cache; that needs torch and takes minutes.
-
-    Raises:
-        ValueError: the model's file does not exist.
-        ChildProcessError: the model could not be exported.
+    A worker exports one that is not exported yet into the user's cache, which needs torch and takes minutes. Raise
+    ValueError for a file that does not exist, ChildProcessError for a model that cannot be exported.
     """
     if competitor.model is None:
         return None

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from graysam.system.terminal import exit_reason, one_line
@@ -97,17 +96,9 @@ def _serve(target: str) -> None:
         print(json.dumps({"seconds": seconds, **(answer or {})}), file=answers, flush=True)
 
 
-@dataclass
-class Timed:
-    """Measurements of a competitor's timed runs, or the error that stopped it."""
-
-    runs: list[Mapping[str, float]] = field(default_factory=list)
-    error: str = ""
-
-
 def time_round_robin(
     competitors: Mapping[str, Run], *, repeats: int, warmup: int, limit_s: float = math.inf, pause_s: float = 0.0
-) -> dict[str, Timed]:
+) -> tuple[dict[str, list[Mapping[str, float]]], dict[str, str]]:
     """Run the competitors round-robin; the order rotates, so that nobody always follows the same one.
 
     Args:
@@ -117,8 +108,12 @@ def time_round_robin(
         warmup: runs of each before those.
         limit_s: time for the timed runs of one competitor, estimated from its first; at least one run is timed.
         pause_s: pause before each run, in which the threads of the previous competitor go to sleep.
+
+    Returns:
+        What each competitor measured in its timed runs, and the errors that stopped some, by name.
     """
-    timed = {name: Timed() for name in competitors}
+    runs: dict[str, list[Mapping[str, float]]] = {name: [] for name in competitors}
+    errors: dict[str, str] = {}
     order = list(competitors)
     for turn in range(warmup + repeats):
         for name in tuple(order):
@@ -126,16 +121,15 @@ def time_round_robin(
             try:
                 measured = competitors[name]()
             except ChildProcessError as error:
-                timed[name] = Timed(error=str(error))
+                runs[name], errors[name] = [], str(error)
                 order.remove(name)
                 continue
             if turn >= warmup:
-                runs = timed[name].runs
-                runs.append(measured)
-                if (len(runs) + 1) * runs[0]["seconds"] > limit_s:
+                runs[name].append(measured)
+                if (len(runs[name]) + 1) * runs[name][0]["seconds"] > limit_s:
                     order.remove(name)
         order = order[1:] + order[:1]
-    return timed
+    return runs, errors
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -47,14 +47,9 @@ class LiteMedSAM:
         self.model.eval().requires_grad_(False)
 
     def segment(self, image: Array, boxes: Array) -> Array:
-        """Segment what boxes hold; an object in a volume from its middle slice outwards.
+        """Segment what boxes hold, an object in a volume from its middle slice outwards; uint8 up to 255 boxes.
 
-        Args:
-            image: uint8 (H,W) or (H,W,3), or a volume (D,H,W).
-            boxes: (N,4), or (N,6) for a volume, in native pixels, z_max inclusive.
-
-        Returns:
-            Labels (H,W) or (D,H,W), uint8 up to 255 boxes.
+        `image` is uint8 (H,W), (H,W,3) or a volume (D,H,W); `boxes` (N,4), or (N,6) with z_max inclusive.
         """
         is_volume = boxes.shape[1] == 6
         slices = image if is_volume else image[None]

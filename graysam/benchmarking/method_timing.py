@@ -51,12 +51,13 @@ def time_methods(
         with Worker(f"{__name__}:QuantizedModels", threads=threads, methods=list(methods), **files) as worker:
             for index in progress(range(len(prompts)), "timing"):
                 competitors = {name: partial(worker.ask, "measure", method=name, index=index) for name in methods}
-                for name, timed in time_round_robin(competitors, repeats=repeats, warmup=warmup).items():
-                    if timed.error:
-                        raise ChildProcessError(f"timing {name} failed: {timed.error}")
-                    runs[name] += timed.runs
+                found, errors = time_round_robin(competitors, repeats=repeats, warmup=warmup)
+                for name in methods:
+                    if name in errors:
+                        raise ChildProcessError(f"timing {name} failed: {errors[name]}")
+                    runs[name] += found[name]
     return {
-        name: {measure: spread([run[measure] for run in found]) for measure in TIMES} for name, found in runs.items()
+        name: {measure: spread([run[measure] for run in timed]) for measure in TIMES} for name, timed in runs.items()
     }
 
 

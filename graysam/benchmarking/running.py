@@ -127,9 +127,9 @@ def time_case(case: BenchmarkCase, workers: Mapping[str, Worker], *, repeats: in
         np.savez_compressed(Path(folder) / "case.npz", imgs=case.image, boxes=case.boxes)
         runs = {name: partial(_segment, workers[name], case, one, Path(folder)) for name, one in results.items()}
         # The pause lets the threads of the competitor before go to sleep.
-        timed = time_round_robin(runs, warmup=1, repeats=repeats, limit_s=limit_s, pause_s=0.05)
-    for name, one in timed.items():
-        results[name].seconds, results[name].error = [run["seconds"] for run in one.runs], one.error
+        timed, errors = time_round_robin(runs, warmup=1, repeats=repeats, limit_s=limit_s, pause_s=0.05)
+    for name, one in results.items():
+        one.seconds, one.error = [run["seconds"] for run in timed[name]], errors.get(name, "")
     return list(results.values())
 
 
@@ -180,8 +180,9 @@ def time_cold_starts(
         for name, title, command in commands:
             starts[name] = ColdStart(case=case.name, name=name, title=title)
             runs[name] = partial(_run_command, command, folder, variables, starts[name])
-        for name, timed in time_round_robin(runs, warmup=1, repeats=repeats).items():
-            starts[name].seconds, starts[name].error = [run["seconds"] for run in timed.runs], timed.error
+        timed, errors = time_round_robin(runs, warmup=1, repeats=repeats)
+    for name, one in starts.items():
+        one.seconds, one.error = [run["seconds"] for run in timed[name]], errors.get(name, "")
     return list(starts.values())
 
 
