@@ -161,11 +161,9 @@ def test_an_experiment_is_valid_and_says_its_command_and_name(path: Path) -> Non
 
 def test_leaving_one_modality_out_changes_nothing_else() -> None:
     here = ["weights=a.ckpt", "run_dir=here"]
-    (parsed,) = OverridesParser.create().parse_overrides(
-        [f"{key}={value}" for key, value in params("leave_one_out").items()]
-    )
+    parsed = OverridesParser.create().parse_override(f"x={params('leave_one_out')['data.exclude_groups']}")
     points = [f"data.exclude_groups={value}" for value in parsed.sweep_string_iterator()]
-    arms = [values("leave_one_out", *here, point) for point in points]
+    arms = [dict(values("leave_one_out", *here, point)) for point in points]
     left_out = [arm.pop("data.exclude_groups") for arm in arms]
     assert left_out == [[], ["CT"], ["Dermoscopy"], ["MR"], ["Microscopy"], ["PET"], ["US"]]
     assert all(arm == arms[0] for arm in arms)
@@ -188,11 +186,9 @@ def test_an_ablation_changes_one_factor_of_proposed(name: str) -> None:
     """Every point of the grid composes, differs from `proposed` in the factor alone, and from every other point."""
     grid = params(name)
     assert grid.pop("seed") == "0,1", "a spread needs seeds"
-    here = [f"name={name}", "run_dir=here"]  # where a run lies is no factor
+    here = ["name=here", "run_dir=here"]  # where a run lies is no factor
     proposed = values("proposed", *here)
-    parser = OverridesParser.create()
-    parsed = [parser.parse_override(f"{key}={value}") for key, value in grid.items()]
-    assert all(override.is_sweep_override() for override in parsed)
+    parsed = [OverridesParser.create().parse_override(f"{key}={value}") for key, value in grid.items()]
     points = list(itertools.product(*([f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in parsed)))
     assert len(points) == FACTORS[name][0]
     arms = [values(name, *point, *here) for point in points]

@@ -14,11 +14,6 @@ def test_tight_box_is_inclusive() -> None:
     assert tight_box(mask).tolist() == [7, 3, 10, 4]
 
 
-def test_empty_mask_has_no_box() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        tight_box(np.zeros((4, 4), dtype=bool))
-
-
 def test_outward_jitter_moves_each_side_outwards_by_up_to_the_limit() -> None:
     rng, box = np.random.default_rng(0), np.array([50, 60, 70, 80], dtype=np.float32)
     moved = np.array([OutwardJitter(max_px=5)(box, 256, 256, rng) for _ in range(400)]) - box
@@ -37,11 +32,8 @@ def test_position_size_jitter_does_both_and_keeps_a_pixel() -> None:
     assert side.min() < 90 < 110 < side.max()
     assert side.min() >= 79
     assert side.max() <= 121
-    dot = np.array([0, 0, 0, 0], dtype=np.float32)
-    for _ in range(50):
-        x0, y0, x1, y1 = jitter(dot, 256, 256, rng)
-        assert x0 <= x1
-        assert y0 <= y1
+    dots = [jitter(np.zeros(4, np.float32), 256, 256, rng) for _ in range(50)]
+    assert all((dot[:2] <= dot[2:]).all() for dot in dots)
 
 
 @pytest.mark.parametrize("jitter", [OutwardJitter(max_px=5), PositionSizeJitter(shift=0.5, scale=0.9), NoJitter()])

@@ -1,10 +1,7 @@
 """Packing: shards hold what the cases hold, byte-identical each time, and bad input is one line."""
 
 import hashlib
-import importlib
-import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.data.packing import CASES_PER_WORKER, in_order
+from graysam.data.packing import run_pack
 from graysam.data.shard_writing import ShardWriter
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardIndex, ShardReader, load_manifest
-from tests.support.packing import SQUARE, contents, pack, picture, save
+from tests.support.packing import DEFAULTS, SQUARE, contents, pack, picture, save
 
 
 # ------------------------------------------------------------------------------------------------------ truth
@@ -107,74 +104,37 @@ def test_another_split_leaves_the_shards_as_they_are(
     assert {name for name in one if one[name] != other[name]} == {INDEX_NAME, MANIFEST_NAME}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_few_cases_are_under_way_at_once(workers: int) -> None:
-    taken = 0
-
-    def items() -> Iterator[int]:
-        nonlocal taken
-        for item in range(40):
-            taken += 1
-            yield item
-
-    for done, result in enumerate(in_order(abs, items(), workers)):
-        assert result == done
-        assert taken - done <= CASES_PER_WORKER * workers
-
-
 # -------------------------------------------------------------------------------------------------- bad input
-def test_bad_files_are_named_left_out_and_counted(raw: Path, tmp_path: Path) -> None:
-    (raw / "empty.npz").write_bytes(b"")
-    whole = (raw / "US" / "US_HC18_000.npz").read_bytes()
-    (raw / "US_HC18_cut.npz").write_bytes(whole[:-100])
-    save(raw / "US_HC18_nogts.npz", imgs=picture(0, 9, 9))
-    save(raw / "US_HC18_objects.npz", imgs=picture(0, 9, 9), gts=np.array([[None]]))
-    save(raw / f"US_HC18_{'long' * 20}.npz", imgs=picture(0, 9, 9), gts=np.ones((9, 9), np.uint8))
-    manifest = pack(raw, tmp_path / "out")
-    assert manifest["cases"]["found"] == 29
-    bad = manifest["cases"]["bad"]
-    assert set(bad) == {path.name for path in raw.glob("*.npz")}
-    assert len(bad) == 5
-    assert all("\n" not in reason and str(tmp_path) not in reason for reason in bad.values())
-    assert manifest["samples"] == 42
 
 
-def test_exit_codes(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    import graysam.pack
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output_dir": None}, "output_dir is not set"),
+        ({"input_dir": None}, "input_dir is not set"),
+        ({"input_dir": "absent"}, "absent is not a directory"),
+        ({"val_fraction": 1}, "val_fraction"),
+        ({"workers": 0}, "workers"),
+        ({"samples_per_shard": 0}, "samples_per_shard"),
+        ({"size": 8}, "size"),
+        ({"patient_pattern": "("}, "patient_pattern"),
+    ],
+)
+def test_settings_that_cannot_be_used_write_nothing(
+    raw: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    given = {**DEFAULTS, "input_dir": str(raw), "output_dir": str(tmp_path / "out"), "workers": 1, **changes}
+    with pytest.raises(ValueError, match=message) as caught:
+        run_pack(**{key: value for key, value in given.items() if key != "_target_"})
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["pack", *arguments])
-        code = importlib.reload(graysam.pack).main()  # as in a process of its own
-        return code, capsys.readouterr().err.strip()
 
-    monkeypatch.chdir(tmp_path)
-    given = (f"input_dir={raw}", "output_dir=out", "workers=1")
-    assert run(*given)[0] == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"], "no run folders, no logs"
-    code, line = run(*given)
-    assert code == 2
-    assert "overwrite=true" in line
-    assert "\n" not in line
-    (raw / "empty.npz").write_bytes(b"")
-    code, line = run(*given, "overwrite=true")
-    assert code == 1
-    assert "left out: empty.npz" in line
-    assert "1 of 25 files" in line
-    for arguments in (
-        given[1:],
-        given[:1],
-        (*given, "val_fraction=1"),
-        (*given, "workers=0"),
-        (*given, "samples_per_shard=0", "overwrite=true"),
-        (*given, "split_by=volume"),
-        (f"input_dir={tmp_path}/absent", "output_dir=new"),
-        (f"input_dir={tmp_path}/out", "output_dir=new"),
-    ):
-        code, line = run(*arguments)
-        assert (code, line.count("\n")) == (2, 0), (arguments, line)
-        assert line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
-    assert len(ShardIndex.load("out")) == 42
+def test_shards_are_replaced_on_request_only(raw: Path, tmp_path: Path) -> None:
+    before = pack(raw, tmp_path / "out")
+    with pytest.raises(ValueError, match="overwrite=true"):
+        pack(raw, tmp_path / "out")
+    assert pack(raw, tmp_path / "out", overwrite=True) == before
 
 
 def test_two_files_with_one_name_are_refused(tmp_path: Path) -> None:
