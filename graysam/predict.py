@@ -30,9 +30,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-i", "--input", type=Path, required=True, help="directory of NPZ with imgs and boxes")
     add("-o", "--output", type=Path, required=True, help="directory for the NPZ with segs")
     add("--model", required=True, help="graysam_l0, lite_medsam, an exported model's directory, or a weight file")
-    add(
-        "--backend", choices=("openvino", "torch", "onnxruntime"), help="default: torch for weight files unless in int8"
-    )
+    backends = ("openvino", "torch", "onnxruntime")
+    add("--backend", choices=backends, help="default: torch for weight files unless in int8")
     add("--precision", choices=("fp32", "bf16", "int8"), help="default: an exported model's own, fp32 with torch")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     add("--propagation", choices=("own", "litemedsam"), default="own", help="boxes between slices")

@@ -215,9 +215,9 @@ def open_exported(
     """
     path = exported_path(model, precision, channels, onnx=onnx)
     if not path.is_dir():
+        wanted = "onnx" if onnx else precision or DEFAULT_PRECISION
         raise ValueError(
-            f"{model} is not exported as {'onnx' if onnx else precision or DEFAULT_PRECISION} yet; give the folder "
-            f"that graysam export writes (it needs pip install '.[train,quantize,demo]'), or {_known()}"
+            f"{model} is not exported as {wanted} yet; give the folder that graysam export writes, or {_known()}"
         )
     exported = read_exported(path)
     if precision not in (None, exported.precision):
@@ -229,8 +229,7 @@ def export_on_first_use(model: str, precision: str | None, channels: str | None,
     """Return a model's folder, exporting a weight file into the user's cache first; int8 is calibrated on the demo.
 
     Raises:
-        ValueError: weights that cannot be exported, a missing extra, or an exported model that segments too much worse
-            than in torch.
+        ValueError: weights that cannot be exported or segment too much worse exported, or a missing extra.
     """
     folder = exported_path(model, precision, channels)
     if folder.is_dir():

@@ -70,8 +70,7 @@ class Segmentation:
         propagation: where the next slice's box comes from, always grown by 3 grid pixels a side; an empty mask falls
             back to the given box.
             `own`: the object's low-resolution mask, clipped to the pixels of the given box, which surrounds the object
-            in every slice, so that prompts cannot drift away. It lives on the prompts' own grid and depends neither on
-            other objects nor on the label's number. A mask wholly outside counts as empty.
+            in every slice, so that prompts cannot drift away. A mask wholly outside counts as empty.
             `litemedsam`: the native mask filled with its label, resized by area and clipped to `size`, as LiteMedSAM's
             script does it; depends on the label's number. Kept to reproduce the published baseline.
         size: side of the network's square input in pixels.

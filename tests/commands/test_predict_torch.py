@@ -38,6 +38,7 @@ def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> in
 # ------------------------------------------------------------------------------------------------ real weights
 
 
+@pytest.mark.slow
 def test_lite_medsam_is_verified_and_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_case(tmp_path / "in", "2DBox_US_1", imgs=np.dstack([image_2d()] * 3), boxes=BOXES_2D)
     assert predict(tmp_path, "--overlay", str(tmp_path / "pictures")) == 0
