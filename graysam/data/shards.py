@@ -52,7 +52,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
             f"input_dir=FOLDER_OF_NPZ output_dir={folder}`, or train with data=demo"
         ) from None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ShardError(f"{path}: damaged ({error}); pack again") from None
+        raise ShardError(f"{path}: not readable as JSON ({error}); pack again") from None
     if got != (FORMAT, VERSION):
         raise ShardError(f"{path}: format and version are {got}; required: {(FORMAT, VERSION)}; pack again")
     return manifest
@@ -179,11 +179,11 @@ class ShardReader:
             rles = {int(label): rle for label, rle in json.loads(members["rle.json"]).items()}
             meta = json.loads(members["meta.json"])
             if image is None or any(tuple(rle["size"]) != image.shape[:2] for rle in rles.values()):
-                raise ValueError("no image, or a mask of another size")
+                raise ValueError("the PNG is damaged, or a mask has another size")
         except ShardError:
             raise
         except (OSError, ValueError, LookupError, TypeError, AttributeError, tarfile.TarError, cv2.error) as error:
-            raise ShardError(f"{where}: damaged ({one_line(error)}); copy or pack it again") from None
+            raise ShardError(f"{where}: not readable ({one_line(error)}); copy or pack it again") from None
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
         return Sample(key=key, image=np.asarray(image, np.uint8), meta=meta, rles=dict(sorted(rles.items())))
 

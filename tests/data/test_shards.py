@@ -134,7 +134,7 @@ def test_damaged_folders_are_refused(raw: Path, tmp_path: Path) -> None:
     for path, change, word in (
         (shard, lambda content: content[:-1024], "bytes"),
         (index, lambda content: content.replace(b"val", b"train", 1), "changed after packing"),
-        (tmp_path / "out" / MANIFEST_NAME, lambda content: content[:-9], "damaged"),
+        (tmp_path / "out" / MANIFEST_NAME, lambda content: content[:-9], "JSON"),
         (tmp_path / "out" / MANIFEST_NAME, lambda content: content.replace(b'n": 2', b'n": 1'), "version"),
     ):
         content = path.read_bytes()
