@@ -16,11 +16,10 @@ from graysam.reporting.schemas import CONFIG, SUMMARY, BenchmarkReport, parsing,
 
 REQUIRED = "run directories, metrics files, probes, benchmarks, reproducibility checks"
 Kind = tuple[str, Callable[[Path], Any]]  # attribute of Inputs, and how a file of this kind is read
-# Keys of a JSON file -> its kind; `findings` is the former name of `checks`.
+# Keys of a JSON file -> its kind.
 JSON_KINDS: Sequence[tuple[set[str], Kind]] = (
     ({"name", "changes", "objects"}, ("probes", read_probe)),
     ({"format", "checks"}, ("checks", read_checks)),
-    ({"format", "findings"}, ("checks", read_checks)),
     ({"machine", "cases", "results"}, ("benchmarks", read_benchmark)),
 )
 

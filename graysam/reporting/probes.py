@@ -48,8 +48,9 @@ def read_probe(path: Path) -> Probe:
             changed.append(dsc)
         columns = pd.MultiIndex.from_tuples(amounts, names=["change", "amount"])
         frame = pd.DataFrame(objects, columns=["modality", *NUMBERS]).astype(dict.fromkeys(NUMBERS, float))
-        precision = document.get("precision", document.get("kind"))  # `kind` in earlier files
-        return Probe(f"{document['name']} {precision}", frame, pd.DataFrame(changed, columns=columns, dtype=float))
+        return Probe(
+            f"{document['name']} {document['precision']}", frame, pd.DataFrame(changed, columns=columns, dtype=float)
+        )
 
 
 def objects_by_modality(probe: Probe) -> str:

@@ -1,7 +1,6 @@
 """Results of the reproducibility checks (`graysam report --reproducibility-checks`): a sentence and a table each."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ from graysam.reporting.tables import EMPTY, Table
 
 FORMAT = 1  # of the file
 COMMAND = "graysam report --reproducibility-checks"
-_FORMER_COMMAND = re.compile(r"python -m graysam\.(reproduction\.)?findings")
 
 
 class CheckResult(NamedTuple):
@@ -33,8 +31,8 @@ def parse_checks(document: Any) -> list[CheckResult]:
         raise ValueError(f"it does not hold reproducibility checks of format {FORMAT}; run {COMMAND} again")
     results = []
     with parsing("a reproducibility check is damaged"):
-        for one in document.get("checks", document.get("findings")):  # `findings` in earlier files
-            source = f"Computed by `{_FORMER_COMMAND.sub(COMMAND, one['command'])}`."
+        for one in document["checks"]:
+            source = f"Computed by `{one['command']}`."
             if any(len(row) != len(one["columns"]) for row in one["rows"]):
                 raise ValueError(f"{one['name']}: a row has another number of columns than the header")
             table = Table("", one["columns"], [[_format_value(value) for value in row] for row in one["rows"]])

@@ -88,11 +88,10 @@ def read_run(path: Path) -> Run:
             scores = {title: schemas.parse_scores(summary[title]) for title in TITLES if title in summary}
             objects = [schemas.ObjectScore(*row) for row in summary.get("objects", [])]
             run |= {"scores": scores, "objects": objects}
-        for name in (schemas.EARLIER_QUANTIZATION, schemas.QUANTIZATION):
-            if (path / name).is_file():
-                with schemas.parsing(name):
-                    report = schemas.QuantizationReport.from_json(schemas.read_json_object(path / name))
-                run["methods"] = report.methods
+        if (path / schemas.QUANTIZATION).is_file():
+            content = schemas.read_json_object(path / schemas.QUANTIZATION)
+            with schemas.parsing(schemas.QUANTIZATION):
+                run["methods"] = schemas.QuantizationReport.from_json(content).methods
     except (OSError, ValueError) as error:
         return Run(path, **run, problem=f"damaged: {one_line(error)}")
     try:

@@ -11,16 +11,8 @@ from typing import Any, NamedTuple, cast
 from graysam.metrics.aggregation import MACRO
 
 CONFIG, RUN, SUMMARY, QUANTIZATION = "config.json", "run.json", "summary.json", "quantization.json"  # of a run
-EARLIER_QUANTIZATION = "benchmark.json"  # name of quantization.json in format 1
 FORMAT = 2  # of quantization.json
 TIMES = ("encoder_ms", "decoder_ms", "image_ms")
-FORMER_KEYS: Mapping[str, str] = {  # in format 1 of quantization.json and of the benchmark's benchmark.json
-    "kinds": "methods",
-    "contend" + "ers": "competitors",
-    "contend" + "er": "competitor",
-    "bundle": "exported",
-    "troubles": "errors",
-}
 
 
 class Score(NamedTuple):
@@ -73,11 +65,6 @@ def parse_scores(content: Mapping[str, Any]) -> Scores:
     if MACRO not in content:
         raise KeyError(MACRO)
     return {name: Score(float(row["dsc"]), float(row["nsd"]), int(row["n"])) for name, row in content.items()}
-
-
-def _with_present_keys(content: Any) -> Any:
-    text = json.dumps(content)
-    return json.loads(text, object_hook=lambda one: {FORMER_KEYS.get(key, key): one[key] for key in one})
 
 
 def _build(kind: Any, content: Mapping[str, Any], **given: Any) -> Any:
@@ -156,9 +143,8 @@ class QuantizationReport:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "QuantizationReport":
-        """Parse a file's content, of this format or of format 1; raise ValueError for damage."""
+        """Parse a file's content; raise ValueError for damage."""
         with parsing("quantization results"):
-            content = _with_present_keys(content)
             methods = {name: MethodResult.from_json(one) for name, one in content["methods"].items()}
             return cast(QuantizationReport, _build(cls, content, methods=methods))
 
@@ -256,8 +242,8 @@ class BenchmarkReport:
 
     @classmethod
     def from_json(cls, content: Any) -> "BenchmarkReport":
-        """Parse a file's content, of this format or of format 1; raise TypeError or AttributeError for damage."""
-        report: Any = _build(cls, _with_present_keys(content))
+        """Parse a file's content; raise TypeError or AttributeError for damage."""
+        report: Any = _build(cls, content)
         report.competitors = {name: _build(BenchmarkCompetitor, one) for name, one in report.competitors.items()}
         report.cases = {name: _build(BenchmarkedCase, one) for name, one in report.cases.items()}
         report.results = [_build(CaseTimes, one) for one in report.results]

@@ -94,18 +94,11 @@ def quantization(**methods: Any) -> dict[str, Any]:
     return {"format": 2, "settings": {"methods": list(methods)}, "methods": content}
 
 
-def earlier(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the same results in format 1."""
-    return {"format": 1, "settings": {"kinds": content["settings"]["methods"]}, "kinds": content["methods"]}
-
-
-@pytest.mark.parametrize("former", [False, True])
-def test_quantization_methods_are_rows(former: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quantization_methods_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
         path = make_run(tmp_path, "a", seed, summary())
         found = quantization(none=(0.6 + seed / 10, 20.0 + 2 * seed), int8=(0.5, 10.0), gone="torchao is not installed")
-        file = "benchmark.json" if former else "quantization.json"
-        (path / file).write_text(json.dumps(earlier(found) if former else found))
+        (path / "quantization.json").write_text(json.dumps(found))
     without = make_run(tmp_path, "b", 0, summary())
     assert main([str(tmp_path), "--methods"]) == 0
     printed = capsys.readouterr().out
@@ -127,7 +120,6 @@ def test_quantization_results_survive_a_round_trip() -> None:
     assert report.methods["none"].objects[0] == ("CT_0", 0, "CT", 0.6, 0.6)
     written = json.loads(json.dumps(report.to_json()))
     assert QuantizationReport.from_json(written).to_json() == report.to_json() | {"boxes_of_timed_images": []}
-    assert QuantizationReport.from_json(earlier(content)).settings == {"methods": ["none", "gone"]}
 
 
 def test_names_sort_by_their_numbers() -> None:
