@@ -222,7 +222,6 @@ def test_every_experiment_builds_all_its_parts(toy_shards: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["+optimizer.lrr=1"], "lrr"),
         (["+model.heads.mask_chanels=3"], "mask_chanels"),
         (["+model.heads.input_size=512"], "data.size 256"),
         (["trainer.precision=bf17"], "bf17"),
