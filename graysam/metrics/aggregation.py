@@ -6,7 +6,7 @@ has the same weight however many cases it has.
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,12 +105,7 @@ def estimate(groups: Iterable[Sequence[float]]) -> Estimate:
     return Estimate(mean, float(interval.low), float(interval.high), n)
 
 
-def estimates(groups: Mapping[str, Sequence[float]], *, over: Collection[str] = ()) -> dict[str, Estimate]:
-    """Estimate the mean of each modality, and of their macro average under the key `macro`.
-
-    Args:
-        groups: modality -> values of its cases.
-        over: modalities that the macro average is taken over; empty for all of them.
-    """
+def estimates(groups: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """Estimate the mean of each modality's values, and of their macro average under the key `macro`."""
     found = {modality: estimate([values]) for modality, values in groups.items()}
-    return {**found, MACRO: estimate(values for modality, values in groups.items() if not over or modality in over)}
+    return {**found, MACRO: estimate(groups.values())}

@@ -7,18 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown import Markdown
 
 from graysam.reporting import accuracy, paired_runs, pictures, probes, speed
 from graysam.reporting.inputs import Inputs
 from graysam.reporting.run_tables import run_tables
 from graysam.reporting.runs import by_variant, read_curves, usable
+from graysam.reporting.tables import render
 from graysam.system.files import replacing
-
-TEMPLATES = Environment(
-    loader=PackageLoader("graysam.reporting"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
 
 
 def compose(
@@ -59,18 +55,18 @@ def compose(
                 "objects' scores, or there is no run to compare with it"
             )
     variants = paired_runs.unquantized(pairs)
-    compared = {name for pair in pairs if pair.compared for name in (pair.variant, pair.reference)}
+    compared = {name for pair in pairs if pair.macro["dsc"].n for name in (pair.variant, pair.reference)}
     curves = []
     for run in inputs.runs if output is not None else []:
         try:
             curves.append((run, read_curves(run)))
         except ValueError as error:
             problems.append(f"no learning curve of {run.path}: {error}")
-    text = TEMPLATES.get_template("report.md.j2").render(
-        inputs=inputs, folders=folders, options=options, draw=draw, problems=problems,
+    text = render(
+        "report.md.j2", inputs=inputs, folders=folders, options=options, draw=draw, problems=problems,
         extremes=extremes, worst=worst, left_out=left_out, views=views, unusable=unusable,
         tables=run_tables(inputs.runs, modalities=options.modalities, methods=options.methods),
-        pairs=pairs, variants=variants, plain=[pair for pair in variants if pair.compared],
+        pairs=pairs, variants=variants, plain=[pair for pair in variants if pair.macro["dsc"].n],
         not_compared=[name for name in by_variant(finished) if name not in compared],
         costs=paired_runs.method_pairs(scores) if options.methods else [],
         curves=[(run, one) for run, one in curves if not one.empty],
@@ -92,8 +88,7 @@ def write_report(markdown: str, output: Path) -> None:
         body = re.sub(r'<img alt="([^"]*)" src="([^"]*)">', embed, converter.convert(markdown))
         scrolling = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'  # keyboards reach it
         body = re.sub(r"<table>.*?</table>", rf"{scrolling}\g<0></div>", body, flags=re.S)
-        contents = converter.toc  # type: ignore[attr-defined]
-        page = TEMPLATES.get_template("page.html.j2").render(contents=contents, body=body)
+        page = render("page.html.j2", contents=converter.toc, body=body)  # type: ignore[attr-defined]
         files = {output / "report.md": markdown, output / "report.html": page}
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from graysam.metrics.aggregation import MACRO, Estimate, estimates
+from graysam.metrics.aggregation import Estimate, estimate
 from graysam.reporting.accuracy import in_papers_order
 from graysam.reporting.run_tables import PLAIN
 from graysam.reporting.runs import Run
@@ -20,7 +20,7 @@ SLICE = r"_(?:z|(?:axial|coronal|sagittal)_)\d+$"  # end of a slice's key; a pat
 Scored = Mapping[tuple[str, str], pd.DataFrame]  # (variant, method or OWN) -> one row for each seed and object
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """A variant under a quantization method, minus what it is compared with.
 
@@ -28,28 +28,30 @@ class Pair:
         method: quantization method, or OWN.
         reference: the variant, or method, that is subtracted.
         seeds: number of seeds that both have, which are averaged.
-        differences: metric -> modality or `macro` -> difference; n counts subjects and is 0 without shared objects.
+        subjects: differences of METRICS, one row a `modality` and subject.
+        macro: metric -> macro average; n counts subjects and is 0 without shared objects.
     """
 
     variant: str
     method: str
     reference: str
     seeds: int
-    differences: Mapping[str, Mapping[str, Estimate]]
+    subjects: pd.DataFrame
+    macro: Mapping[str, Estimate]
 
     @property
     def short_name(self) -> str:
         """Return the variant's name without the sweep that it shares with the reference."""
         return self.variant.removeprefix(f"{self.reference.rpartition('/')[0]}/")
 
-    @property
-    def compared(self) -> bool:
-        """Return whether both have scored an object."""
-        return self.differences["dsc"][MACRO].n > 0
+    def by_modality(self, metric: str) -> dict[str, Estimate]:
+        """Return a metric's difference of each modality, in the paper's order."""
+        scores = self.subjects.set_index("modality")[metric]
+        return {m: estimate([scores.loc[[m]].tolist()]) for m in in_papers_order(set(scores.index))}
 
     def verdict(self, metric: str) -> str:
         """Return what the macro average's interval shows; one that contains 0 shows no difference."""
-        macro = self.differences[metric][MACRO]
+        macro = self.macro[metric]
         if macro.n < MIN_SUBJECTS:
             return "too few subjects to tell" if macro.n else "not compared"
         return "better" if macro.low > 0 else "worse" if macro.high < 0 else "no difference shown"
@@ -80,11 +82,10 @@ def compare(scores: Scored, first: tuple[str, str], second: tuple[str, str], ove
     objects = changes.groupby(OBJECT, as_index=False).mean()
     objects["subject"] = objects["key"].str.replace(SLICE, "", regex=True)
     subjects = objects.groupby(["modality", "subject"], as_index=False)[METRICS].mean()
-    groups = {m: subjects[subjects["modality"] == m] for m in in_papers_order(set(subjects["modality"]))}
-    found = {
-        metric: estimates({m: group[metric].tolist() for m, group in groups.items()}, over=over) for metric in METRICS
-    }
-    return Pair(*second, first[1] if first[0] == second[0] else first[0], len(seeds), found)
+    names = [m for m in in_papers_order(set(subjects["modality"])) if not over or m in over]
+    groups = [subjects[subjects["modality"] == m] for m in names]
+    macro = {metric: estimate(group[metric].tolist() for group in groups) for metric in METRICS}
+    return Pair(*second, first[1] if first[0] == second[0] else first[0], len(seeds), subjects, macro)
 
 
 def variant_pairs(runs: Sequence[Run], scores: Scored, reference: str, over: Collection[str] = ()) -> list[Pair]:
@@ -131,27 +132,26 @@ def rank(pairs: Iterable[Pair], metric: str) -> str:
     """Return the variants' short names and differences, by verdict."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for pair in pairs:
-        macro = pair.differences[metric][MACRO].percent(sign=True)
+        macro = pair.macro[metric].percent(sign=True)
         found.setdefault(pair.verdict(metric), []).append(f"`{pair.short_name}` {macro}")
     return "; ".join(f"{verdict}: {', '.join(variants)}" for verdict, variants in found.items() if variants)
 
 
 def pairs_table(pairs: Iterable[Pair], title: str) -> Table:
     """Return macro averages, one row a pair."""
-    rows = []
-    for pair in pairs:
-        dsc, nsd = (pair.differences[metric][MACRO] for metric in METRICS)
-        rows.append(
-            [pair.variant, pair.method, str(pair.seeds), str(dsc.n), dsc.percent(sign=True), nsd.percent(sign=True)]
-        )
+    rows = [
+        [pair.variant, pair.method, str(pair.seeds), str(pair.macro["dsc"].n)]
+        + [pair.macro[metric].percent(sign=True) for metric in METRICS]
+        for pair in pairs
+    ]
     return Table(title, ["variant", "method", "seeds", "subjects", "DSC", "NSD"], rows, labels=2)
 
 
 def pairs_by_modality_table(pairs: Sequence[Pair], title: str) -> Table:
     """Return the DSC of each modality with its number of subjects: one row a pair, one column a modality."""
-    found = [pair.differences["dsc"] for pair in pairs]
+    found = [pair.by_modality("dsc") for pair in pairs]
     subjects = {m: max(dsc[m].n for dsc in found if m in dsc) for dsc in found for m in dsc}
-    names = in_papers_order(subjects.keys() - {MACRO})
+    names = in_papers_order(subjects)
     rows = [
         [pair.variant, *(dsc[m].percent(sign=True) if m in dsc else EMPTY for m in names)]
         for pair, dsc in zip(pairs, found, strict=True)

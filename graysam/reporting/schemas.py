@@ -15,7 +15,8 @@ FORMAT = 2  # of quantization.json
 TIMES = ("encoder_ms", "decoder_ms", "image_ms")
 
 
-class Score(NamedTuple):
+@dataclass(frozen=True)
+class Score:
     """DSC and NSD in [0, 1], means over n objects."""
 
     dsc: float
@@ -44,7 +45,7 @@ def parsing(file: str) -> Iterator[None]:
     except KeyError as error:
         raise ValueError(f"{file}: {error} is missing") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _refuse(constant: str) -> None:
@@ -107,14 +108,8 @@ class MethodResult:
         """Return plain containers that `from_json` reads."""
         if self.reason:
             return {"available": False, "reason": self.reason}
-        return {
-            "available": True,
-            "scores": {name: score._asdict() for name, score in self.scores.items()},
-            "objects": [list(one) for one in self.objects],
-            **self.times_ms,
-            "size_mb": self.size_mb,
-            "quantized": self.quantized,
-        }
+        content = {"available": True, **asdict(self), **self.times_ms}
+        return {key: value for key, value in content.items() if key not in ("times_ms", "reason")}
 
 
 @dataclass(frozen=True)
@@ -195,7 +190,6 @@ class CaseTimes:
         seconds: of the timed runs.
         peak_bytes: peak of resident memory while the case was in memory.
         found: number of boxes whose label is in the masks; dsc, nsd: in [0, 1], against the case's own masks.
-        differing, foreground: voxels that differ from the reference's masks, and voxels in those; LiteMedSAM only.
         error: why there are no times, or "".
     """
 
@@ -206,8 +200,6 @@ class CaseTimes:
     write_s: float | None = None
     peak_bytes: int | None = None
     found: int | None = None
-    differing: int | None = None
-    foreground: int | None = None
     dsc: float | None = None
     nsd: float | None = None
     error: str = ""

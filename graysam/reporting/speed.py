@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from graysam.metrics.aggregation import macro_average
 from graysam.reporting.schemas import BenchmarkReport
-from graysam.reporting.tables import EMPTY, Table
+from graysam.reporting.tables import EMPTY, Table, render
 from graysam.system.files import replacing
 
 BASELINE = "litemedsam"
-BUSY_LOAD = 0.5  # mean number of processes in the minute before
 # Colour-blind safe (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
@@ -33,9 +32,8 @@ def geometric_mean(values: Float64) -> float:
 
 def median_seconds(report: BenchmarkReport, competitor: str) -> Float64:
     """Return the medians of a competitor's seconds, one per case; NaN where it has none."""
-    rows = [row for row in report.results if row.competitor == competitor and row.seconds]
-    medians = {row.case: statistics.median(row.seconds) for row in rows}
-    return np.array([medians.get(case, np.nan) for case in report.cases], np.float64)
+    seconds = {row.case: row.seconds for row in report.results if row.competitor == competitor and row.seconds}
+    return np.array([statistics.median(seconds.get(case, [np.nan])) for case in report.cases], np.float64)
 
 
 def accuracy_of(report: BenchmarkReport, competitor: str) -> dict[str, float] | None:
@@ -45,8 +43,7 @@ def accuracy_of(report: BenchmarkReport, competitor: str) -> dict[str, float] | 
         given = report.competitors[competitor].accuracy
         return dict(given) if given else None
     known = [(report.cases[row.case].modality, np.array([row.dsc, row.nsd], np.float64)) for row in rows]
-    dsc, nsd = macro_average(known).tolist()
-    return {"dsc": dsc, "nsd": nsd}
+    return dict(zip(("dsc", "nsd"), macro_average(known).tolist(), strict=True))
 
 
 def failures(report: BenchmarkReport) -> list[str]:
@@ -60,21 +57,11 @@ def failures(report: BenchmarkReport) -> list[str]:
 
 def markdown(report: BenchmarkReport) -> str:
     """Return all tables with what is needed to read them."""
-    from jinja2 import Environment, PackageLoader
-
-    loader = PackageLoader("graysam.reporting")
-    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     ratios = [ratios_table(report, reference) for reference in (BASELINE, "daft") if reference in report.competitors]
     tables = [seconds_table(report), *ratios, competitors_table(report), cold_table(report)]
-    return environment.get_template("benchmark.md.j2").render(
-        report=report,
-        tables=[str(table) for table in tables if {cell for row in table.rows for cell in row[1:]} - {EMPTY}],
-        busy=(report.machine.get("load") or 0) > BUSY_LOAD,
-        capped=[name for name, case in report.cases.items() if case.stride > 1],
-        paper=any(case.paper_s for case in report.cases.values()),
-        checked=[row for row in report.results if row.foreground is not None],
-        failures=failures(report),
-    )
+    filled = [str(table) for table in tables if {cell for row in table.rows for cell in row[1:]} - {EMPTY}]
+    capped = [name for name, case in report.cases.items() if case.stride > 1]
+    return render("benchmark.md.j2", report=report, tables=filled, capped=capped, failures=failures(report))
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -102,21 +89,16 @@ def seconds_table(report: BenchmarkReport) -> Table:
 def ratios_table(report: BenchmarkReport, reference: str) -> Table:
     """Return how many times as fast as the reference each competitor is, by case and over all cases."""
     theirs = median_seconds(report, reference)
-    columns: dict[str, Float64] = {}
+    others = {name: one.title for name, one in report.competitors.items() if name != reference}
+    columns = {title: theirs / median_seconds(report, name) for name, title in others.items()}
     if reference == BASELINE and any(case.paper_s for case in report.cases.values()):
         paper = np.array([case.paper_s or (np.nan, np.nan) for case in report.cases.values()], np.float64)
-        columns["paper: proposed"] = paper[:, 0] / paper[:, 1]
-    for name, one in report.competitors.items():
-        if name != reference:
-            columns[one.title] = theirs / median_seconds(report, name)
-    rows = [
-        [case, *(_number(float(column[index]), 2) for column in columns.values())]
-        for index, case in enumerate(report.cases)
-    ]
-    known = [column[~np.isnan(column)] for column in columns.values()]
+        columns = {"paper: proposed": paper[:, 0] / paper[:, 1], **columns}
+    values = {case: [column[index] for column in columns.values()] for index, case in enumerate(report.cases)}
     spreads: dict[str, Any] = {"min": np.min, "median": np.median, "max": np.max, "geometric mean": geometric_mean}
-    for name, reduce in spreads.items():
-        rows.append([name, *(_number(float(reduce(one)) if len(one) else None, 2) for one in known)])
+    known = [column[~np.isnan(column)] for column in columns.values()]
+    values |= {name: [reduce(one) if len(one) else np.nan for one in known] for name, reduce in spreads.items()}
+    rows = [[name, *(_number(float(value), 2) for value in found)] for name, found in values.items()]
     return Table(f"Times as fast as {report.competitors[reference].title}", ["case", *columns], rows)
 
 
@@ -141,8 +123,8 @@ def cold_table(report: BenchmarkReport) -> Table:
     baseline = {one.case: statistics.median(one.seconds) for one in report.cold if one.name == BASELINE and one.seconds}
     rows = []
     for one in report.cold:
-        numbers = [float(function(one.seconds)) if one.seconds else None for function in (min, statistics.median, max)]
-        ratio = baseline[one.case] / numbers[1] if one.case in baseline and numbers[1] else None
+        numbers = [function(one.seconds or [np.nan]) for function in (min, statistics.median, max)]
+        ratio = baseline.get(one.case, np.nan) / numbers[1]
         rows.append([one.case, one.title, str(len(one.seconds)), *(_number(n, 3) for n in numbers), _number(ratio, 2)])
     columns = ["case", "command", "runs", "min s", "median s", "max s", "times as fast as LiteMedSAM's"]
     return Table("Cold: a process per case, from its start to its end, round-robin", columns, rows, labels=2)
@@ -160,10 +142,8 @@ def write_seconds_chart(report: BenchmarkReport, path: Path) -> None:
         axes.bar(places, median_seconds(report, name), width, color=_colour(report, name), label=one.title)
     axes.set(yscale="log", ylabel="seconds a case, warm (log)", xlim=(-0.6, len(report.cases) - 0.4))
     axes.yaxis.set_major_formatter("{x:g}")
-    labels = [
-        f"{name.partition('_')[2]}\n{'x'.join(map(str, case.shape))}\n{case.objects} obj."
-        for name, case in report.cases.items()
-    ]
+    sizes = {name: "x".join(map(str, case.shape)) for name, case in report.cases.items()}
+    labels = [f"{n.partition('_')[2]}\n{sizes[n]}\n{case.objects} obj." for n, case in report.cases.items()]
     axes.set_xticks(range(len(labels)), labels, fontsize=7)
     axes.grid(axis="y", which="major", alpha=0.4)
     axes.set_axisbelow(True)

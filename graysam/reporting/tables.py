@@ -1,8 +1,8 @@
-"""Tables of text as Markdown."""
+"""Tables of text as Markdown, and the templates around them."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -12,6 +12,15 @@ EMPTY = "-"
 def percent(value: float) -> str:
     """Format a share in per cent; `-` for NaN."""
     return EMPTY if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a file of `templates/`; an unknown name in it is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # an extra
+
+    options: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(loader=PackageLoader("graysam.reporting"), undefined=StrictUndefined, **options)
+    return environment.get_template(template).render(values)
 
 
 class Table(NamedTuple):

@@ -1,12 +1,11 @@
 """Pairs of runs: by object, averaged over seeds, then over a subject's objects, then over modalities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from graysam.metrics.aggregation import Estimate
 from graysam.reporting.paired_runs import (
     OWN,
     Pair,
@@ -47,7 +46,8 @@ def compare(first: MethodResult, second: MethodResult, over: tuple[str, ...] = (
     return pair
 
 
-def means(differences: Mapping[str, Estimate]) -> dict[str, float]:
+def means(pair: Pair, metric: str) -> dict[str, float]:
+    differences = {**pair.by_modality(metric), "macro": pair.macro[metric]}
     return {name: pytest.approx(one.mean) for name, one in differences.items()}
 
 
@@ -59,7 +59,7 @@ def test_seeds_are_averaged_over_the_objects_that_all_of_them_scored() -> None:
         run("s/new", 1, none=result(CT_a_z1=1.0, CT_a_z2=0.25, US_b=0.5)),
     ]
     (pair,) = pairs_of(runs, "base")
-    assert means(pair.differences["dsc"]) == {"CT": 0.25, "macro": 0.25} and pair.seeds == 2
+    assert means(pair, "dsc") == {"CT": 0.25, "macro": 0.25} and pair.seeds == 2
 
 
 def test_a_difference_by_hand() -> None:
@@ -67,22 +67,22 @@ def test_a_difference_by_hand() -> None:
     second = result(CT_a_z1=0.6, CT_a_z2=0.8, CT_b_z1=0.5, US_c=0.4)
     pair = compare(first, second)
     # CT: patients a (+0.2) and b (0) alike; US: one image, which cannot vary.
-    assert means(pair.differences["dsc"]) == {"CT": 0.1, "US": -0.1, "macro": 0}
-    assert means(pair.differences["nsd"]) == {"CT": 0.05, "US": -0.05, "macro": 0}
-    macro = pair.differences["dsc"]["macro"]
+    assert means(pair, "dsc") == {"CT": 0.1, "US": -0.1, "macro": 0}
+    assert means(pair, "nsd") == {"CT": 0.05, "US": -0.05, "macro": 0}
+    macro = pair.macro["dsc"]
     assert (macro.n, macro.low, macro.high) == (3, pytest.approx(-0.05), pytest.approx(0.05))
-    assert not compare(result(CT_a=1), result(CT_b=1)).compared
+    assert compare(result(CT_a=1), result(CT_b=1)).macro["dsc"].n == 0
 
 
 def test_slices_of_a_patient_are_one_subject() -> None:
     keys = ["CT_STS020_z0007", "CT_STS020_z0123", "MR_MNI152_axial_0002", "MR_MNI152_sagittal_0100", "US_HC18_001"]
     pair = compare(result(**dict.fromkeys(keys, 0.5)), result(**dict.fromkeys(keys, 0.6)))
-    assert {name: one.n for name, one in pair.differences["dsc"].items()} == {"CT": 1, "MR": 1, "US": 1, "macro": 3}
+    assert {name: one.n for name, one in pair.by_modality("dsc").items()} == {"CT": 1, "MR": 1, "US": 1}
 
 
 def test_macro_averages_can_be_over_some_modalities() -> None:
     first, second = result(CT_a=0.5, US_b=0.5, MR_c=0.5), result(CT_a=0.6, US_b=0.9, MR_c=0.8)
-    assert means(compare(first, second, over=("CT", "MR")).differences["dsc"])["macro"] == 0.2
+    assert compare(first, second, over=("CT", "MR")).macro["dsc"].mean == pytest.approx(0.2)
 
 
 def test_runs_that_score_other_boxes_are_not_compared() -> None:
@@ -127,15 +127,15 @@ def test_only_seeds_that_both_sides_have_are_compared() -> None:
         run("s/x=new", 0, none=result(CT_a=0.6)),
     ]
     (pair,), (cost,) = pairs_of(runs, "x=base"), methods_of(runs)
-    assert (pair.seeds, pair.differences["dsc"]["macro"].mean) == (1, pytest.approx(0.1))
-    assert (cost.seeds, cost.differences["dsc"]["macro"].mean) == (1, pytest.approx(-0.1))
+    assert (pair.seeds, pair.macro["dsc"].mean) == (1, pytest.approx(0.1))
+    assert (cost.seeds, cost.macro["dsc"].mean) == (1, pytest.approx(-0.1))
 
 
 def test_each_sweep_is_compared_with_its_own_reference() -> None:
     """Another network's `replicate` says nothing about this one's channels; a whole name asks for just that."""
     other = [run("t/channels=replicate", none=result(CT_a=0.1)), run("t/channels=paper", none=result(CT_a=0.4))]
     found = {
-        (pair.variant, pair.reference): pair.differences["dsc"]["macro"].mean
+        (pair.variant, pair.reference): pair.macro["dsc"].mean
         for pair in unquantized(pairs_of(RUNS + other, "channels=replicate"))
     }
     assert found == {
@@ -156,7 +156,7 @@ def test_a_runs_own_validation_counts_where_it_was_stored() -> None:
         run("s/x=old", none=result(CT_a=0.4)),
     ]
     pairs = pairs_of(own, "x=base")
-    assert [(p.variant, p.method, p.differences["dsc"]["macro"].n) for p in pairs] == [
+    assert [(p.variant, p.method, p.macro["dsc"].n) for p in pairs] == [
         ("s/x=new", OWN, 2), ("s/x=new", "none", 1), ("s/x=old", "none", 1),
     ]  # fmt: skip
     assert [p.method for p in unquantized(pairs)] == [OWN, "none"]

@@ -255,7 +255,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path: Path, capsys: pytest.Ca
     broken = [
         ("summary.json", "{", "summary.json: Expecting"),
         ("config.json", "[]", "config.json: it holds a list"),
-        ("config.json", None, "config.json: [Errno 2]"),
+        ("config.json", None, "config.json: No such file or directory"),
         ("summary.json", '{"trained": {"CT": {}}}', "summary.json: 'macro' is missing"),
         ("summary.json", '{"trained": {"macro": {"dsc": NaN, "nsd": 1, "n": 1}}}', "NaN, which is not finite"),
         ("quantization.json", '{"methods": {"none": {"available": true}}}', "quantization.json"),
