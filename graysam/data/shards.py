@@ -52,7 +52,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
             f"input_dir=FOLDER_OF_NPZ output_dir={folder}`, or train with data=demo"
         ) from None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ShardError(f"{path}: not readable as JSON ({error}); pack again") from None
+        raise ShardError(f"{path}: damaged JSON ({error}); pack again") from None
     if got != (FORMAT, VERSION):
         raise ShardError(f"{path}: format and version are {got}; required: {(FORMAT, VERSION)}; pack again")
     return manifest
