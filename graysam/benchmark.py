@@ -20,7 +20,7 @@ from graysam.reporting.schemas import BenchmarkReport
 from graysam.reporting.speed import failures, markdown, write_accuracy_chart, write_seconds_chart
 from graysam.system.extras import require
 from graysam.system.files import replacing, write_json_file
-from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
+from graysam.system.renamed import reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
 
 SLICES = 16  # of volumes; with it and LiteMedSAM a run takes about a quarter of an hour on two cores
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=_count, default=7, help="most timed runs a case (default: 7)")
     add("--repeat-seconds", type=float, default=3.0, help="repeat while runs fit into so many seconds (default: 3)")
     add("--cold", type=int, default=0, metavar="N", help="also time N processes on the smallest case")
-    reject_renamed_options(parser, RENAMED_OPTIONS["benchmark"])
+    reject_renamed_options(parser, "benchmark")
     return parser
 
 

@@ -19,7 +19,7 @@ from graysam.inference.exported_model import export_on_first_use
 from graysam.inference.openvino_core import disable_telemetry, skip_converter
 from graysam.inference.predictor import Predictor, choose_backend
 from graysam.io.cases import read_input_case
-from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
+from graysam.system.renamed import reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
 
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--no-cache", action="store_true", help="do not keep the compiled model for the next start")
     add("--overlay", type=Path, metavar="DIR", help="also write one PNG a case there")
     add("--timing", action="store_true", help="print where the time went since the process started")
-    reject_renamed_options(parser, RENAMED_OPTIONS["predict"])
+    reject_renamed_options(parser, "predict")
     return parser.parse_args(argv)
 
 

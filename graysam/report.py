@@ -12,7 +12,7 @@ from pathlib import Path
 
 from graysam.system.extras import require
 from graysam.system.files import write_json_file
-from graysam.system.renamed import RENAMED_OPTIONS, reject_renamed_options
+from graysam.system.renamed import reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
 
 INPUTS = "run directories, metrics files (evaluate -o), probes, benchmarks, reproducibility checks, or folders of these"
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--reproducibility-checks", nargs="*", metavar="NAME", help=checks)
     add("--train-npz", type=Path, metavar="DIR", help="training NPZ whose volumes the check `split` splits")
     add("--wandb-workspace", metavar="ENTITY/PROJECT", help="save a W&B view of the runs' panels and end")
-    reject_renamed_options(parser, RENAMED_OPTIONS["report"])
+    reject_renamed_options(parser, "report")
     return parser
 
 

@@ -31,9 +31,6 @@ BOX: RGB = WHITE
 
 MIN_SIDE, MAX_SIDE = 512, 1536  # px, longest side of an image in an overlay; a volume's slices have 512
 PANEL_SIDE = 560  # px
-MAX_OBJECTS = 6  # slices of a volume's overlay
-MIN_DETAIL = 64  # px of the image
-MANY_OBJECTS = 10  # a panel with more has thinner lines
 
 _GAP = 4  # px between image and masks, and between slices
 _DASH = 12  # px
@@ -124,7 +121,7 @@ def draw_panel(
     rows, columns = window = detail_window(image.shape[:2], boxes, labels)
     scale = PANEL_SIDE / max(image[window].shape[:2])
     picture = _enlarged(image[window], scale)
-    thin = max([len(boxes), *(len(np.unique(array)) for array in labels)]) > MANY_OBJECTS
+    thin = max([len(boxes), *(len(np.unique(array)) for array in labels)]) > 10  # objects
     for box in boxes - np.array([columns.start, rows.start] * 2):
         _draw_dashed(picture, _box_path(box, scale), (BOX, BLACK), 1 if thin else 3)
     if masks is not None:
@@ -150,7 +147,7 @@ def detail_window(shape: tuple[int, ...], boxes: NDArray[Any], masks: Iterable[N
     limits = np.array(shape[::-1])
     bounds = [*boxes.tolist(), *filter(None, map(mask_bounds, masks))] or [(0, 0, *(limits - 1))]
     low, high = np.min(bounds, axis=0)[:2], np.max(bounds, axis=0)[2:] + 1
-    side = int(max((high - low).max() * 2, MIN_DETAIL))
+    side = int(max((high - low).max() * 2, 64))
     x, y = np.rint((low + high - side) / 2).astype(int).clip(0, np.maximum(limits - side, 0)).tolist()
     return slice(y, min(y + side, shape[0])), slice(x, min(x + side, shape[1]))
 
@@ -192,7 +189,7 @@ def _middle_slices(segs: NDArray[Any], boxes: NDArray[Any], gts: NDArray[Any]) -
     )
     in_boxes = {label: int((box[2] + box[5]) / 2) for label, box in enumerate(boxes, start=1)}
     middles = sorted((in_segs | in_boxes | in_gts).items()) or [(0, len(segs) // 2)]
-    chosen = np.linspace(0, len(middles) - 1, min(len(middles), MAX_OBJECTS)).round().astype(int)
+    chosen = np.linspace(0, len(middles) - 1, min(len(middles), 6)).round().astype(int)
     return [(label, min(z, len(segs) - 1)) for label, z in (middles[i] for i in chosen)]
 
 

@@ -26,10 +26,8 @@ def is_volume(image_shape: tuple[int, ...], boxes: AnyArray, *, hint: bool = Fal
         ValueError: boxes of another dtype or shape, an empty image, or an image that does not fit the boxes.
     """
     if boxes.dtype.kind not in "iuf" or not (boxes.shape == (0,) or (boxes.ndim == 2 and boxes.shape[1] in (4, 6))):
-        raise ValueError(
-            f"boxes have dtype {boxes.dtype} and shape {boxes.shape}; required: numbers of shape (N,4) in 2D or (N,6) "
-            "in 3D, one box a row"
-        )
+        given = f"boxes have dtype {boxes.dtype} and shape {boxes.shape}"
+        raise ValueError(f"{given}; required: numbers of shape (N,4) in 2D or (N,6) in 3D, one box a row")
     if boxes.size:
         volume = boxes.shape[1] == 6
     elif len(image_shape) == 3 and image_shape[2] in (1, 3):
@@ -128,7 +126,5 @@ def check_labels(labels: AnyArray, name: str) -> AnyArray:
     if labels.dtype.kind == "b":
         return labels.astype(np.uint8)
     if labels.size and (labels.min() < 0 or labels.max() > LARGEST_LABEL):
-        raise ValueError(
-            f"{name} hold labels from {labels.min()} to {labels.max()}; required: 0 to {LARGEST_LABEL}; renumber them"
-        )
+        raise ValueError(f"{name} hold labels from {labels.min()} to {labels.max()}; required: 0 to {LARGEST_LABEL}")
     return labels

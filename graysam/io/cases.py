@@ -92,10 +92,7 @@ def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx") ->
         gts = check_labels(npz.read("gts", kinds="uib", ranks=(2, 3)), "gts")
         image = stored_image(npz, path, gts.ndim == 3, spacing_order)
         if gts.shape != image.grid:
-            raise ValueError(
-                f"gts have shape {gts.shape}, imgs {image.pixels.shape}; required: the same grid; "
-                "export image and masks together"
-            )
+            raise ValueError(f"gts have shape {gts.shape}, imgs {image.pixels.shape}; required: the same grid")
     return Case(replace(image, modality=training_name(path.stem).modality), gts=gts, notes=_dtype_notes(image))
 
 

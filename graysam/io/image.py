@@ -98,10 +98,7 @@ def stored_image(npz: Npz, path: Path, volume: bool | None = None, order: Spacin
     if not volume and pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise ValueError(
-            f"imgs of dtype {pixels.dtype} hold NaN or infinity; required: finite values, best uint8; "
-            "replace them before saving"
-        )
+        raise ValueError(f"imgs of dtype {pixels.dtype} hold NaN or infinity; required: finite values, best uint8")
     return Image(pixels, stored_spacing(npz, order) if volume else None, modality_of(path.stem), path.stem, volume)
 
 
@@ -146,8 +143,7 @@ def write_mask(path: str | Path, mask: NDArray[Any], like: Image | None = None) 
     if suffix != ".npz" and suffix not in _LOSSLESS:
         raise CaseError(f"{path}: masks are written as .npz, {', '.join(_LOSSLESS)}; got {suffix or 'no suffix'}")
     if mask.dtype.kind not in "uib" or mask.ndim not in ((2, 3) if suffix == ".npz" else (2,)):
-        given = f"{path}: the mask has shape {mask.shape} and dtype {mask.dtype}"
-        raise CaseError(f"{given}; required: integers (H,W), or (D,H,W) in .npz")
+        raise CaseError(f"{path}: the mask is {mask.dtype} {mask.shape}; required: integers (H,W), or (D,H,W) in .npz")
     if like is not None and mask.shape != like.grid:
         raise CaseError(f"{path}: the mask has shape {mask.shape}; required: {like.grid}, the image's grid")
     try:

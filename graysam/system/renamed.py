@@ -29,17 +29,11 @@ RENAMED_COMMANDS: Mapping[str, str] = {
 }
 
 
-def reject_renamed_options(parser: argparse.ArgumentParser, renamed: Mapping[str, str]) -> None:
-    """Let a parser end with exit code 2 and one line when a former option is given.
-
-    Args:
-        parser: of the command; the options do not appear in its help.
-        renamed: former option -> its successor, e.g. `RENAMED_OPTIONS["predict"]`.
-    """
-    for old, new in renamed.items():
-        parser.add_argument(
-            old, nargs="?", action=_Reject, metavar=new, help=argparse.SUPPRESS, default=argparse.SUPPRESS
-        )
+def reject_renamed_options(parser: argparse.ArgumentParser, command: str) -> None:
+    """Let a command's parser end with exit code 2 and one line when a former option is given; its help shows none."""
+    hidden = argparse.SUPPRESS
+    for old, new in RENAMED_OPTIONS[command].items():
+        parser.add_argument(old, nargs="?", action=_Reject, metavar=new, help=hidden, default=hidden)
 
 
 class _Reject(argparse.Action):

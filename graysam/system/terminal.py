@@ -10,8 +10,6 @@ FAILED = 1  # exit code of a command that could not do all it was asked
 BAD_INPUT = 2  # exit code of every command for input that cannot be used
 
 Item = TypeVar("Item")
-MESSAGE_LENGTH = 2000  # longer messages fill the screen
-PLAIN_SECONDS = 10.0  # between two lines of plain text
 
 
 def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
@@ -31,7 +29,7 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
     last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if done == count or time.monotonic() - last > PLAIN_SECONDS:
+        if done == count or time.monotonic() - last > 10:
             last = time.monotonic()
             print(f"{title}: {done} of {count} cases", file=sys.stderr, flush=True)
 
@@ -49,16 +47,11 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if "Original Traceback" in text:
         text = text.rpartition(f"{type(error).__name__}: ")[2]
-    return " ".join(text.split())[:MESSAGE_LENGTH] or type(error).__name__
+    return " ".join(text.split())[:2000] or type(error).__name__  # more would fill the screen
 
 
 def exit_reason(error_output: str, code: int) -> str:
-    """Return in one line why a child process ended.
-
-    Args:
-        error_output: its standard error, or the end of it.
-        code: its exit code, negative for the signal that killed it.
-    """
+    """Return in one line why a child process ended: by a signal (a negative code), or its last line of errors."""
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}; check that there is enough memory"
     lines = [line.strip() for line in error_output.splitlines() if line.strip()]

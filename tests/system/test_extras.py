@@ -6,12 +6,12 @@ from graysam.system import extras
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(extras.MODULES, "demo", ("json", "no_such_module"))
+    monkeypatch.setitem(extras.MODULES, "demo", "json no_such_module")
     assert extras.missing("demo") == ["no_such_module"]
     with pytest.raises(ValueError, match=r"needs no_such_module, .*: pip install '\.\[demo\]'"):
         extras.check_extra("demo")
     with pytest.raises(SystemExit, match="2"):
         extras.require("demo")
     assert capsys.readouterr().err.count("\n") == 1
-    monkeypatch.setitem(extras.MODULES, "demo", ("json",))
+    monkeypatch.setitem(extras.MODULES, "demo", "json")
     extras.require("demo")
