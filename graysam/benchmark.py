@@ -15,7 +15,7 @@ from pathlib import Path
 from graysam.benchmarking.cases import choose_cases, folder_cases, paper_cases
 from graysam.benchmarking.competitors import COMPETITORS
 from graysam.benchmarking.running import run
-from graysam.imaging.presets import scheme_names
+from graysam.imaging.channels import scheme_names
 from graysam.reporting.schemas import BenchmarkReport
 from graysam.reporting.speed import failures, markdown, write_accuracy_chart, write_seconds_chart
 from graysam.system.extras import require

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graysam.imaging.presets import scheme_names
+from graysam.imaging.channels import scheme_names
 from graysam.system.extras import require
 from graysam.system.renamed import reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line

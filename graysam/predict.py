@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from graysam.imaging.presets import scheme_names
+from graysam.imaging.channels import scheme_names
 from graysam.inference.case_files import Stopwatch, TimedBackend, find_case_files, read_ahead, segment_case_files
 from graysam.inference.exported_model import export_on_first_use
 from graysam.inference.openvino_core import disable_telemetry, skip_converter

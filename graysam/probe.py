@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graysam.imaging.presets import scheme_names
+from graysam.imaging.channels import scheme_names
 from graysam.inference.predictor import Predictor
 from graysam.io.cases import read_gts
 from graysam.io.image import read_image

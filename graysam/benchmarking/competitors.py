@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graysam.benchmarking.harness import Worker
 from graysam.benchmarking.litemedsam_script import Array, LiteMedSAM
 from graysam.imaging.canvas import Canvas, prepare_image
-from graysam.imaging.presets import scheme_to_dict
+from graysam.imaging.channels import scheme_to_dict
 from graysam.inference.backend import OpenVinoBackend
 from graysam.inference.exported_model import (
     ExportedModel,

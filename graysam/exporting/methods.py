@@ -25,8 +25,7 @@ from graysam.exporting import onnx_export
 from graysam.exporting.graphs import graph_layers
 from graysam.exporting.openvino_export import convert, save_graphs
 from graysam.exporting.torch_backend import TorchBackend
-from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import scheme_to_dict
+from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.backend import Backend
 from graysam.inference.exported_model import ExportedModel, is_exported, read_exported, write_exported
 from graysam.inference.openvino_core import has_bf16, open_core

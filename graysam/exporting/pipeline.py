@@ -16,8 +16,7 @@ from graysam.data.shards import ShardReader
 from graysam.exporting.methods import open_backend, write_model
 from graysam.exporting.parity import compare_cases, compare_slices, shortcomings, summarize, table
 from graysam.exporting.torch_backend import TorchBackend, open_with_scheme
-from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import scheme_to_dict
+from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
 from graysam.system.folders import user_cache_dir

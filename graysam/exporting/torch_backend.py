@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import load_scheme, scheme_names
+from graysam.imaging.channels import Scheme, load_scheme, scheme_names
 from graysam.models.pretrained import Pretrained, open_pretrained
 from graysam.models.sam import Sam
 from graysam.system.terminal import one_line

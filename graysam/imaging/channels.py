@@ -1,19 +1,20 @@
 """Channel schemes, which turn a grey medical image into the three channels of the network.
 
 Source: Lee, Ku, Choi 2024, "Gray's Anatomy for Segment Anything Model": raw, diffused and histogram-equalized channels.
-The values of all fields are in `conf/channels/<name>.yaml`.
+The presets are the files of `conf/channels`, which Hydra composes in training and PyYAML reads everywhere else.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.diffusion import Conductance, difference_percentile, diffuse, diffuse_wrapped
+from graysam.system.folders import conf_dir
 
 Stage = Literal["native", "resized", "padded"]
 ColourPolicy = Literal["grey", "keep"]
@@ -156,6 +157,55 @@ class PeronaMalik(Scheme):
             )
             diffused = np.rint(smooth, out=smooth).astype(np.uint8)
         return _stack(stretched, diffused, _equalize(diffused))
+
+
+_SCHEMES: dict[str, type[Scheme]] = {
+    "replicate": Replicate,
+    "paper": Paper,
+    "released": Released,
+    "perona_malik": PeronaMalik,
+}
+
+
+def scheme_names() -> list[str]:
+    """Return the names `load_scheme` takes, sorted."""
+    return sorted(path.stem for path in (conf_dir() / "channels").glob("*.yaml"))
+
+
+def load_scheme(name: str, **overrides: Any) -> Scheme:
+    """Build the scheme of `conf/channels/<name>.yaml`, with single parameters replaced.
+
+    Raises:
+        ValueError: an unknown name (the message lists the valid ones), parameter or value.
+    """
+    import yaml  # only here: exported models and checkpoints describe their scheme
+
+    if name not in scheme_names():
+        raise ValueError(f"unknown channel scheme {name!r}; choose one of {', '.join(scheme_names())}")
+    parameters = yaml.safe_load((conf_dir() / "channels" / f"{name}.yaml").read_text(encoding="utf-8"))
+    target = parameters.pop("_target_").rpartition(".")[2]
+    (kind,) = (kind for kind, scheme_type in _SCHEMES.items() if scheme_type.__name__ == target)
+    return scheme_from_dict({"name": kind, "params": {**parameters, **overrides}})
+
+
+def scheme_to_dict(scheme: Scheme) -> dict[str, Any]:
+    """Return `{"name": ..., "params": {field: value}}` of plain values, for a checkpoint or an exported model."""
+    names = {scheme_type: name for name, scheme_type in _SCHEMES.items()}
+    return {"name": names[type(scheme)], "params": dataclasses.asdict(scheme)}
+
+
+def scheme_from_dict(stored: dict[str, Any]) -> Scheme:
+    """Build a scheme from the result of `scheme_to_dict`.
+
+    Raises:
+        ValueError: an unknown name, or missing, unknown or invalid parameters.
+    """
+    try:
+        if stored["name"] not in _SCHEMES:
+            raise ValueError(f"unknown channel scheme {stored['name']!r}; choose one of {', '.join(_SCHEMES)}")
+        return _SCHEMES[stored["name"]](**stored["params"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{stored!r} is not a channel scheme: {error}") from error
 
 
 def _is_coloured(image: UInt8Array) -> bool:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import scheme_from_dict
+from graysam.imaging.channels import Scheme, scheme_from_dict
 from graysam.inference.openvino_core import CONVERTER
 from graysam.system.extras import check_extra
 from graysam.system.files import replacing_folder, sha256_of, write_json_file
@@ -22,11 +21,6 @@ FORMAT = 1  # of bundle.json
 EXPORT_VERSION = 3  # raised when exporting the same weights gives other graphs, so that cached ones are replaced
 DESCRIPTION = "bundle.json"
 DEFAULT_PRECISION = "int8"  # of what is shipped, and of what is exported on first use
-KINDS = ("fp32", "bf16", "int8", "onnx")  # of bundle.json: the precision of OpenVINO graphs, or ONNX in fp32
-# OpenVINO's INFERENCE_PRECISION_HINT, for what is not int8; None leaves the choice to OpenVINO.
-PRECISION_HINTS = ("f32", "bf16", None)
-# One decoder, or one in steps: the boxes' tokens, and the rest.
-GRAPHS = ({"encoder", "decoder"}, {"encoder", "box_tokens", "box_decoder"})
 
 _FILE_NAME = re.compile(r"\w+\.(xml|bin|onnx|onnx\.data)")  # of this folder, whatever bundle.json says
 
@@ -40,10 +34,10 @@ class ExportedModel:
         name: the model's.
         format: `openvino` or `onnx`.
         precision: `fp32`, `bf16` or `int8`.
-        precision_hint: of what is not int8, one of PRECISION_HINTS.
+        precision_hint: OpenVINO's INFERENCE_PRECISION_HINT, `f32` or `bf16`; None leaves the choice to OpenVINO.
         size: side of the square input in pixels.
         scheme: the channels that the model was trained on.
-        graphs: stem -> `.xml` or `.onnx` file, the stems being one of GRAPHS.
+        graphs: stem -> `.xml` or `.onnx` file: encoder, and decoder or its steps box_tokens and box_decoder.
         description: all of `bundle.json`.
     """
 
@@ -133,8 +127,8 @@ def _described(path: Path, content: bytes) -> ExportedModel:
         name, kind, size, files = (description[key] for key in ("name", "kind", "size", "files"))
         checks = {
             "name": isinstance(name, str),
-            "kind": kind in KINDS,
-            "precision": description["precision"] in PRECISION_HINTS,
+            "kind": kind in ("fp32", "bf16", "int8", "onnx"),
+            "precision": description["precision"] in ("f32", "bf16", None),
             "size": type(size) is int and 0 < size <= 4096,
             "files": all(_FILE_NAME.fullmatch(file) and isinstance(files[file]["sha256"], str) for file in files),
         }
@@ -143,7 +137,8 @@ def _described(path: Path, content: bytes) -> ExportedModel:
                 raise ValueError(f"{key} is {description[key]!r}"[:300])
         graph, weights = (".onnx", ".onnx") if kind == "onnx" else (".xml", ".bin")
         graphs = {file.removesuffix(graph): path / file for file in sorted(files) if file.endswith(graph)}
-        if set(graphs) not in GRAPHS or not {stem + weights for stem in graphs} <= set(files):
+        known = {"encoder", "decoder"}, {"encoder", "box_tokens", "box_decoder"}
+        if set(graphs) not in known or not {stem + weights for stem in graphs} <= set(files):
             raise ValueError(f"its files make no model: {', '.join(files)}")
         return ExportedModel(
             path=path,

@@ -109,9 +109,20 @@ def compile_cached(
     """
     if cache_dir is None:
         return core.compile_model(xml_path, "CPU", dict(properties))
+    import openvino
+
     # Without weights an entry has 1-2 MB instead of 15-120 MB, and is imported faster.
     options = {**properties, "CACHE_MODE": "OPTIMIZE_SIZE"}
-    identity = _identity(core, properties, key, xml_path.stem)
+    facts = {
+        "key": key,
+        "graph": xml_path.stem,
+        "openvino": openvino.__version__,
+        "machine": platform.machine(),
+        "cpu": core.get_property("CPU", "FULL_DEVICE_NAME"),
+        "features": _cpu_features(),
+        "properties": {name: str(value) for name, value in properties.items()},
+    }
+    identity = json.dumps(facts, sort_keys=True).encode()
     entry = cache_dir / f"{xml_path.stem}-{hashlib.sha256(identity).hexdigest()[:32]}.blob"
     with suppress(OSError, RuntimeError, ValueError, TypeError):  # no entry, or one that OpenVINO itself refuses
         content = entry.read_bytes()
@@ -125,22 +136,6 @@ def compile_cached(
         with replacing(entry) as temporary:
             temporary.write_bytes(_digest(identity, blob) + blob)
     return compiled
-
-
-def _identity(core: "openvino.Core", properties: Mapping[str, Any], key: str, graph: str) -> bytes:
-    """Return all that a compiled graph depends on."""
-    import openvino
-
-    facts = {
-        "key": key,
-        "graph": graph,
-        "openvino": openvino.__version__,
-        "machine": platform.machine(),
-        "cpu": core.get_property("CPU", "FULL_DEVICE_NAME"),
-        "features": _cpu_features(),
-        "properties": {name: str(value) for name, value in properties.items()},
-    }
-    return json.dumps(facts, sort_keys=True).encode()
 
 
 def _cpu_features() -> str:

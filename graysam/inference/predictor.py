@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import Scheme, load_scheme
 from graysam.inference.backend import Backend, OnnxBackend, OpenVinoBackend
 from graysam.inference.exported_model import ExportedModel, open_exported, shipped_models
 from graysam.inference.volume import PromptMask, Propagation, Segmentation, segment

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import load_scheme, scheme_from_dict
+from graysam.imaging.channels import Scheme, load_scheme, scheme_from_dict
 from graysam.models.registry import INPUT_SIZE, build_sam, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import WeightFile, WeightSource, load_parts, read_weights

@@ -19,9 +19,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from graysam.imaging.canvas import Canvas, prepare_image, to_uint8
-from graysam.imaging.channels import Scheme
+from graysam.imaging.channels import Scheme, load_scheme
 from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, draw_panel
-from graysam.imaging.presets import load_scheme
 from graysam.io.cases import read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.challenge import case_dice

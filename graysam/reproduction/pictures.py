@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import laplace
 
-from graysam.imaging.channels import Released
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import Released, load_scheme
 from graysam.metrics.challenge import TOLERANCE, CaseMetrics, case_metrics
 from graysam.reproduction.checks import Check
 

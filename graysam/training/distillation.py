@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graysam.data.dataset import Batch
-from graysam.imaging.channels import Scheme
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import Scheme, load_scheme
 from graysam.models.weights import read_tensors
 from graysam.system.files import replacing, sha256_of
 

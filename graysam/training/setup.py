@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 
 from graysam.data.datamodule import ShardDataModule
 from graysam.data.shards import load_manifest
-from graysam.imaging.presets import scheme_to_dict
+from graysam.imaging.channels import scheme_to_dict
 from graysam.models.registry import check_grid, model_config
 from graysam.models.sam import Sam
 from graysam.models.weights import (

@@ -10,7 +10,7 @@ import pytest
 
 from graysam.benchmarking.competitors import OneBoxScript
 from graysam.benchmarking.litemedsam_script import LiteMedSAM
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.inference.predictor import Predictor
 from tests.inference.test_volume import E2E_FILES, GOLDENS, StubBackend
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graysam.predict
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.inference import case_files
 from graysam.inference.volume import segment
 from graysam.predict import main

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.imaging.channels import Paper
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import Paper, load_scheme
 from graysam.inference.openvino_core import CONVERTER
 from graysam.inference.predictor import Predictor
 from graysam.predict import main

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from graysam.data.datamodule import ShardDataModule
 from graysam.data.jitter import NoJitter, OutwardJitter
 from graysam.data.sampling import BalancedSampler, Draw, group_counts
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from tests.support.config import compose_plain
 from tests.support.shards import make_shards
 

@@ -16,7 +16,7 @@ from graysam.data.shards import ShardReader
 from graysam.data.sources import ImageSource
 from graysam.exporting import parity, pipeline
 from graysam.exporting.parity import Row, compare_slices, shortcomings, summarize
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.inference.exported_model import read_exported
 from tests.support.commands import BOXES_2D, image_2d, save_tiny_model, write_case
 

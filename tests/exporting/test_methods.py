@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from graysam.exporting.methods import METHODS, Target, open_prepared
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.metrics.challenge import binary_metrics
 from graysam.models.cost import measure_cost
 from graysam.models.registry import EncoderNumbers, build_model

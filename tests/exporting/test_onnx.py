@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.imaging.presets import load_scheme, scheme_to_dict
+from graysam.imaging.channels import load_scheme, scheme_to_dict
 from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.models.sam import Sam
 from tests.exporting.test_methods import filled, tiny_l0

@@ -15,8 +15,8 @@ from graysam.imaging.canvas import (
     resize_longest_side,
     to_uint8,
 )
+from graysam.imaging.channels import load_scheme, scheme_names
 from graysam.imaging.masks import box_from_mask, mask_to_native
-from graysam.imaging.presets import load_scheme, scheme_names
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 CASES = [

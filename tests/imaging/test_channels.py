@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from graysam.imaging import channels, diffusion
+from graysam.imaging.channels import load_scheme, scheme_from_dict, scheme_names, scheme_to_dict
 from graysam.imaging.diffusion import difference_percentile, diffuse, diffuse_wrapped
-from graysam.imaging.presets import load_scheme, scheme_from_dict, scheme_names, scheme_to_dict
 from graysam.system.folders import conf_dir
 
 GOLDENS = Path(__file__).parents[1] / "goldens"

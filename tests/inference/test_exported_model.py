@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.inference.exported_model import (
     DESCRIPTION,
     EXPORT_VERSION,

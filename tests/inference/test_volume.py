@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from graysam.imaging.canvas import Canvas, boxes_to_grid
+from graysam.imaging.channels import load_scheme
 from graysam.imaging.masks import mask_to_native
-from graysam.imaging.presets import load_scheme
 from graysam.inference import volume as module
 from graysam.inference.backend import BOX_BATCH, decode_all
 from graysam.inference.volume import Segmentation, segment

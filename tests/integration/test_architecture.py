@@ -27,7 +27,7 @@ LAPTOP = (
     "graysam.inference.predictor",
     "graysam.inference.backend",
     "graysam.imaging.drawing",
-    "graysam.imaging.presets",
+    "graysam.imaging.channels",
     "graysam.io.cases",
 )
 

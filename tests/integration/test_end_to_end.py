@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graysam.exporting.torch_backend import TorchBackend
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.inference.volume import segment
 from graysam.models.registry import build_model, build_sam
 from graysam.models.weights import load_parts

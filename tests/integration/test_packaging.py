@@ -115,7 +115,7 @@ def test_declared_dependencies() -> None:
 def test_configs_are_found_in_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = """
 import graysam.config.composing, graysam.system.folders
-from graysam.imaging.presets import load_scheme, scheme_names
+from graysam.imaging.channels import load_scheme, scheme_names
 folder = graysam.system.folders.conf_dir()
 assert folder == graysam.system.folders.Path(sys.path[0]).resolve() / "graysam" / "conf"
 for path in sorted((folder / "experiment").glob("*.yaml")):
@@ -139,7 +139,7 @@ runpy.run_module("graysam.pack", run_name="__main__", alter_sys=True)
 def test_a_laptop_needs_neither_torch_nor_hydra(installed: Path, tmp_path: Path) -> None:
     code = """
 import graysam.predict, graysam.evaluate, graysam.inference.volume, graysam.metrics.challenge, graysam.imaging.drawing
-from graysam.imaging.presets import load_scheme, scheme_names
+from graysam.imaging.channels import load_scheme, scheme_names
 print([load_scheme(name).__class__.__name__ for name in scheme_names()])
 """
     assert "PeronaMalik" in run_installed(installed, EXPERIMENT_SIDE, code, tmp_path)

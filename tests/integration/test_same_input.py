@@ -10,7 +10,7 @@ from graysam.data.packing import pack
 from graysam.data.shards import ShardReader
 from graysam.data.sources import ChallengeSource
 from graysam.data.split import Split
-from graysam.imaging.presets import load_scheme, scheme_names
+from graysam.imaging.channels import load_scheme, scheme_names
 from graysam.inference.volume import segment
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.models.key_maps import rename
 from graysam.models.pretrained import open_pretrained
 from graysam.models.registry import model_config

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.report import main
 from graysam.reporting.pictures import Folders, channels, grey_views, shown_cases
 from tests.reporting.test_accuracy import HEADER

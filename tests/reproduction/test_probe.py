@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.io.image import Image
 from graysam.probe import main
 from graysam.reproduction.probing import CHANGES, changed_boxes, probe_image

@@ -74,7 +74,7 @@ def save_tiny_model(path: Path, channels: str = "replicate", *, filled: bool = F
     import torch
     from safetensors.torch import save_file
 
-    from graysam.imaging.presets import load_scheme, scheme_to_dict
+    from graysam.imaging.channels import load_scheme, scheme_to_dict
     from graysam.models.registry import build_sam
     from graysam.models.weights import METADATA_KEY
     from tests.support.fill import fill

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graysam.imaging.presets import load_scheme, scheme_to_dict
+from graysam.imaging.channels import load_scheme, scheme_to_dict
 from graysam.inference.exported_model import ExportedModel, write_exported
 
 SIZE = 64  # side of the input in pixels

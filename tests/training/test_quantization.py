@@ -17,7 +17,7 @@ from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
 from graysam.data.shards import ShardReader
 from graysam.exporting.methods import METHODS, PreparedModel, QuantizationMethod
-from graysam.imaging.presets import load_scheme
+from graysam.imaging.channels import load_scheme
 from graysam.inference.backend import BOX_BATCH
 from graysam.training import quantization
 from graysam.training.quantization import (
