@@ -84,8 +84,7 @@ def store_weights(arguments: argparse.Namespace) -> str:
 
 def export(arguments: argparse.Namespace) -> str:
     """Export the model; return a description of what was written."""
-    from graysam.exporting.parity import table
-    from graysam.exporting.pipeline import export_model
+    from graysam.exporting.pipeline import export_model, table
 
     options = {name: value for name, value in vars(arguments).items() if not name.startswith("interpolate_")}
     exported = export_model(**options)

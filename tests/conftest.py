@@ -77,11 +77,11 @@ def threads() -> Iterator[None]:
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace the same network for OpenVINO or ONNX once in all tests that ask for this."""
-    from graysam.exporting import onnx_export, openvino_export
+    from graysam.exporting import conversion
     from tests.support.traces import remembering, remembering_files
 
-    monkeypatch.setattr(openvino_export, "_trace", remembering(openvino_export._trace))
-    monkeypatch.setattr(onnx_export, "export_onnx", remembering_files(onnx_export.export_onnx))
+    monkeypatch.setattr(conversion, "_trace", remembering(conversion._trace))
+    monkeypatch.setattr(conversion, "export_onnx", remembering_files(conversion.export_onnx))
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,7 @@ def export(threads: int, model: str, precision: str, channels: str | None) -> No
     if precision != PLAIN:
         export_on_first_use(model, precision, channels, threads)
         return
-    from graysam.exporting.openvino_export import convert_plain, save_graphs
+    from graysam.exporting.conversion import convert_plain, save_graphs
     from graysam.exporting.torch_backend import open_with_scheme
 
     found, scheme = open_with_scheme(model, channels)

@@ -68,7 +68,7 @@ class QuantizedModels:
         import torch
 
         from graysam.exporting.methods import open_prepared
-        from graysam.models.pretrained import open_pretrained
+        from graysam.models.registry import open_pretrained
 
         torch.set_num_threads(threads)
         model = open_pretrained(checkpoint).model

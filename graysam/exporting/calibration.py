@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.exporting.openvino_export import is_as_fine_as_the_image
+from graysam.exporting.conversion import is_as_fine_as_the_image
 from graysam.inference.openvino_core import disable_telemetry, open_core, signal_stack_kept
 from graysam.models.cost import LAYERS
 from graysam.models.sam import Sam
@@ -54,7 +54,7 @@ Float64 = NDArray[np.float64]
 
 
 def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]]) -> ov.Model:
-    """Quantize an encoder graph of `graysam.exporting.openvino_export.convert` to int8.
+    """Quantize an encoder graph of `graysam.exporting.conversion.convert` to int8.
 
     Args:
         encoder: left as it is.
@@ -94,8 +94,7 @@ def quantized_layers(encoder: ov.Model, model: Sam) -> frozenset[str]:
     for node in encoder.get_ordered_ops():
         if node.get_type_name() not in PRODUCTS or node.input_value(0).get_node().get_type_name() != "FakeQuantize":
             continue
-        weights = _weights(node)
-        if weights is not None and weights.get_element_type() == ov.Type.i8:
+        if _is_int8(_weights(node)):
             name = _path(node).replace("encoder.", "image_encoder.", 1).replace(".neck.neck.", ".neck.")
             # A convolution that a batch norm was folded into has the batch norm's path.
             names.add(name if isinstance(modules[name], LAYERS) else f"{name.rpartition('.')[0]}.conv")
@@ -140,22 +139,15 @@ def round_weights(quantized: ov.Model, encoder: ov.Model, images: Sequence[NDArr
         encoder: the float32 graph, whose nodes have the same friendly names.
         images: prepared images, float32 (3,S,S).
     """
-    exact = {
-        node.get_friendly_name(): node.input_value(1).get_node()
-        for node in encoder.get_ordered_ops()
-        if _is_dense(node)
-    }
-    layers = [
-        (node, *codes)
-        for node in quantized.get_ordered_ops()
-        if _is_dense(node) and (codes := _int8_codes(node)) is not None
-    ]
-    for (layer, codes, scale), correlation in zip(layers, _correlations(quantized, layers, images), strict=True):
-        weights = exact[layer.get_friendly_name()].data
-        rows = _rounded(_rows_of(layer, weights).astype(np.float64), scale.data.reshape(-1, 1), correlation)
+    exact = {node.get_friendly_name(): node for node in encoder.get_ordered_ops() if _is_dense(node)}
+    layers = [node for node in quantized.get_ordered_ops() if _is_dense(node) and _is_int8(_weights(node))]
+    for layer, correlation in zip(layers, _correlations(quantized, layers, images), strict=True):
+        weights = exact[layer.get_friendly_name()].input_value(1).get_node().data
+        scale = layer.input_value(1).get_node().input_value(1).get_node().data  # NNCF multiplies codes and scales
+        rows = _rounded(_rows_of(layer, weights).astype(np.float64), scale.reshape(-1, 1), correlation)
         columns_first = layer.get_type_name() == "MatMul" and not layer.get_attributes()["transpose_b"]
         new = op.constant(np.ascontiguousarray((rows.T if columns_first else rows).reshape(weights.shape)))
-        for target in codes.output(0).get_target_inputs():
+        for target in _weights(layer).output(0).get_target_inputs():
             target.replace_source_output(new.output(0))
 
 
@@ -195,6 +187,10 @@ def _weights(node: Any) -> Any:
     return source if source.get_type_name() == "Constant" else None
 
 
+def _is_int8(weights: Any) -> bool:
+    return weights is not None and bool(weights.get_element_type() == ov.Type.i8)
+
+
 def _readers(node: Any) -> list[Any]:
     return [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
 
@@ -208,15 +204,14 @@ def _is_dense(node: Any) -> bool:
 
 def _bias(layer: Any) -> tuple[Any, int] | None:
     """Return the sum after a layer and the port of its bias; None where the node is not a layer with a bias."""
-    if not _is_dense(layer) or layer.input_value(1).get_node().get_type_name() != "Constant":
-        return None
     readers = _readers(layer)
-    if len(readers) != 1 or readers[0].get_type_name() != "Add":
-        return None
-    for port in (0, 1):
-        if readers[0].input_value(port).get_node().get_type_name() == "Constant":
-            return readers[0], port
+    if _is_dense(layer) and _is_constant(layer, 1) and len(readers) == 1 and readers[0].get_type_name() == "Add":
+        return next(((readers[0], port) for port in (0, 1) if _is_constant(readers[0], port)), None)
     return None
+
+
+def _is_constant(node: Any, port: int) -> bool:
+    return bool(node.input_value(port).get_node().get_type_name() == "Constant")
 
 
 def _rows_of(layer: Any, weights: NDArray[Any]) -> NDArray[Any]:
@@ -226,28 +221,15 @@ def _rows_of(layer: Any, weights: NDArray[Any]) -> NDArray[Any]:
     return weights if layer.get_attributes()["transpose_b"] else weights.T
 
 
-def _int8_codes(layer: Any) -> tuple[Any, Any] | None:
-    """Return the constants of a layer's int8 weights and of their scales, as NNCF stores them."""
-    scaled = layer.input_value(1).get_node()
-    if scaled.get_type_name() != "Multiply":
-        return None
-    codes, scale = scaled.input_value(0).get_node(), scaled.input_value(1).get_node()
-    if codes.get_type_name() == "Convert":
-        codes = codes.input_value(0).get_node()
-    return (codes, scale) if codes.get_element_type() == ov.Type.i8 else None
-
-
-def _correlations(
-    graph: ov.Model, layers: Sequence[tuple[Any, ...]], images: Sequence[NDArray[np.float32]]
-) -> list[Float64]:
+def _correlations(graph: ov.Model, layers: Sequence[Any], images: Sequence[NDArray[np.float32]]) -> list[Float64]:
     """Return for every layer the sum of x x' over some of its inputs x."""
     draw = np.random.default_rng(SEED)
-    inputs = ov.Model([op.result(layer[0].input_value(0)) for layer in layers], graph.get_parameters())
+    inputs = ov.Model([op.result(layer.input_value(0)) for layer in layers], graph.get_parameters())
     request = open_core().compile_model(inputs, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     sums: list[Any] = [0.0] * len(layers)
     for image in images:
         request.infer([image[None]])
-        for index, (layer, *_) in enumerate(layers):
+        for index, layer in enumerate(layers):
             values = request.get_output_tensor(index).data
             rows = values[0].reshape(values.shape[1], -1).T if layer.get_type_name() == "Convolution" else values
             rows = rows.reshape(-1, rows.shape[-1])

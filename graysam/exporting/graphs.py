@@ -15,6 +15,7 @@ Source of the arithmetic: SAM (Kirillov et al. 2023) `modeling/transformer.py`, 
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from graysam.models.cost import LAYERS
 from graysam.models.image_encoders import EfficientVitSamEncoder, SamNeck, bicubic_matrix
-from graysam.models.mask_decoder import Attention, TwoWayBlock
+from graysam.models.mask_decoder import Attention
 from graysam.models.sam import Sam
 
 
@@ -108,8 +109,7 @@ class _HeadFolding(nn.Module):
         super().__init__()
         self.attention = attention
         inner, heads = attention.q_proj.out_features, attention.num_heads
-        mask = torch.eye(heads).repeat_interleave(inner // heads, dim=1)[:, None]
-        self.register_buffer("mask", mask)
+        self.register_buffer("mask", torch.eye(heads).repeat_interleave(inner // heads, dim=1)[:, None])
         self.scale = (inner // heads) ** -0.5
 
     def spread(self, x: Tensor) -> Tensor:
@@ -153,29 +153,16 @@ class _ImageToTokens(_HeadFolding):
         return weights.transpose(1, 2) @ (spread + attention.out_proj.bias / attention.num_heads) + image
 
 
-class _Block(nn.Module):
-    """A TwoWayBlock for embedding tokens that all boxes share, (1,HW,dim), or not, (N,HW,dim)."""
-
-    def __init__(self, block: TwoWayBlock) -> None:
-        super().__init__()
-        self.block = block
-        self.to_image = _TokensToImage(block.cross_attn_token_to_image)
-        self.to_tokens = _ImageToTokens(block.cross_attn_image_to_token)
-
-    def forward(self, tokens: Tensor, token_position: Tensor, image: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
-        block = self.block
-        tokens = block.self_attention(tokens, token_position)
-        tokens = block.norm2(tokens + self.to_image(tokens + token_position, placed, image))
-        tokens = block.norm3(tokens + block.mlp(tokens))
-        return tokens, block.norm4(self.to_tokens(placed, tokens + token_position, tokens, image))
-
-
 class BoxDecoder(nn.Module):
     """Segment the objects in N boxes of one image.
 
     tokens (N,7,256) of `BoxTokens`, embedding (1,HW,256), and valid_size (2,) int64, the rows R and columns C of
-    embedding tokens that the image covers on its padded square, None for all -> logits (N,4R,4C), predicted IoU (N,).
-    Attention sees every token; but a mask is needed only where the image is, and upscaling works token by token.
+    embedding tokens that the image covers on its padded square -> logits (N,4R,4C), predicted IoU (N,). Attention sees
+    every token; but a mask is needed only where the image is, and upscaling works token by token.
+
+    Both transposed convolutions of the upscaling are matrix products: `first` (dim,dim), whose columns are 4 pixels
+    (y, x) of dim/4 channels, and `second` (dim/4,dim/2), 4 pixels of dim/8. The LayerNorm between subtracts a mean over
+    channels, which is linear and already part of `first`.
     """
 
     dense: Tensor
@@ -188,45 +175,15 @@ class BoxDecoder(nn.Module):
         self.register_buffer("dense", prompts.no_mask_embed.weight.detach()[None])
         position = prompts.dense_position_encoding().detach().flatten(2).transpose(1, 2).contiguous()  # (1,HW,dim)
         self.register_buffer("position", position)
-        blocks = [block for block in decoder.transformer.layers if isinstance(block, TwoWayBlock)]
-        self.blocks = nn.ModuleList([_Block(block) for block in blocks])
+        self.blocks = decoder.transformer.layers
+        blocks: list[Any] = list(self.blocks)
+        self.to_image = nn.ModuleList([_TokensToImage(block.cross_attn_token_to_image) for block in blocks])
+        self.to_tokens = nn.ModuleList([_ImageToTokens(block.cross_attn_image_to_token) for block in blocks])
         self.last_to_image = _TokensToImage(decoder.transformer.final_attn_token_to_image)
         self.last_norm = decoder.transformer.norm_final_attn
         self.mask_head = decoder.output_hypernetworks_mlps[0]
         self.iou_head = decoder.iou_prediction_head
-        self.upscaling = _Upscaling(decoder.output_upscaling)
-
-    def forward(
-        self, tokens: Tensor, embedding: Tensor, valid_size: Tensor | tuple[int, int] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        valid_size = (self.side, self.side) if valid_size is None else valid_size
-        token_position = tokens
-        image = embedding + self.dense
-        placed = image + self.position
-        for block in self.blocks:
-            tokens, image = block(tokens, token_position, image, placed)
-            placed = image + self.position
-        chosen = (tokens + token_position)[:, :2]  # the IoU token and mask token 0
-        tokens = self.last_norm(tokens[:, :2] + self.last_to_image(chosen, placed, image))
-        valid = image.unflatten(1, (self.side, self.side))[:, : valid_size[0], : valid_size[1]]
-        logits = self.upscaling(valid, self.mask_head(tokens[:, 1]), valid_size)
-        return logits, self.iou_head(tokens[:, 0])[:, 0]
-
-
-class _Upscaling(nn.Module):
-    """The mask decoder's upscaling and its product with the mask head's weights, as products per embedding token.
-
-    Embedding tokens (N,R,C,dim), weights (N,dim/8) and valid_size, R and C once more -> logits (N,4R,4C), by row. Both
-    transposed convolutions are matrix products: `first` (dim,dim), whose columns are 4 pixels (y, x) of dim/4 channels,
-    and `second` (dim/4,dim/2), 4 pixels of dim/8. The LayerNorm between subtracts a mean over channels, which is linear
-    and already part of `first`.
-
-    Args:
-        layers: `output_upscaling` of a mask decoder: convolution, LayerNorm2d, GELU, convolution, GELU.
-    """
-
-    def __init__(self, layers: nn.Sequential) -> None:
-        super().__init__()
+        layers = decoder.output_upscaling  # convolution, LayerNorm2d, GELU, convolution, GELU
         weight, bias = _as_linear(layers[0])  # type: ignore[arg-type]
         self.first = nn.Parameter((weight - weight.mean(dim=2, keepdim=True)).flatten(1))
         self.first_bias = nn.Parameter((bias - bias.mean()).repeat(4))
@@ -234,15 +191,30 @@ class _Upscaling(nn.Module):
         weight, bias = _as_linear(layers[3])  # type: ignore[arg-type]
         self.second, self.second_bias = nn.Parameter(weight.flatten(1)), nn.Parameter(bias.repeat(4))
 
-    def forward(self, image: Tensor, weights: Tensor, valid_size: Tensor | tuple[int, int]) -> Tensor:
-        x = (image @ self.first + self.first_bias).unflatten(-1, (4, -1))
+    def forward(self, tokens: Tensor, embedding: Tensor, valid_size: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor]:
+        token_position = tokens
+        image = embedding + self.dense
+        placed = image + self.position
+        block: Any
+        for block, to_image, to_tokens in zip(self.blocks, self.to_image, self.to_tokens, strict=True):
+            tokens = block.self_attention(tokens, token_position)
+            tokens = block.norm2(tokens + to_image(tokens + token_position, placed, image))
+            tokens = block.norm3(tokens + block.mlp(tokens))
+            image = block.norm4(to_tokens(placed, tokens + token_position, tokens, image))
+            placed = image + self.position
+        chosen = (tokens + token_position)[:, :2]  # the IoU token and mask token 0
+        tokens = self.last_norm(tokens[:, :2] + self.last_to_image(chosen, placed, image))
+        valid = image.unflatten(1, (self.side, self.side))[:, : valid_size[0], : valid_size[1]]
+        weights = self.mask_head(tokens[:, 1])
+        x = (valid @ self.first + self.first_bias).unflatten(-1, (4, -1))
         variance = (x * x).mean(dim=-1, keepdim=True)
         x = F.gelu(x * torch.rsqrt(variance + self.norm.eps) * self.norm.weight + self.norm.bias)
         x = F.gelu(x.flatten(1, 3) @ self.second + self.second_bias)  # (N, RC*4, 4*32)
         x = x.unflatten(-1, (4, -1)).flatten(1, 2) @ weights[:, :, None]
-        rows, columns = valid_size  # not the shape of `image`: a ShapeOf there would keep all before it in float32
+        rows, columns = valid_size  # not the shape of `valid`: a ShapeOf there would keep all before it in float32
         x = x.reshape(-1, rows, columns, 2, 2, 2, 2)  # token's row, column; first upscaling's y, x; second's y, x
-        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * rows, 4 * columns)
+        logits = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * rows, 4 * columns)
+        return logits, self.iou_head(tokens[:, 0])[:, 0]
 
 
 def _as_linear(layer: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from graysam.exporting import onnx_export
+from graysam.exporting import conversion
 from graysam.exporting.graphs import graph_layers
-from graysam.exporting.openvino_export import convert, save_graphs
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.backend import Backend
@@ -58,8 +56,7 @@ class Target(NamedTuple):
     calibration_images: Callable[[], Sequence[NDArray[np.float32]]]
 
 
-@dataclass(frozen=True)
-class QuantizationMethod:
+class QuantizationMethod(NamedTuple):
     """A way to run a Sam.
 
     Attributes:
@@ -106,24 +103,25 @@ def write_model(
     Returns:
         The exported model, and the names of the layers in lower precision; for int8 those in int8 alone.
     """
-    layers: list[frozenset[str]] = []
+    layers: frozenset[str] = frozenset()
 
     def write_graphs(target: Path) -> None:
+        nonlocal layers
         if format == "onnx" and precision == "int8":
-            layers.append(onnx_export.export_dynamic_onnx(model, target))
+            layers = conversion.export_dynamic_onnx(model, target)
         elif format == "onnx":
-            onnx_export.export_onnx(model, target)
+            conversion.export_onnx(model, target)
         else:
             half_precision = precision != "fp32"
-            graphs = convert(model, half_precision=half_precision)
+            graphs = conversion.convert(model, half_precision=half_precision)
             if precision == "bf16":
-                layers.append(graph_layers(model))
+                layers = graph_layers(model)
             elif precision == "int8":
                 from graysam.exporting.calibration import quantize_encoder, quantized_layers
 
                 graphs["encoder"] = quantize_encoder(graphs["encoder"], images)
-                layers.append(quantized_layers(graphs["encoder"], model))
-            save_graphs(graphs, target, half_precision=half_precision)
+                layers = quantized_layers(graphs["encoder"], model)
+            conversion.save_graphs(graphs, target, half_precision=half_precision)
 
     description = {
         **description,
@@ -131,8 +129,7 @@ def write_model(
         "precision": "f32" if format == "onnx" or precision == "fp32" else "bf16",  # of what is not in int8
         "size": model.prompt_encoder.input_size,
     }
-    exported = write_exported(folder, description=description, write_graphs=write_graphs)
-    return exported, frozenset().union(*layers)
+    return write_exported(folder, description=description, write_graphs=write_graphs), layers
 
 
 def _prepare_exported(format: str, precision: str, model: Sam, target: Target | None) -> PreparedModel:
@@ -148,10 +145,6 @@ def _prepare_exported(format: str, precision: str, model: Sam, target: Target | 
 def _missing(*packages: str) -> str | None:
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(absent)}; pip install '.[quantize]'" if absent else None
-
-
-def _no_bf16() -> str | None:
-    return None if has_bf16(open_core()) else "this CPU has no bfloat16; OpenVINO would compute in float32"
 
 
 # ------------------------------------------------------------------ torch
@@ -204,7 +197,10 @@ METHODS: dict[str, QuantizationMethod] = {
     "none": _torch_method(lambda module: frozenset()),
     "dynamic_qint8": _torch_method(_quantize_dynamic),
     "torchao_int8": _torch_method(_quantize_torchao, "torchao"),
-    "openvino_bf16": QuantizationMethod(_no_bf16, partial(_prepare_exported, "openvino", "bf16")),
+    "openvino_bf16": QuantizationMethod(
+        lambda: None if has_bf16(open_core()) else "this CPU has no bfloat16; OpenVINO would compute in float32",
+        partial(_prepare_exported, "openvino", "bf16"),
+    ),
     "openvino_int8": QuantizationMethod(partial(_missing, "nncf"), partial(_prepare_exported, "openvino", "int8")),
     "onnxruntime_dynamic": QuantizationMethod(
         partial(_missing, "onnx", "onnxscript", "onnxruntime"), partial(_prepare_exported, "onnx", "int8")

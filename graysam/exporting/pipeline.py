@@ -1,8 +1,11 @@
-"""From a model file to an exported model: convert, calibrate, write, and compare with torch before it is kept."""
+"""From a model file to an exported model: convert, calibrate, write, and compare with torch before it is kept.
+
+Masks are compared with masks, and both models' with the truth.
+"""
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,14 @@ from graysam.data.demo import build_demo
 from graysam.data.sampling import choose
 from graysam.data.shards import ShardReader
 from graysam.exporting.methods import open_backend, write_model
-from graysam.exporting.parity import compare_cases, compare_slices, shortcomings, summarize, table
 from graysam.exporting.torch_backend import TorchBackend, open_with_scheme
 from graysam.imaging.channels import Scheme, scheme_to_dict
+from graysam.inference.backend import Backend, decode_all
 from graysam.inference.exported_model import ExportedModel, write_exported
+from graysam.inference.volume import segment
+from graysam.io.cases import read_gts, read_input_case
+from graysam.metrics.aggregation import MACRO, macro_average, modality_means
+from graysam.metrics.challenge import binary_metrics, case_metrics, dice
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
 from graysam.system.folders import user_cache_dir
 from graysam.system.terminal import progress
@@ -30,8 +37,14 @@ CREDITS = {
     ),
 }
 CALIBRATION_SPLITS = ("train", "unlabelled")
-CALIBRATION_SEED = 0
-LIBRARIES = ("graysam", "openvino", "nncf", "torch", "onnx", "onnxruntime")
+SAME_DSC = 0.999  # least mean DSC between the masks of float32 graphs and torch's, in each modality
+MACRO_LOSS = 0.003  # most that lower precisions may lose in macro DSC and NSD
+MODALITY_LOSS = 0.007  # and in those of a single modality
+# Scores of one object or case: DSC between both models' masks, DSC and NSD of torch's and of the exported model's.
+COLUMNS = ("same", "reference_dsc", "reference_nsd", "dsc", "nsd")
+
+Row = tuple[str, tuple[float, ...]]  # modality, scores by COLUMNS
+Summary = Mapping[str, Mapping[str, float]]
 
 
 class BelowGate(ValueError):
@@ -90,23 +103,18 @@ def export_model(
     reader = ShardReader(*shards) if shards else None
     shard_names = ", ".join(folder.name for folder in shards or ())
     images: list[NDArray[np.float32]] = []
-    calibration = None
     if precision == "int8" and reader is not None:
         images = read_calibration_images(reader, calibration_images, scheme=scheme, size=found.size)
-        calibration = {
-            "shards": shard_names,
-            "splits": list(CALIBRATION_SPLITS),
-            "images": len(images),
-            "seed": CALIBRATION_SEED,
-        }
+    calibration = {"shards": shard_names, "splits": list(CALIBRATION_SPLITS), "images": len(images), "seed": 0}
+    libraries = versions(("graysam", "openvino", "nncf", "torch", "onnx", "onnxruntime"))
     description = {
         "name": Path(model).stem,
         "channels": scheme_to_dict(scheme),
         "model": found.numbers,
         "source": {"file": Path(found.source.path).name, "sha256": found.source.sha256},
         "credit": CREDITS.get(found.source.sha256, ""),
-        "versions": {name: version for name, version in versions(LIBRARIES).items() if version != NOT_INSTALLED},
-        "calibration": calibration,
+        "versions": {name: version for name, version in libraries.items() if version != NOT_INSTALLED},
+        "calibration": calibration if images else None,
         "parity": None,
     }
     with tempfile.TemporaryDirectory(prefix="graysam_export_") as temporary:
@@ -119,7 +127,10 @@ def export_model(
         if cases is not None and gts is not None:
             rows = compare_cases(*backends, cases, gts, scheme=scheme, size=found.size)
         elif reader is not None:
-            rows = compare_slices(*backends, read_held_out(reader, check_images, scheme=scheme, size=found.size))
+            held_out = reader.index.rows(split="val")
+            chosen = held_out[choose(reader.index.groups[held_out], check_images)]
+            items = FixedSlices(reader, chosen, scheme=scheme, size=found.size, max_boxes_per_image=None)
+            rows = compare_slices(*backends, (items[i] for i in progress(range(len(items)), "comparing with torch")))
         summary = summarize(rows)
         lacking = shortcomings(summary, precision)
         if lacking and not keep_below_gate:
@@ -146,14 +157,94 @@ def read_calibration_images(reader: ShardReader, count: int, *, scheme: Scheme, 
         Prepared images, float32 (3,S,S); the same shards and count give the same ones.
     """
     rows = np.concatenate([reader.index.rows(split=split) for split in CALIBRATION_SPLITS])
-    rows = rows[np.random.default_rng(CALIBRATION_SEED).permutation(len(rows))]
+    rows = rows[np.random.default_rng(0).permutation(len(rows))]
     rows = rows[choose(reader.index.groups[rows], count)]
     items = FixedSlices(reader, rows, scheme=scheme, size=size, max_boxes_per_image=1)
     return [items[i].image.numpy() for i in progress(range(len(items)), "reading training slices")]
 
 
-def read_held_out(reader: ShardReader, count: int, *, scheme: Scheme, size: int) -> Iterator[Item]:
-    """Yield `count` held-out images with all their objects, round-robin over the groups."""
-    items = FixedSlices(reader, reader.index.rows(split="val"), scheme=scheme, size=size, max_boxes_per_image=None)
-    for i in progress(choose(reader.index.groups[items.rows], count), "comparing with torch"):
-        yield items[i]
+def compare_slices(reference: Backend, exported: Backend, items: Iterable[Item]) -> list[Row]:
+    """Segment prepared images with both models on the grid; one row per object."""
+    rows: list[Row] = []
+    for item in items:
+        image, boxes = item.image.numpy()[None], item.boxes.numpy()
+        ours, theirs = (
+            [logits > 0 for logits, _ in decode_all(backend, backend.encode(image)[0], boxes)]
+            for backend in (reference, exported)
+        )
+        for truth, one, other in zip(item.masks.numpy(), ours, theirs, strict=True):
+            rows.append((item.modality, (dice(one, other), *binary_metrics(truth, one), *binary_metrics(truth, other))))
+    return rows
+
+
+def compare_cases(
+    reference: Backend, exported: Backend, cases: Path, gts: Path, *, scheme: Scheme, size: int
+) -> list[Row]:
+    """Segment the case files of a folder with both models and score them as `evaluate` does; one row per case.
+
+    Args:
+        reference, exported: two models of one channel scheme and input size.
+        cases, gts: folders of case files and of their ground truths, same names.
+        scheme, size: channels, and side of the square input in pixels.
+
+    Raises:
+        ValueError: no case files.
+    """
+    paths = sorted(cases.glob("*.npz"))
+    if not paths:
+        raise ValueError(f"{cases} holds no .npz file; give a folder of case files")
+    rows: list[Row] = []
+    for path in progress(paths, "comparing with torch"):
+        case = read_input_case(path)
+        truth, spacing_mm = read_gts(gts / path.name)
+        boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
+        ours, theirs = (segment(case.image.pixels, boxes, model, scheme, size=size) for model in (reference, exported))
+        pairs = ((ours, theirs), (truth, ours), (truth, theirs))
+        same, one, other = (case_metrics(first, second, spacing_mm) for first, second in pairs)
+        rows.append((case.image.modality, (same.dsc, one.dsc, one.nsd, other.dsc, other.nsd)))
+    return rows
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Average the rows of each modality, and over modalities.
+
+    Returns:
+        For each modality and for `macro`, fractions by COLUMNS and the number of rows `n`; nothing without rows. Two
+        empty masks are the same; an object that is in neither the truth nor the mask has no DSC and does not count.
+    """
+    if not rows:
+        return {}
+    scores = [(modality, (1.0 if np.isnan(same) else same, *others)) for modality, (same, *others) in rows]
+    means = {**modality_means(scores), MACRO: macro_average(scores)}
+    counts = {name: sum(modality == name for modality, _ in rows) for name in means} | {MACRO: len(rows)}
+    return {name: {"n": counts[name], **dict(zip(COLUMNS, row.tolist(), strict=True))} for name, row in means.items()}
+
+
+def shortcomings(summary: Summary, precision: str) -> list[str]:
+    """List how an exported model falls short of the gate; empty where it passes.
+
+    Float32 graphs must give torch's masks; lower precisions must score as well, but for MACRO_LOSS and MODALITY_LOSS.
+    Without any measurement, or with a NaN, the gate is not passed.
+    """
+    found = [] if summary else ["nothing was compared"]
+    for name, row in summary.items():
+        if precision == "fp32":
+            if not row["same"] >= SAME_DSC:
+                found.append(f"{name}: DSC {row['same']:.5f} between its masks and torch's, required {SAME_DSC}")
+            continue
+        limit = MACRO_LOSS if name == MACRO else MODALITY_LOSS
+        for score in ("dsc", "nsd"):
+            loss = row[f"reference_{score}"] - row[score]
+            if not loss <= limit:
+                lost = f"{100 * loss:.2f} points below torch's, allowed {100 * limit:.1f}"
+                found.append(f"{name}: {score.upper()} is {lost}")
+    return found
+
+
+def table(summary: Summary) -> str:
+    """Format the summary: modality, n, DSC between the masks, DSC / NSD of torch and of the exported model in %."""
+    lines = [f"{'':14}{'n':>5}{'same':>10}{'torch':>17}{'exported':>17}"]
+    for name, row in summary.items():
+        pairs = [f"{100 * row[dsc]:.2f} / {100 * row[nsd]:.2f}" for dsc, nsd in (COLUMNS[1:3], COLUMNS[3:])]
+        lines.append(f"{name:14}{row['n']:5.0f}{row['same']:10.5f}{pairs[0]:>17}{pairs[1]:>17}")
+    return "\n".join(lines)

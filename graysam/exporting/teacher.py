@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graysam.exporting.openvino_export import convert
+from graysam.exporting.conversion import convert
 from graysam.inference.openvino_core import has_bf16, open_core
-from graysam.models.pretrained import open_pretrained
+from graysam.models.registry import open_pretrained
 
 
 class OpenVinoTeacher:
@@ -30,8 +30,8 @@ class OpenVinoTeacher:
         self.scheme, self.size = found.scheme, found.size
         self.identity = f"{found.source.sha256} {precision} {found.size}"
         core = open_core()
-        computed_in = precision if has_bf16(core) else "f32"
-        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": computed_in}
+        hint = precision if has_bf16(core) else "f32"
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
         graph = convert(found.model, half_precision=True)["encoder"]

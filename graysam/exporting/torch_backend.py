@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from graysam.imaging.channels import Scheme, load_scheme, scheme_names
-from graysam.models.pretrained import Pretrained, open_pretrained
+from graysam.models.registry import Pretrained, open_pretrained
 from graysam.models.sam import Sam
 from graysam.system.terminal import one_line
 

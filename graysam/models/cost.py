@@ -16,7 +16,7 @@ LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class LayerCost(NamedTuple):
-    """A linear or convolutional layer: its part, the elements of its weight, its MACs."""
+    """A linear or convolutional layer: its part of the model, the elements of its weight, its MACs."""
 
     part: str
     weights: int
@@ -42,8 +42,7 @@ class Cost:
         report: dict[str, dict[str, list[int]]] = {"layers": {}, "parameters": {}, "macs": {}}
         for part in PARTS:
             layers = [layer for name in names if (layer := self.layers[name]).part == part]
-            total = sum(layer.part == part for layer in self.layers.values())
-            report["layers"][part] = [len(layers), total]
+            report["layers"][part] = [len(layers), sum(layer.part == part for layer in self.layers.values())]
             report["parameters"][part] = [sum(layer.weights for layer in layers), self.parameters[part]]
             report["macs"][part] = [sum(layer.macs for layer in layers), self.macs[part]]
         return report
@@ -68,15 +67,12 @@ def measure_cost(model: Sam, size: int) -> Cost:
     macs = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
     root = type(model).__name__  # names are of the form Sam.image_encoder.norm
     encoder, encoder_macs = count_parameters(model.image_encoder), macs[f"{root}.image_encoder"]
-    layers = {
-        name: LayerCost(
-            part=PARTS[0] if name.startswith("image_encoder.") else PARTS[1],
-            weights=module.weight.numel(),
-            macs=macs.get(f"{root}.{name}", 0),  # 0 for a layer that box prompts never reach
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS)
-    }
+    layers = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LAYERS):
+            part = "image_encoder" if name.startswith("image_encoder.") else "heads"
+            # 0 MACs for a layer that box prompts never reach.
+            layers[name] = LayerCost(part, module.weight.numel(), macs.get(f"{root}.{name}", 0))
     return Cost(
         parameters={"image_encoder": encoder, "heads": count_parameters(model) - encoder},
         macs={"image_encoder": encoder_macs, "heads": macs["Global"] - encoder_macs},

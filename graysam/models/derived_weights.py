@@ -42,10 +42,8 @@ def interpolate(start: WeightFile, tuned: WeightFile, weight: float) -> WeightFi
         key: start.tensors[key].lerp(value, weight) if value.is_floating_point() else value
         for key, value in tuned.tensors.items()
     }
-    sources = [
-        {"sha256": start.source.sha256, "weight": round(1 - weight, 6)},
-        {"sha256": tuned.source.sha256, "weight": weight},
-    ]
+    shares = ((start, round(1 - weight, 6)), (tuned, weight))
+    sources = [{"sha256": file.source.sha256, "weight": share} for file, share in shares]
     return replace(tuned, tensors=tensors, metadata={**new, "interpolated": sources})
 
 

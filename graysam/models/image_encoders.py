@@ -47,11 +47,10 @@ class SamNeck(nn.Module):
         self.head = nn.Conv2d(width, width, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        maps = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
-        if self.training:  # by matrix products, which take a seventh of a training step less on a CPU
-            maps = [upsample(x, self.embedding_size) for x in maps]
-        else:
-            maps = [F.interpolate(x, size=self.embedding_size, mode="bicubic", align_corners=False) for x in maps]
+        # In training by matrix products, which take a seventh of a training step less on a CPU.
+        resize = upsample if self.training else partial(F.interpolate, mode="bicubic", align_corners=False)
+        laterals = zip(self.laterals, features, strict=True)
+        maps = [resize(lateral(feature), size=self.embedding_size) for lateral, feature in laterals]
         return self.head(self.blocks(sum(maps[1:], start=maps[0])))
 
 

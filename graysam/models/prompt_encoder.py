@@ -1,8 +1,10 @@
 """SAM's prompt encoder: boxes, points and masks as tokens and a dense map."""
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
@@ -67,21 +69,6 @@ class PromptEncoder(nn.Module):
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
 
-    def _kind(self, index: int) -> Tensor:
-        """Return the embedding of a kind of point: 0 background, 1 object, 2 and 3 a box's corners; (1,dim)."""
-        return self.point_embeddings[index].weight  # type: ignore[return-value]
-
-    def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
-        encoded = self.pe_layer((points + 0.5) / self.input_size)
-        if pad:
-            encoded = torch.cat([encoded, encoded.new_zeros(len(encoded), 1, self.embedding_dim)], dim=1)
-            labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
-        labels = labels[..., None]
-        encoded = torch.where(labels == -1, self.not_a_point_embed.weight, encoded)
-        for label in (0, 1):
-            encoded = encoded + (labels == label) * self._kind(label)
-        return encoded
-
     def forward(
         self, *, boxes: Tensor | None = None, points: tuple[Tensor, Tensor] | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -97,11 +84,18 @@ class PromptEncoder(nn.Module):
             same for every object. Without any prompt, sparse is (1,0,dim).
         """
         sparse: list[Tensor] = []
+        kinds: list[Any] = [embedding.weight for embedding in self.point_embeddings]  # background, object, 2 corners
         if points is not None:
-            sparse.append(self._embed_points(*points, pad=boxes is None))
+            coords, labels = points
+            encoded = self.pe_layer((coords + 0.5) / self.input_size)
+            if boxes is None:
+                encoded, labels = F.pad(encoded, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1)
+            labels = labels[..., None]
+            encoded = torch.where(labels == -1, self.not_a_point_embed.weight, encoded)
+            sparse.append(encoded + (labels == 0) * kinds[0] + (labels == 1) * kinds[1])
         if boxes is not None:
             corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.input_size
-            sparse.append(self.pe_layer(corners) + torch.cat([self._kind(2), self._kind(3)]))
+            sparse.append(self.pe_layer(corners) + torch.cat(kinds[2:]))
         weight = self.no_mask_embed.weight
         tokens = torch.cat(sparse, dim=1) if sparse else weight.new_zeros(1, 0, self.embedding_dim)
         if masks is not None:

@@ -1,10 +1,10 @@
 """Read weight files safely and load them strictly.
 
-A file is recognised by its keys, which an explicit table renames. Nothing is unpickled beyond tensors and plain
-containers.
+A file is recognised by its keys, which LAYOUTS renames. Nothing is unpickled beyond tensors and plain containers.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from graysam.models.key_maps import HEAD_PREFIXES, recognise, rename
 from graysam.models.sam import Sam
 from graysam.system.files import sha256_of
 from graysam.system.folders import user_cache_dir, weights_dir
@@ -25,7 +24,8 @@ from graysam.system.terminal import one_line
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 HEADS = PARTS[1:]
-FORMAT = 1  # of that metadata
+HEAD_PREFIXES = ("prompt_encoder.", "mask_decoder.")
+FORMAT = 1  # of the metadata
 METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
 
 GRAYSAM_L0 = "graysam_l0"  # our own, in weights_dir()
@@ -46,6 +46,35 @@ DOWNLOADS: dict[str, tuple[str, str | None]] = {
     **{f"efficientvit_sam_{size}": (_EFFICIENTVIT.format(size), None) for size in ("l0", "l1", "l2")},
     # From facebookresearch/segment-anything, README.md; the name carries the hash's beginning.
     "sam_vit_b": ("https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth", "01ec64"),
+}
+
+# Layout of a file -> beginning of keys that only it has, and rules from its key names to ours, all applied in order.
+# They come from the key lists of the original checkpoints; the heads' 137 keys have the same names everywhere. Of
+# `sam_vit` files only the heads are used; `graysam` is our own naming.
+LAYOUTS: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
+    "efficientvit_sam": (
+        "image_encoder.backbone.stages.0.op_list.",
+        (
+            (r"backbone\.stages\.0\.op_list\.0\.", "backbone.stem.in_conv."),
+            (r"backbone\.stages\.0\.op_list\.(\d+)\.", lambda m: f"backbone.stem.res{int(m[1]) - 1}."),
+            (r"backbone\.stages\.(\d+)\.op_list\.", lambda m: f"backbone.stages.{int(m[1]) - 1}.blocks."),
+            (r"neck\.input_ops\.(\d)\.op_list\.0\.", r"neck.laterals.\1."),
+            (r"neck\.middle\.op_list\.", "neck.blocks."),
+            (r"neck\.output_ops\.0\.op_list\.0\.conv\.", "neck.head."),
+        ),
+    ),
+    "lite_medsam": (
+        "image_encoder.patch_embed.seq.",
+        (
+            (r"\.c\.", ".conv."),
+            (r"patch_embed\.seq\.0\.", "backbone.patch_embed.conv1."),
+            (r"patch_embed\.seq\.2\.", "backbone.patch_embed.conv2."),
+            (r"layers\.(\d)\.downsample\.", lambda m: f"backbone.stages.{int(m[1]) + 1}.downsample."),
+            (r"layers\.(\d)\.blocks\.", r"backbone.stages.\1.blocks."),
+        ),
+    ),
+    "sam_vit": ("image_encoder.blocks.", ()),
+    "graysam": ("image_encoder.backbone.", ()),
 }
 
 
@@ -103,36 +132,26 @@ def lite_medsam_path() -> Path:
     return path
 
 
-def fetch(name: str) -> Path:
-    """Return the local file of a name in DOWNLOADS, in the user's cache folder; download it if it is missing.
-
-    Raises:
-        ValueError: the address cannot be reached, or the file's hash is not the published one.
-    """
-    url, sha256_prefix = DOWNLOADS[name]
-    path = user_cache_dir() / "weights" / Path(url).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:  # written under a temporary name, checked, and renamed
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256_prefix)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"{name} could not be downloaded from {url} ({error}); fetch it elsewhere and give its path"
-            ) from error
-    return path
-
-
 def resolve(name_or_path: str) -> Path:
-    """Return the file of a name (`graysam_l0`, `lite_medsam`, or one that can be downloaded) or a path.
+    """Return the file of a path, of `graysam_l0`, `lite_medsam`, or a name in DOWNLOADS, which is downloaded once.
 
     Raises:
-        ValueError: there is no such file, or it cannot be downloaded.
+        ValueError: there is no such file, it cannot be downloaded, or its hash is not the published one.
     """
     if name_or_path == LITE_MEDSAM:
         return lite_medsam_path()
-    if name_or_path in DOWNLOADS:
-        return fetch(name_or_path)
     path = weights_dir() / f"{GRAYSAM_L0}.safetensors" if name_or_path == GRAYSAM_L0 else Path(name_or_path)
+    if name_or_path in DOWNLOADS:
+        url, sha256_prefix = DOWNLOADS[name_or_path]
+        path = user_cache_dir() / "weights" / Path(url).name
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:  # written under a temporary name, checked, and renamed
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256_prefix)
+            except (OSError, RuntimeError) as error:
+                raise ValueError(
+                    f"{name_or_path} could not be downloaded from {url} ({error}); fetch it elsewhere and give its path"
+                ) from error
     if not path.is_file():
         raise ValueError(
             f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file, "
@@ -173,6 +192,14 @@ def read_tensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | Non
     return content, metadata
 
 
+def rename(key: str, layout: str) -> str:
+    """Return our name of a file's key."""
+    if key.startswith("image_encoder."):
+        for pattern, replacement in LAYOUTS[layout][1]:
+            key = re.sub(pattern, replacement, key, count=1)
+    return key
+
+
 def read_weights(name_or_path: str) -> WeightFile:
     """Read a weight file into float32 tensors under our names.
 
@@ -187,10 +214,14 @@ def read_weights(name_or_path: str) -> WeightFile:
     path = resolve(name_or_path)
     state, metadata = read_tensors(path)
     state = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    try:
-        layout = recognise(state)
-    except ValueError as error:
-        raise ValueError(f"weight file {path}: {error}") from None
+    layout = next((name for name, (mark, _) in LAYOUTS.items() if any(key.startswith(mark) for key in state)), None)
+    if layout is None and state and all(key.startswith(HEAD_PREFIXES) for key in state):
+        layout = "graysam"
+    if layout is None:
+        raise ValueError(
+            f"weight file {path}: its {len(state)} tensors ({', '.join(list(state)[:3])}, ...) are of no known model; "
+            "known are EfficientViT-SAM, LiteMedSAM, MedSAM/SAM with a ViT encoder, and graysam's own"
+        )
     if metadata is not None and metadata.get("format") != FORMAT:
         raise ValueError(f"weight file {path} is of format {metadata.get('format')!r}; this graysam reads {FORMAT}")
     tensors = {rename(key, layout): value for key, value in state.items()}

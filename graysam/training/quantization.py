@@ -21,7 +21,7 @@ from graysam.exporting.pipeline import read_calibration_images
 from graysam.inference.backend import decode_all
 from graysam.metrics.aggregation import MACRO
 from graysam.models.cost import measure_cost
-from graysam.models.pretrained import open_pretrained
+from graysam.models.registry import open_pretrained
 from graysam.reporting.schemas import QUANTIZATION, TIMES, MethodResult, QuantizationReport, read_json_object
 from graysam.system.files import sha256_of, write_json_file
 from graysam.system.terminal import one_line, progress

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from graysam.exporting.conversion import convert
 from graysam.exporting.graphs import graph_layers
-from graysam.exporting.openvino_export import convert
 from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.models.sam import Sam
 from tests.exporting.test_methods import tiny_l0, tiny_vit

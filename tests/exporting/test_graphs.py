@@ -1,6 +1,8 @@
-"""Graphs for inference compute what the Sam computes: rearranged in torch, converted for OpenVINO, and as files."""
+"""Graphs for inference compute what the Sam computes: rearranged in torch, converted for OpenVINO and ONNX Runtime."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from graysam.exporting.conversion import convert, convert_plain, export_onnx, save_graphs
 from graysam.exporting.graphs import BoxDecoder, BoxTokens, ImageEncoder, _NeckByProducts
-from graysam.exporting.openvino_export import convert, convert_plain, save_graphs
+from graysam.imaging.channels import load_scheme, scheme_to_dict
+from graysam.inference.backend import OnnxBackend
+from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.models.image_encoders import SamNeck, bicubic_matrix
 from graysam.models.sam import Sam
 from tests.exporting.test_methods import filled, tiny_l0, tiny_vit
+from tests.support.traces import remembering_files
 
 BOXES = torch.tensor([[10.0, 20.0, 100.0, 120.0], [50.0, 60.0, 200.0, 190.0], [0.0, 0.0, 255.0, 255.0]])
 WHOLE = torch.tensor([64, 64])
@@ -136,3 +142,38 @@ def test_half_precision_takes_half_the_bytes_and_gives_nearly_the_same(tmp_path:
         results.append(np.array(compiled(given)[0]))
     assert sizes[1] < 0.52 * sizes[0]
     assert np.linalg.norm(results[1] - results[0]) < 0.01 * np.linalg.norm(results[0])
+
+
+# ------------------------------------------------------------------ ONNX
+@pytest.fixture(scope="module")
+def bundle(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    pytest.importorskip("onnxscript", reason="an optional package")
+    pytest.importorskip("onnxruntime", reason="an optional package")
+    channels = scheme_to_dict(load_scheme("replicate"))
+    description = {"name": "tiny", "kind": "onnx", "precision": "f32", "size": 256, "channels": channels}
+    write_graphs = partial(remembering_files(export_onnx), model)
+    folder = tmp_path_factory.mktemp("onnx") / "bundle"
+    return write_exported(folder, description=description, write_graphs=write_graphs)
+
+
+def test_onnx_runtime_gives_torchs_masks(model: Sam, images: Tensor, bundle: ExportedModel) -> None:
+    assert set(bundle.description["files"]) == {"encoder.onnx", "decoder.onnx"}, "weights lie inside the graphs"
+    backend = OnnxBackend(bundle, threads=1)
+    pair = torch.cat([images, images.flip(3)])
+    embeddings = backend.encode(pair.numpy())
+    assert embeddings.shape == (2, 4096, 32)
+    with torch.inference_mode():
+        expected, expected_iou = model.decode(model.encode(pair), BOXES.expand(2, -1, -1))
+    for i, embedding in enumerate(embeddings):
+        tolerance = 1e-4 * float(expected[i].std())
+        for count in (1, 3):  # the number of boxes is free
+            logits, iou = backend.decode(embedding, BOXES[:count].numpy())
+            np.testing.assert_allclose(logits, expected[i, :count].numpy(), atol=tolerance, rtol=1e-4)
+            np.testing.assert_allclose(iou, expected_iou[i, :count].numpy(), atol=1e-4)
+
+
+def test_what_onnx_runtime_cannot_run_is_refused(bundle: ExportedModel, tmp_path: Path) -> None:
+    (tmp_path / "encoder.onnx").write_bytes(b"no graph")
+    damaged = replace(bundle, graphs={**bundle.graphs, "encoder": tmp_path / "encoder.onnx"})
+    with pytest.raises(ValueError, match=r"ONNX Runtime cannot run .*encoder\.onnx"):
+        OnnxBackend(damaged, threads=1)

@@ -26,10 +26,9 @@ TUNED = file("tuned", weight=torch.tensor([2.0, 0.0]), steps=torch.tensor(30))
 
 def checkpoint(path: Path) -> Path:
     """Store a tiny model as a Lightning checkpoint that started from files in somebody's folder."""
-    stored = read_weights(str(save_tiny_model(path.with_suffix(".safetensors"), channels="perona_malik")))
-    description = {**stored.description, "weights": [{"path": "/home/somebody/start.pth", "sha256": "ab"}]}
-    state = {f"model.{key}": value for key, value in stored.tensors.items()}
-    torch.save({"state_dict": state, METADATA_KEY: description}, path)
+    content = torch.load(save_tiny_model(path, channels="perona_malik"), weights_only=True)
+    content[METADATA_KEY]["weights"] = [{"path": "/home/somebody/start.pth", "sha256": "ab"}]
+    torch.save(content, path)
     return path
 
 
@@ -97,7 +96,6 @@ def test_the_command_stores_interpolated_weights(tmp_path: Path, capsys: pytest.
     [
         ("-o folder", "-o folder holds weights, so its name must end in .safetensors"),
         ("-o a.safetensors --interpolate-from absent.ckpt", "weight file absent.ckpt does not exist"),
-        ("-o a.safetensors --interpolate-from best.ckpt --interpolate-weight 2", "from 0 to 1"),
     ],
 )
 def test_what_cannot_be_stored_is_one_line(

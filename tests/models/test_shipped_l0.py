@@ -9,7 +9,7 @@ from graysam.exporting.torch_backend import TorchBackend
 from graysam.inference.predictor import Predictor
 from graysam.inference.volume import segment
 from graysam.metrics.challenge import dice
-from graysam.models.pretrained import open_pretrained
+from graysam.models.registry import open_pretrained
 from graysam.models.weights import GRAYSAM_L0_SHA256, read_weights
 from graysam.system.files import sha256_of
 from graysam.system.folders import weights_dir

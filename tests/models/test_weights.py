@@ -10,18 +10,17 @@ import pytest
 import torch
 
 from graysam.models import weights
-from graysam.models.key_maps import rename
-from graysam.models.pretrained import model_name
-from graysam.models.registry import EncoderNumbers, build_model
+from graysam.models.registry import EncoderNumbers, build_model, model_name
 from graysam.models.weights import (
     DOWNLOADS,
     HEADS,
-    fetch,
     lite_medsam_path,
     load_embedding_norm,
     load_parts,
     load_whole,
     read_weights,
+    rename,
+    resolve,
 )
 from graysam.system.files import sha256_of
 from tests.support.commands import save_tiny_model
@@ -91,12 +90,12 @@ def test_every_mismatch_is_listed(goldens: Path) -> None:
     state["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 128)
     with pytest.raises(ValueError, match="do not fit the model") as error:
         load_whole(build_model("lite_medsam"), as_weight_file(state, "lite_medsam"))
-    for part in (
-        'Missing key(s) in state_dict: "mask_decoder.iou_token.weight"',
-        'Unexpected key(s) in state_dict: "else',
+    for key in (
+        '"mask_decoder.iou_token.weight"',
+        '"elsewhere"',
+        "size mismatch for prompt_encoder.no_mask_embed.weight",
     ):
-        assert part in str(error.value)
-    assert "size mismatch for prompt_encoder.no_mask_embed.weight" in str(error.value)
+        assert key in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -116,23 +115,13 @@ def test_downloads_are_named_when_complete_and_checked(tmp_path: Path, monkeypat
     torch.save({"weight": torch.zeros(3)}, official)
     monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(DOWNLOADS, "good", (official.as_uri(), sha256_of(official)[:6]))
-    assert fetch("good").read_bytes() == official.read_bytes()
-    fetch("good").unlink()
+    assert resolve("good").read_bytes() == official.read_bytes()
+    resolve("good").unlink()
     for name, url, prefix in (("bad", official.as_uri(), "ffffff"), ("gone", f"{official.as_uri()}x", None)):
         monkeypatch.setitem(DOWNLOADS, name, (url, prefix))
         with pytest.raises(ValueError, match=f"{name} could not be downloaded from file"):
-            fetch(name)
+            resolve(name)
         assert list((tmp_path / "cache" / "weights").iterdir()) == []
-
-
-class Evil:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, (self.path, "w")
 
 
 @pytest.mark.parametrize(
@@ -141,11 +130,16 @@ class Evil:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_unusable_files_give_one_line(tmp_path: Path, content: Any, suffix: str) -> None:
     path, trap = tmp_path / f"w{suffix}", tmp_path / "trap"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return open, (str(trap), "w")  # unpickling would create the file
+
     torch.save({"a": torch.zeros(1000)} if isinstance(content, str | bytes) else content, path)
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:1500])
     elif content == "pickle":
-        path.write_bytes(pickle.dumps(Evil(str(trap))))
+        path.write_bytes(pickle.dumps(Evil()))
     elif isinstance(content, bytes):
         path.write_bytes(content)
     with pytest.raises(ValueError, match="weight file") as error:

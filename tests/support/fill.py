@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graysam.models.key_maps import rename
-from graysam.models.weights import WeightFile, WeightSource
+from graysam.models.weights import WeightFile, WeightSource, rename
 
 SEED = "graysam-shared-v1:"
 SCALE_ONE = ("point_embeddings", "not_a_point_embed", "no_mask_embed", "iou_token", "mask_tokens")

@@ -10,7 +10,7 @@ _files: dict[str, dict[str, bytes]] = {}
 
 
 def remembering(trace: Callable[..., Any]) -> Callable[..., Any]:
-    """Return openvino_export's `_trace` with a memory; whoever asks gets a clone, which may be altered."""
+    """Return conversion's `_trace` with a memory; whoever asks gets a clone, which may be altered."""
 
     def traced(module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], free: str | None = None) -> Any:
         examples = [(name, value.shape, value.dtype) for name, value in inputs.items()]

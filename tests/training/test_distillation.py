@@ -16,7 +16,7 @@ from graysam.data.packing import pack
 from graysam.data.sources import ImageSource
 from graysam.exporting.teacher import OpenVinoTeacher
 from graysam.imaging.channels import load_scheme
-from graysam.models.pretrained import open_pretrained
+from graysam.models.registry import open_pretrained
 from graysam.training.distillation import Distillation, VitTeacher, embedding_error
 from graysam.training.module import SamModule
 from tests.support.commands import save_tiny_model

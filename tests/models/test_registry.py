@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from graysam.imaging.channels import load_scheme
-from graysam.models.key_maps import rename
-from graysam.models.pretrained import open_pretrained
-from graysam.models.registry import model_config
+from graysam.models.registry import model_config, open_pretrained
+from graysam.models.weights import rename
 from tests.support.commands import save_tiny_model
 from tests.support.fill import official_state
 from tests.support.tiny import tiny_numbers
@@ -59,10 +58,7 @@ def test_a_damaged_description_is_not_guessed(tmp_path: Path, description: Any) 
     ("arguments", "message"),
     [
         ({"name": "efficientvit_sam_l3"}, "'efficientvit_sam_l3' is unknown; choose one of efficientvit_sam_l0,"),
-        (
-            {"name": "lite_medsam", "encoder": {"window_size": [7]}},
-            "encoder of lite_medsam: no number window_size;",
-        ),
+        ({"name": "lite_medsam", "encoder": {"window_size": [7]}}, "encoder of lite_medsam: no number window_size;"),
     ],
 )
 def test_the_registry_refuses_unknown_names_and_numbers(arguments: Any, message: str) -> None:

@@ -1,5 +1,6 @@
-"""OpenVINO graphs of a Sam, in memory and as files; constants are computed here, not at every start on a laptop."""
+"""A Sam's graphs for inference engines: OpenVINO's in memory and as files, ONNX's in float32 and in dynamic int8."""
 
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graysam.exporting.graphs import BoxDecoder, BoxTokens, ImageEncoder
+from graysam.exporting.graphs import BoxDecoder, BoxTokens, ImageEncoder, graph_layers
 from graysam.inference.openvino_core import disable_telemetry
 from graysam.models.sam import Sam, inference_copy
 
@@ -19,8 +20,6 @@ disable_telemetry()  # before OpenVINO's import, which reports itself
 import openvino as ov  # noqa: E402
 import openvino.opset13 as op  # noqa: E402
 from openvino.preprocess import PrePostProcessor  # noqa: E402
-
-SMALL = 64  # constants of so many elements or fewer are not stored in half precision
 
 
 def convert(model: Sam, *, half_precision: bool) -> dict[str, ov.Model]:
@@ -40,22 +39,18 @@ def convert(model: Sam, *, half_precision: bool) -> dict[str, ov.Model]:
     images = torch.zeros(1, 3, prompts.input_size, prompts.input_size)
     embedding = torch.zeros(1, prompts.embedding_size**2, prompts.embedding_dim)
     boxes = torch.zeros(2, 4)
-    box_tokens = BoxTokens(network).eval()
-    with torch.inference_mode():
-        tokens = box_tokens(boxes)
-    decoder_inputs = {"tokens": tokens, "embedding": embedding, "valid_size": torch.tensor([60, 61])}
+    box_tokens = BoxTokens(network)
+    decoder_inputs = {"tokens": box_tokens(boxes), "embedding": embedding, "valid_size": torch.tensor([60, 61])}
     graphs = {
         "encoder": _trace(ImageEncoder(network), {"images": images}, ["embedding"]),
         "box_tokens": _trace(box_tokens, {"boxes": boxes}, ["tokens"], free="boxes"),
         "box_decoder": _trace(BoxDecoder(network), decoder_inputs, ["logits", "iou"], free="tokens"),
     }
     if half_precision:
-        steps = PrePostProcessor(graphs["encoder"])
-        steps.output("embedding").tensor().set_element_type(ov.Type.f16)
-        graphs["encoder"] = steps.build()
-        steps = PrePostProcessor(graphs["box_decoder"])
-        steps.input("embedding").tensor().set_element_type(ov.Type.f16)
-        graphs["box_decoder"] = steps.build()
+        for name, port in (("encoder", "output"), ("box_decoder", "input")):
+            steps = PrePostProcessor(graphs[name])
+            getattr(steps, port)("embedding").tensor().set_element_type(ov.Type.f16)
+            graphs[name] = steps.build()
     return graphs
 
 
@@ -143,7 +138,7 @@ def _halve_constants(graph: ov.Model) -> None:
         if any(reader.get_node().get_type_name() == "FakeQuantize" for reader in readers):
             continue
         data = node.data
-        if data.size <= SMALL or np.abs(data).max() > np.finfo(np.float16).max:
+        if data.size <= 64 or np.abs(data).max() > np.finfo(np.float16).max:
             continue
         name = node.get_friendly_name()
         half = op.convert(op.constant(data.astype(np.float16)), np.float32)
@@ -159,8 +154,86 @@ def _mark_float32(path: Path, names: set[str]) -> None:
     tree = ElementTree.parse(path)
     for layer in tree.iterfind("layers/layer"):
         if layer.get("name") in names:
-            info = layer.find("rt_info")
-            if info is None:
-                info = ElementTree.SubElement(layer, "rt_info")
+            found = layer.find("rt_info")
+            info = ElementTree.SubElement(layer, "rt_info") if found is None else found
             ElementTree.SubElement(info, "attribute", {"name": "precise", "version": "0"})
     tree.write(path, encoding="utf-8", xml_declaration=True)
+
+
+# ------------------------------------------------------------------ ONNX
+class _OnnxDecoder(nn.Module):
+    """Both steps of decoding in one graph: embedding (1,HW,256), boxes (N,4) -> logits, iou."""
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.box_tokens, self.box_decoder = BoxTokens(model), BoxDecoder(model)
+
+    def forward(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.box_decoder(self.box_tokens(boxes), embedding, (self.box_decoder.side, self.box_decoder.side))
+
+
+def export_onnx(model: Sam, folder: Path) -> None:
+    """Write `encoder.onnx` and `decoder.onnx` into a folder that exists, weights inside.
+
+    The encoder takes images float32 (1,3,S,S) and returns an embedding (1,HW,256), channels last. The decoder takes
+    that and boxes float32 (N,4) on the S grid, N free, and returns logits (N,S,S) and the predicted IoU (N,). The model
+    is float32 and stays as it is.
+    """
+    network = inference_copy(model)
+    prompts = network.prompt_encoder
+    images = torch.zeros(1, 3, prompts.input_size, prompts.input_size)
+    embedding = torch.zeros(1, prompts.embedding_size**2, prompts.embedding_dim)
+    decoder_inputs = {"embedding": embedding, "boxes": torch.zeros(3, 4)}
+    free = {"embedding": None, "boxes": {0: torch.export.Dim("N")}}
+    _export(ImageEncoder(network), {"images": images}, ["embedding"], folder / "encoder.onnx", None)
+    _export(_OnnxDecoder(network), decoder_inputs, ["logits", "iou"], folder / "decoder.onnx", free)
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], file: Path, free: Any) -> None:
+    module = module.eval().requires_grad_(False)
+    examples = tuple(inputs.values())
+    with torch.no_grad():
+        module(*examples)  # TinyViT caches biases in its first evaluation, which cannot be the exporter's
+        torch.onnx.export(
+            module,
+            examples,
+            file,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=20,  # the first with Gelu as one operator
+            dynamo=True,
+            dynamic_shapes=free,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def export_dynamic_onnx(model: Sam, folder: Path) -> frozenset[str]:
+    """Write the graphs of `export_onnx` with every product with a constant matrix in dynamic int8.
+
+    Returns:
+        The names of the layers in int8: all but the encoder's convolutions.
+
+    Raises:
+        ValueError: ONNX Runtime quantized other matrices than those of these layers.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    sizes: list[int] = []  # of the int8 matrices
+    with tempfile.TemporaryDirectory(prefix="graysam_onnx_") as temporary:
+        export_onnx(model, Path(temporary))
+        for name in ("encoder.onnx", "decoder.onnx"):
+            graph = onnx.load(Path(temporary) / name)
+            add_pre_process_metadata(graph)  # torch's exporter has inferred the shapes and folded constants
+            quantize_dynamic(graph, folder / name, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+            quantized = onnx.load(folder / name).graph
+            constants = {tensor.name: tensor for tensor in quantized.initializer}
+            products = [node for node in quantized.node if node.op_type == "MatMulInteger"]
+            sizes += [onnx.numpy_helper.to_array(constants[node.input[1]]).size for node in products]
+    layers = {name: model.get_submodule(name) for name in graph_layers(model)}
+    expected = {name: layer.weight.numel() for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)}  # type: ignore[operator]
+    if sorted(sizes) != sorted(expected.values()):  # by size, as the graphs do not name layers
+        raise ValueError(f"ONNX Runtime quantized {len(sizes)} matrices where the model has {len(expected)}")
+    return frozenset(expected)
