@@ -7,7 +7,6 @@ competitor that fails is reported, the others continue, and the exit code is the
 
 import argparse
 import math
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print("error: interrupted; nothing is written", file=sys.stderr)
-        return 128 + signal.SIGINT  # as shells do
+        return 130  # as shells do after SIGINT
     lines = failures(report)
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
@@ -50,13 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_report(report: BenchmarkReport, folder: Path) -> None:
-    text = markdown(report)
     write_json_file(folder / "benchmark.json", report.to_json())
     with replacing(folder / "benchmark.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(markdown(report), encoding="utf-8")
     write_seconds_chart(report, folder / "seconds.png")
     write_accuracy_chart(report, folder / "accuracy.png")
-    print(text, end="")
+    print(markdown(report), end="")
 
 
 def _pair(text: str) -> tuple[str, Path]:

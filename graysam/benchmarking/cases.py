@@ -31,8 +31,6 @@ from graysam.system.extras import check_extra
 UInt8 = NDArray[np.uint8]
 Boxes = NDArray[np.int64]
 
-ONE_IMAGE_S = 0.40  # the paper's baseline on one small image with one box
-
 # Of six objects: part of the brain (top, bottom, left, right), and length along z and distance of the middle from the
 # common middle, both in mean lengths.
 _PARTS = ((0, 1, 0, 1), (0, 1, 0, 0.5), (0, 1, 0.5, 1), (0, 0.5, 0, 0.5), (0.5, 1, 0.5, 1), (0.5, 1, 0, 0.5))
@@ -82,10 +80,8 @@ Sources = Mapping[str, Callable[[], BenchmarkCase]]  # big volumes come into mem
 def folder_cases(folder: Path) -> Sources:
     """Return the cases of a folder of input NPZ, by name; in a folder with `imgs` and `gts`, with their masks.
 
-    Building a case raises what the readers of cases raise.
-
     Raises:
-        ValueError: no case, or one without masks in `gts`.
+        ValueError: no case, or one without masks in `gts`; damage, when a case is built.
     """
     images, gts = folder / "imgs", folder / "gts"
     has_gts = images.is_dir() and gts.is_dir()
@@ -107,11 +103,7 @@ def _read(path: Path, gts_path: Path | None) -> BenchmarkCase:
 
 
 def choose_cases(sources: Sources, words: Collection[str]) -> Sources:
-    """Return the cases whose name holds one of the words; no words take all.
-
-    Raises:
-        ValueError: a word that no name holds.
-    """
+    """Return the cases whose name holds one of the words, all for no words; raise ValueError for a word in no name."""
     if unknown := [word for word in words if not any(word in name for name in sources)]:
         raise ValueError(f"no case is named {', '.join(unknown)}; available are {', '.join(list(sources)[:20])}")
     return {name: build for name, build in sources.items() if not words or any(word in name for word in words)}
@@ -198,7 +190,7 @@ def _brain() -> tuple[UInt8, UInt8]:
 
 
 def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
-    """Resample the brain to the case's shape, and box parts of it over ranges of slices."""
+    """Resample the brain to the case's shape, and box parts of it over ranges of slices, which overlap."""
     t1, brain = _brain()
     depth, height, width = case.shape
     planes = zoom(t1, (depth / len(t1), 1, 1), order=1)
@@ -206,27 +198,20 @@ def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
     positions = np.linspace(0, len(t1) - 1, depth)  # of the planes in t1
     filled = np.flatnonzero(brain.any(axis=(1, 2)))
     first, last = np.searchsorted(positions, [filled[0], filled[-1]]).tolist()
+    object_slices = max(case.objects, round(case.baseline_s / 0.40))
+    mean = object_slices / case.objects
+    lengths = [max(1, round(factor * mean)) for factor in _LENGTHS[: case.objects]]
+    lengths[0] += object_slices - sum(lengths)
     boxes = []
-    for part, (z_min, z_max) in zip(_PARTS, _ranges(case, first, last), strict=False):
+    for part, wanted, middle in zip(_PARTS, lengths, _MIDDLES, strict=False):
+        length = min(wanted, last - first + 1)
+        z_min = round((first + last) / 2 + middle * mean - length / 2)
+        z_min = min(max(z_min, first), last - length + 1)
+        z_max = z_min + length - 1
         mask = brain[int(positions[z_min]) : math.ceil(positions[z_max]) + 1].max(axis=0)
         x_min, y_min, x_max, y_max = _box(mask, height, width, part)
         boxes.append([x_min, y_min, z_min, x_max, y_max, z_max])
     return volume, np.array(boxes, np.int64)
-
-
-def _ranges(case: PaperCase, first: int, last: int) -> list[tuple[int, int]]:
-    """Return z_min and z_max of every object within the brain's slices first..last; they share slices."""
-    object_slices = max(case.objects, round(case.baseline_s / ONE_IMAGE_S))
-    mean = object_slices / case.objects
-    lengths = [max(1, round(factor * mean)) for factor in _LENGTHS[: case.objects]]
-    lengths[0] += object_slices - sum(lengths)
-    ranges = []
-    for length, middle in zip(lengths, _MIDDLES, strict=False):
-        length = min(length, last - first + 1)
-        z_min = round((first + last) / 2 + middle * mean - length / 2)
-        z_min = min(max(z_min, first), last - length + 1)
-        ranges.append((z_min, z_min + length - 1))
-    return ranges
 
 
 def _mosaic(case: PaperCase) -> tuple[UInt8, Boxes]:
@@ -243,7 +228,7 @@ def _mosaic(case: PaperCase) -> tuple[UInt8, Boxes]:
     # From the lowest to the highest slice with much tissue; a single tile takes the middle.
     shares = np.linspace(0.2, 0.85, rows * columns) if tiles > 1 else [0.55]
     image = np.zeros(case.shape, np.uint8)
-    boxes: list[list[int]] = []
+    boxes = []
     for tile, share in enumerate(shares):
         z = int(share * (len(t1) - 1))
         row, column = divmod(tile, columns)

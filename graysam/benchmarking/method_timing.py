@@ -52,9 +52,9 @@ def time_methods(
             for index in progress(range(len(prompts)), "timing"):
                 competitors = {name: partial(worker.ask, "measure", method=name, index=index) for name in methods}
                 found, errors = time_round_robin(competitors, repeats=repeats, warmup=warmup)
+                for name, error in errors.items():
+                    raise ChildProcessError(f"timing {name} failed: {error}")
                 for name in methods:
-                    if name in errors:
-                        raise ChildProcessError(f"timing {name} failed: {errors[name]}")
                     runs[name] += found[name]
     return {
         name: {measure: spread([run[measure] for run in timed]) for measure in TIMES} for name, timed in runs.items()

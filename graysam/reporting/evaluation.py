@@ -88,13 +88,12 @@ class Evaluation:
 
 
 def write_metrics(path: Path, cases: Sequence[ScoredCase]) -> None:
-    """Write a CSV file of `COLUMNS`, scores as fractions or nan; cases without scores are left out."""
+    """Write a CSV file of `COLUMNS`, scores as fractions or nan."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for case in cases:
-            if case.metrics is not None:
-                writer.writerow([case.case, case.modality, *(f"{value:.6f}" for value in case.metrics)])
+            writer.writerow([case.case, case.modality, *(f"{value:.6f}" for value in case.metrics or ())])
 
 
 def read_metrics(path: Path) -> list[ScoredCase]:

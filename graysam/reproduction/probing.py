@@ -41,8 +41,7 @@ def probe_image(image: Image, gts: NDArray[np.integer], predictor: Predictor) ->
     """Probe every object of an image or a volume, in the slice of a volume where it is largest.
 
     Args:
-        image: the image.
-        gts: integer labels of its grid; 0 is background.
+        image, gts: the image and integer labels of its grid; 0 is background.
         predictor: the model.
 
     Yields:

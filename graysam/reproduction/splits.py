@@ -1,5 +1,6 @@
 """Patients on both sides of a split by slices, beside a split by patients."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,19 +14,14 @@ Groups = Mapping[str, Mapping[Subject, int]]  # group -> patient -> slices with 
 
 
 def read_patients(folder: Path) -> Groups:
-    """Read the volumes of a folder of training NPZ, by modality and data set; 2D images are ignored.
-
-    Raises:
-        ValueError: no volume with an object, or a file that cannot be read.
-    """
-    groups: dict[str, dict[Subject, int]] = {}
+    """Read the volumes of a folder of training NPZ, by modality and data set; raise ValueError where there is none."""
+    groups: dict[str, Counter[Subject]] = {}
     for path in sorted(folder.rglob("*.npz")):
         gts, _ = read_gts(path)
         slices = int(gts.any(axis=(1, 2)).sum()) if gts.ndim == 3 else 0
         if slices:
-            subject, name = subject_of(path.stem), training_name(path.stem)
-            group = groups.setdefault(f"{name.modality}_{name.dataset}", {})
-            group[subject] = group.get(subject, 0) + slices
+            name = training_name(path.stem)
+            groups.setdefault(f"{name.modality}_{name.dataset}", Counter())[subject_of(path.stem)] += slices
     if not groups:
         raise ValueError(f"--train-npz {folder} has no <Modality>_<Dataset>_<case>.npz of a volume with an object")
     return groups
