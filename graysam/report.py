@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from graysam.reporting.document import compose, write_report
-    from graysam.reporting.inputs import collect
+    from graysam.reporting.document import collect, compose, write_report
     from graysam.reporting.pictures import Folders
 
     output: Path | None = arguments.output

@@ -19,7 +19,7 @@ from graysam.config.targets import build  # noqa: E402
 
 
 def _summarize(runs: Sequence[tuple[str, int, str, str, str]]) -> str:
-    from graysam.reporting.run_tables import sweep_summary  # at the end of a sweep: pandas takes a second to import
+    from graysam.reporting.runs import sweep_summary  # at the end of a sweep: pandas takes a second to import
 
     return sweep_summary(runs)
 

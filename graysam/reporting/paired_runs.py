@@ -8,8 +8,7 @@ import pandas as pd
 
 from graysam.metrics.aggregation import Estimate, estimate
 from graysam.reporting.accuracy import in_papers_order
-from graysam.reporting.run_tables import PLAIN
-from graysam.reporting.runs import Run
+from graysam.reporting.runs import PLAIN, Run
 from graysam.reporting.tables import EMPTY, Table
 
 OWN = "own validation"  # the run's: all objects that it scores, in the precision of training

@@ -80,11 +80,12 @@ def shown_cases(folders: Folders) -> tuple[list[View], list[View], list[str]]:
     Cases without objects have no DSC and are not considered. Ties are broken by name.
 
     Returns:
-        The best and worst case of each modality, the WORST cases, and a line for each case left out.
+        The best and worst case of each modality, the WORST cases, and a line for each case left out; nothing where a
+        folder was not given.
     """
     dsc: dict[str, float] = {}
     left_out = []
-    for path in sorted(folders.segs.glob("*.npz")) if folders.segs is not None else []:
+    for path in sorted(folders.segs.glob("*.npz")) if folders.segs and not folders.absent else []:
         try:
             dsc[path.stem] = _read_view(path.stem, folders).dsc
         except (ValueError, OSError) as error:
@@ -105,7 +106,7 @@ def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
     A modality without a grey image among its first MAX_SEARCHED cases is left out.
     """
     names: dict[str, list[str]] = {}
-    for path in sorted(folders.cases.glob("*.npz")) if folders.cases is not None else []:
+    for path in sorted(folders.cases.glob("*.npz")) if folders.cases else []:
         names.setdefault(modality_of(path.stem), []).append(path.stem)
     views, left_out = [], []
     for modality in in_papers_order(names):
@@ -127,7 +128,7 @@ def _read_view(name: str, folders: Folders) -> View:
     Of a volume, the slice with most of the ground truth is shown; without ground truth, the middle of the first box.
     An image of three equal channels becomes one channel.
     """
-    imgs, gts, segs = (None if folder is None else folder / f"{name}.npz" for folder in vars(folders).values())
+    imgs, gts, segs = (folder and folder / f"{name}.npz" for folder in (folders.cases, folders.gts, folders.segs))
     case = read_input_case(imgs or name)
     truth = None if gts is None else read_gts(gts)[0]
     masks = None if segs is None else read_segs(segs)
@@ -187,11 +188,10 @@ def draw_cases(views: Sequence[View], path: Path) -> None:
         _show(axes, draw_panel(view.image, view.boxes, view.masks, view.truth))
         axes.set_title(f"{view.heading}: DSC {100 * view.dsc:.1f} %", fontsize=_LARGE)
         axes.set_xlabel("\n".join(textwrap.wrap(view.name, 34)), fontsize=_SMALL)
-    box, truth, prediction = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in (BOX, TRUTH, PREDICTION))
+    styles = (("box", BOX, "--", 3), ("ground truth", TRUTH, "-", 3), ("prediction", PREDICTION, "-", 8))
     lines = [
-        Line2D([], [], color=box, linestyle="--", linewidth=3, label="box"),
-        Line2D([], [], color=truth, linewidth=3, label="ground truth"),
-        Line2D([], [], color=prediction, linewidth=8, label="prediction"),
+        Line2D([], [], color=np.divide(colour, 255), linestyle=line, linewidth=width, label=label)
+        for label, colour, line, width in styles
     ]
     figure.legend(
         handles=lines, loc="outside upper center", ncols=3, fontsize=_LARGE, facecolor="#333333", labelcolor="white"

