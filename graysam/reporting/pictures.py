@@ -188,9 +188,9 @@ def draw_cases(views: Sequence[View], path: Path) -> None:
         _show(axes, draw_panel(view.image, view.boxes, view.masks, view.truth))
         axes.set_title(f"{view.heading}: DSC {100 * view.dsc:.1f} %", fontsize=_LARGE)
         axes.set_xlabel("\n".join(textwrap.wrap(view.name, 34)), fontsize=_SMALL)
-    styles = (("box", BOX, "--", 3), ("ground truth", TRUTH, "-", 3), ("prediction", PREDICTION, "-", 8))
+    styles: Any = (("box", BOX, "--", 3), ("ground truth", TRUTH, "-", 3), ("prediction", PREDICTION, "-", 8))
     lines = [
-        Line2D([], [], color=np.divide(colour, 255), linestyle=line, linewidth=width, label=label)
+        Line2D([], [], color="#{:02x}{:02x}{:02x}".format(*colour), linestyle=line, linewidth=width, label=label)
         for label, colour, line, width in styles
     ]
     figure.legend(
