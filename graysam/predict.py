@@ -30,8 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-i", "--input", type=Path, required=True, help="directory of NPZ with imgs and boxes")
     add("-o", "--output", type=Path, required=True, help="directory for the NPZ with segs")
     add("--model", required=True, help="graysam_l0, lite_medsam, an exported model's directory, or a weight file")
-    backends = ("openvino", "torch", "onnxruntime")
-    add("--backend", choices=backends, help="default: torch for weight files unless in int8")
+    add("--backend", choices=("openvino", "torch", "onnxruntime"), help="default: torch for weight files not in int8")
     add("--precision", choices=("fp32", "bf16", "int8"), help="default: an exported model's own, fp32 with torch")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     add("--propagation", choices=("own", "litemedsam"), default="own", help="boxes between slices")
@@ -48,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def open_predictor(arguments: argparse.Namespace, watch: Stopwatch) -> Predictor:
     """Load the model, exporting a weight file first where OpenVINO is to run it; ValueError where that cannot be."""
     options = {"backend": arguments.backend, "precision": arguments.precision, "device": arguments.device}
-    model: str | Path = arguments.model
+    model = arguments.model
     watch.lap("imports")
     if choose_backend(arguments.model, **options) == "openvino":
         model = export_on_first_use(arguments.model, arguments.precision, arguments.channels, arguments.threads)
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return BAD_INPUT
         started = time.perf_counter()
-        failures = list(segment_case_files(cases, len(paths), writer, predictor, watch, **folders, **options))
+        failures = segment_case_files(cases, len(paths), writer, predictor, watch, **folders, **options)
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
     if arguments.timing:
         print(f"timing: {watch.describe()}")

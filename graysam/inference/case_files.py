@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,8 +113,10 @@ def segment_case_files(
     output: Path,
     overlay: Path | None = None,
     **options: Any,
-) -> Iterator[str]:
-    """Segment all cases and yield a line for each that failed; what was changed in a case goes to standard error.
+) -> list[str]:
+    """Segment all cases, each written beside the next computation, and return a line for each that failed.
+
+    What was changed in a case goes to standard error. At most three cases are in memory at a time.
 
     Args:
         cases, count: as `read_ahead` returns them, and how many they are.
@@ -123,51 +125,41 @@ def segment_case_files(
         watch: gets the laps `read`, `masks` and `write`.
         output, overlay: directories for an NPZ with segs and a PNG a case; None writes no PNG.
     """
+    failures: list[str] = []
+    writing: list[tuple[Path, Future[None]]] = []  # one at most
 
-    def segment(path: Path, case: Case) -> Callable[[], None]:
-        watch.lap("read")
-        assert case.boxes is not None  # as in every case to be segmented
-        labels = predictor.predict(case.image, case.boxes, **options)
-        for note in case.notes:
-            print(f"note: {path.name}: {note}", file=sys.stderr)
-        watch.lap("masks")
-        return partial(_write, path.stem, case, labels, output, overlay)
-
-    for path, error in progress(write_behind(cases, segment, writer), "predicting", count):
-        watch.lap("write")
-        if isinstance(error, MemoryError):
-            yield f"{path.name}: does not fit into memory; crop the case or use a larger machine"
-        elif isinstance(error, (ValueError, OSError, RuntimeError, cv2.error)):  # torch: out of memory is RuntimeError
-            yield f"{path.name}: {one_line(error).removeprefix(f'{path}: ')}"
-        elif error is not None:
-            raise error
-
-
-def write_behind(
-    items: "Iterator[tuple[Item, Future[Content]]]",
-    compute: Callable[[Item, Content], Callable[[], object]],
-    writer: Executor,
-) -> Iterator[tuple[Item, BaseException | None]]:
-    """Yield every item with the exception that it raised, or None; a result is written beside the next computation.
-
-    `compute` returns what writes the result. With `read_ahead`, at most three items are in memory at a time.
-    """
-    writing: list[tuple[Item, Future[object]]] = []
-    for item, reading in items:
+    @contextmanager
+    def noted(path: Path) -> Iterator[None]:
+        """Note why a case failed, unless by a mistake of ours."""
         try:
-            write = compute(item, reading.result())
-        except Exception as error:
-            write = partial(_raise, error)
-        for written, future in writing:  # waits, so that results do not accumulate
-            yield written, future.exception()
-        writing = [(item, writer.submit(write))]
-        del write  # with it goes the result, once it is written
-    for written, future in writing:
-        yield written, future.exception()
+            yield
+        except MemoryError:
+            failures.append(f"{path.name}: does not fit into memory; crop the case or use a larger machine")
+        except (ValueError, OSError, RuntimeError, cv2.error) as error:  # torch: out of memory is RuntimeError
+            failures.append(f"{path.name}: {one_line(error).removeprefix(f'{path}: ')}")
 
+    def finish() -> None:
+        """Wait until the last case is written."""
+        while writing:
+            path, future = writing.pop()
+            with noted(path):
+                future.result()
+            watch.lap("write")
 
-def _raise(error: Exception) -> None:
-    raise error
+    for path, reading in progress(cases, "predicting", count):
+        with noted(path):
+            case = reading.result()
+            watch.lap("read")
+            assert case.boxes is not None  # as in every case to be segmented
+            labels = predictor.predict(case.image, case.boxes, **options)
+            for note in case.notes:
+                print(f"note: {path.name}: {note}", file=sys.stderr)
+            watch.lap("masks")
+            finish()
+            writing.append((path, writer.submit(_write, path.stem, case, labels, output, overlay)))
+            del case, labels  # they go once they are written
+    finish()
+    return sorted(failures)
 
 
 def _write(name: str, case: Case, labels: NDArray[np.uint16], output: Path, overlay: Path | None) -> None:

@@ -1,77 +1,85 @@
-"""Case files are read ahead and written behind: in order, bounded, and every failure at its own item."""
+"""Case files are read ahead and written behind: in order, bounded, and every failure at its own case."""
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from graysam.inference.case_files import read_ahead, write_behind
-
-
-def run(count: int, read: Callable[[int], Any], compute: Callable[[int, Any], Any]) -> Iterator[tuple[int, Any]]:
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        yield from write_behind(read_ahead(range(count), read, reader), compute, writer)
-
-
-def test_the_next_is_read_and_the_last_written_while_one_is_computed() -> None:
-    """Each step waits for what must run beside it, so that this ends only where they really overlap."""
-    reads, writes = [threading.Event() for _ in range(4)], [threading.Event() for _ in range(4)]
-
-    def read(item: int) -> int:
-        reads[item].set()
-        return item
-
-    def compute(item: int, content: int) -> Callable[[], object]:
-        assert item == content
-        if item + 1 < 4:
-            assert reads[item + 1].wait(10)
-        if item > 0:
-            assert writes[item - 1].wait(10)
-        return writes[item].set
-
-    for item, error in run(4, read, compute):
-        assert error is None
-        assert writes[item].is_set()
+from graysam.inference import case_files
+from graysam.inference.case_files import Stopwatch, read_ahead, segment_case_files
 
 
 class Content:
-    """Something that may be held too long."""
+    """What is read from the file of a number, and may be held too long."""
+
+    boxes, notes = (), ()
+
+    def __init__(self, path: Path) -> None:
+        self.image = int(path.stem)
 
 
-def test_three_items_are_in_memory_at_most() -> None:
+@pytest.fixture
+def segment_all(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return what segments `count` cases by three functions of their number."""
+
+    def run(count: int, read: Callable[[Path], Any], compute: Callable[[int], Any], write: Any) -> list[str]:
+        monkeypatch.setattr(case_files, "_write", lambda name, case, *_: write(case.image))
+        predictor: Any = SimpleNamespace(predict=lambda image, boxes: compute(image))
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            cases = read_ahead([Path(f"{number}.npz") for number in range(count)], read, reader)
+            return segment_case_files(cases, count, writer, predictor, Stopwatch(), Path("out"))
+
+    return run
+
+
+def test_the_next_is_read_and_the_last_written_while_one_is_computed(segment_all: Callable[..., list[str]]) -> None:
+    """Each step waits for what must run beside it, so that this ends only where they really overlap."""
+    reads, writes = [threading.Event() for _ in range(4)], [threading.Event() for _ in range(4)]
+
+    def read(path: Path) -> Content:
+        reads[int(path.stem)].set()
+        return Content(path)
+
+    def compute(number: int) -> None:
+        assert number + 1 == 4 or reads[number + 1].wait(10)
+        assert number == 0 or writes[number - 1].wait(10)
+
+    assert segment_all(4, read, compute, lambda number: writes[number].set()) == []
+    assert writes[3].is_set()
+
+
+def test_three_cases_are_in_memory_at_most(segment_all: Callable[..., list[str]]) -> None:
     alive: weakref.WeakSet[Content] = weakref.WeakSet()
     counts = []
 
-    def read(item: int) -> Content:
-        content = Content()
+    def read(path: Path) -> Content:
+        content = Content(path)
         alive.add(content)
         return content
 
-    def compute(item: int, content: Content) -> Callable[[], object]:
-        counts.append(len(alive))
-        return lambda: id(content)
-
-    assert len(list(run(20, read, compute))) == len(counts) == 20
-    assert max(counts) <= 3
+    assert segment_all(20, read, lambda _: counts.append(len(alive)), lambda _: None) == []
+    assert len(counts) == 20 and max(counts) <= 3
     assert not alive
 
 
 @pytest.mark.parametrize("where", ["read", "compute", "write"])
-def test_what_fails_is_reported_with_its_item_alone(where: str) -> None:
+def test_what_fails_is_reported_with_its_case_alone(segment_all: Callable[..., list[str]], where: str) -> None:
     written: list[int] = []
 
-    def fail(item: int, step: str) -> int:
-        if (item, step) == (1, where):
-            raise MemoryError("no")
-        return item
+    def fail(number: int, step: str) -> int:
+        if (number, step) == (1, where):
+            raise ValueError("no")
+        return number
 
-    def compute(item: int, content: int) -> Callable[[], object]:
-        fail(item, "compute")
-        return lambda: written.append(fail(item, "write"))
+    def read(path: Path) -> Content:
+        fail(int(path.stem), "read")
+        return Content(path)
 
-    outcomes = [(item, type(error)) for item, error in run(4, lambda item: fail(item, "read"), compute)]
-    assert outcomes == [(0, type(None)), (1, MemoryError), (2, type(None)), (3, type(None))]
+    failures = segment_all(4, read, lambda n: fail(n, "compute"), lambda n: written.append(fail(n, "write")))
+    assert failures == ["1.npz: no"]
     assert written == [0, 2, 3]
