@@ -33,35 +33,28 @@ def diffuse(
     # In the flat image both neighbours are a contiguous shift away; differences across the end of a row are set to 0.
     flat = result.reshape(-1)
     across, down = (np.empty(max(flat.size - step, 0), np.float32) for step in (1, width))
-    weight = np.empty_like(flat)
+    buffer = np.empty_like(flat)
     for _ in range(iterations):
         np.subtract(flat[1:], flat[:-1], out=across)
         across[width - 1 :: width] = 0
         np.subtract(flat[width:], flat[:-width], out=down)
         for flux in (across, down):
-            _scale_by_conductance(flux, weight[: flux.size], kappa, gamma, conductance)
+            square = np.multiply(flux, flux, out=buffer[: flux.size])
+            if conductance == "exponential":
+                square *= np.float32(-1 / kappa**2)
+                np.exp(square, out=square)
+                square *= np.float32(gamma)
+                flux *= square
+            else:  # gamma / (1 + d^2/kappa^2), arranged to one division
+                square *= np.float32(1 / (gamma * kappa**2))
+                square += np.float32(1 / gamma)
+                flux /= square
         # Each flux leaves one pixel and enters its neighbour, which preserves the sum of intensities.
         flat[:-1] += across
         flat[1:] -= across
         flat[:-width] += down
         flat[width:] -= down
     return result
-
-
-def _scale_by_conductance(
-    difference: Float32Array, weight: Float32Array, kappa: float, gamma: float, conductance: Conductance
-) -> None:
-    """Multiply differences by gamma and their conductance in place; `weight` is a buffer of the same size."""
-    np.multiply(difference, difference, out=weight)
-    if conductance == "exponential":
-        weight *= np.float32(-1 / kappa**2)
-        np.exp(weight, out=weight)
-        weight *= np.float32(gamma)
-        difference *= weight
-    else:  # gamma / (1 + d^2/kappa^2), arranged to one division
-        weight *= np.float32(1 / (gamma * kappa**2))
-        weight += np.float32(1 / gamma)
-        difference /= weight
 
 
 def diffuse_wrapped(grey: UInt8Array, *, iterations: int, kappa: float, gamma: float) -> UInt8Array:

@@ -98,10 +98,7 @@ def draw_detail(
 
 
 def draw_panel(
-    image: NDArray[np.uint8],
-    boxes: NDArray[Any],
-    masks: NDArray[Any] | None = None,
-    gts: NDArray[Any] | None = None,
+    image: NDArray[np.uint8], boxes: NDArray[Any], masks: NDArray[Any] | None = None, gts: NDArray[Any] | None = None
 ) -> Picture:
     """Draw boxes, masks and ground truth of a 2D image upon each other, on the part of `detail_window`.
 

@@ -51,7 +51,6 @@ def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> in
     return main(["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(model), *more])
 
 
-# ------------------------------------------------------------------------------------------- exported models
 def write_bright_cases(folder: Path) -> None:
     image = np.zeros((128, 128), np.uint8)
     image[40:80, 40:120] = 200
@@ -95,9 +94,6 @@ def test_channels_on_the_command_line_win(tmp_path: Path) -> None:
     assert bright[1] > 0.2
 
 
-# ------------------------------------------------------------------------------------------- what is written
-
-
 @pytest.mark.parametrize(
     ("imgs", "boxes", "wanted"),
     [
@@ -129,9 +125,6 @@ def test_z_max(filling: None, tmp_path: Path, z_max: str, slices: list[int]) -> 
     write_case(tmp_path / "in", "3DBox_CT_1", imgs=np.ones((4, 128, 128), np.uint8), boxes=boxes)
     assert predict(tmp_path, "--z-max", z_max) == 0
     assert np.flatnonzero(segs(tmp_path, "3DBox_CT_1").any(axis=(1, 2))).tolist() == slices
-
-
-# ------------------------------------------------------------------------------------------------- what fails
 
 
 def test_a_bad_case_does_not_stop_the_others(filling: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,9 +34,6 @@ def predict(tmp_path: Path, *more: str, model: str | Path = "lite_medsam") -> in
     return main([*folders(tmp_path), "--model", str(model), "--backend", "torch", *more])
 
 
-# ------------------------------------------------------------------------------------------------ real weights
-
-
 @pytest.mark.slow
 def test_lite_medsam_is_verified_and_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_case(tmp_path / "in", "2DBox_US_1", imgs=np.dstack([image_2d()] * 3), boxes=BOXES_2D)
@@ -70,9 +67,6 @@ def test_an_official_efficientvit_file_needs_channels(
     assert not segs(tmp_path, "2DBox_US_1").any()
 
 
-# -------------------------------------------------------------------------------------------- graysam's own files
-
-
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_our_files_carry_model_and_channels(tmp_path: Path, suffix: str) -> None:
     model = save_tiny_model(tmp_path / f"m{suffix}", "paper")
@@ -96,9 +90,6 @@ def test_options_run_on_a_volume(tmp_path: Path, tiny: Path, threads: None) -> N
     assert found.shape == (4, 128, 160)
     assert set(np.unique(found)) <= {0, 1, 2}
     assert torch.get_num_threads() == cv2.getNumThreads() == 1
-
-
-# ---------------------------------------------------------------------------------------- weights for openvino
 
 
 @pytest.mark.usefixtures("user_cache")

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 
 from graysam.imaging import canvas
-from graysam.imaging.canvas import (
-    Canvas,
-    boxes_to_grid,
-    normalize,
-    pad,
-    prepare_image,
-    resize_longest_side,
-    to_uint8,
-)
+from graysam.imaging.canvas import Canvas, boxes_to_grid, normalize, pad, prepare_image, resize_longest_side, to_uint8
 from graysam.imaging.channels import load_scheme, scheme_names
 from graysam.imaging.masks import box_from_mask, mask_to_native
 
@@ -103,8 +95,7 @@ def test_training_and_prediction_prepare_alike(scheme, shape):
     image = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
     stored = resize_longest_side(image, 256)  # what a shard holds
     np.testing.assert_array_equal(
-        prepare_image(stored, load_scheme(scheme), 256, training=True),
-        prepare_image(image, load_scheme(scheme), 256),
+        prepare_image(stored, load_scheme(scheme), 256, training=True), prepare_image(image, load_scheme(scheme), 256)
     )
 
 

@@ -7,18 +7,7 @@ import numpy as np
 import pytest
 
 from graysam.imaging import drawing
-from graysam.imaging.drawing import (
-    BOX,
-    PREDICTION,
-    TRUTH,
-    YELLOW,
-    detail_window,
-    draw_detail,
-    draw_overlay,
-    draw_panel,
-    label_colour,
-    write_picture,
-)
+from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, YELLOW, detail_window, draw_overlay, draw_panel
 
 NO_BOXES = np.zeros((0, 4))
 
@@ -44,8 +33,8 @@ def test_small_images_are_enlarged_with_boxes_left_and_masks_right() -> None:
     left, right = picture[:, :384], picture[:, -384:]
     assert has_colour(left, YELLOW)
     assert not has_colour(right, YELLOW)
-    assert has_colour(right, label_colour(1))
-    assert not has_colour(left, label_colour(1))
+    assert has_colour(right, drawing.label_colour(1))
+    assert not has_colour(left, drawing.label_colour(1))
     assert has_colour(right, (255, 255, 255))
     rows, columns = np.nonzero((left == YELLOW).all(axis=-1))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (160, 320, 80, 240)  # the pixels' edges, x8
@@ -71,7 +60,7 @@ def test_a_volume_shows_up_to_six_objects_at_their_middle_slices() -> None:
     picture = draw_overlay(image, segs, caption="case")
     assert picture.shape[0] > 3 * 512
     assert picture.shape[1] > 4 * 512
-    shown = [label for label in range(1, 9) if has_colour(picture, label_colour(label))]
+    shown = [label for label in range(1, 9) if has_colour(picture, drawing.label_colour(label))]
     assert len(shown) == 6
     assert {1, 8} <= set(shown)
 
@@ -100,7 +89,7 @@ def test_odd_sizes_and_long_captions(shape: tuple[int, int]) -> None:
 def test_pictures_are_written_as_rgb(tmp_path: Path) -> None:
     picture = np.zeros((64, 48, 3), np.uint8)
     picture[..., 0] = 200
-    write_picture(tmp_path / "a.png", picture)
+    drawing.write_picture(tmp_path / "a.png", picture)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png")), picture[..., ::-1])
 
 
@@ -168,7 +157,7 @@ def test_a_detail_is_an_overlay_of_the_surroundings() -> None:
     image = np.random.default_rng(0).integers(0, 255, (100, 200), np.uint8)
     labels = np.zeros((100, 200), np.uint8)
     labels[40:60, 100:140] = 1
-    picture = draw_detail(image, np.roll(labels, 2, axis=0), np.array([[100, 40, 139, 59]]), labels)
+    picture = drawing.draw_detail(image, np.roll(labels, 2, axis=0), np.array([[100, 40, 139, 59]]), labels)
     part = slice(11, 91), slice(80, 160)
     expected = draw_overlay(image[part], np.roll(labels, 2, 0)[part], np.array([[20, 29, 59, 48]]), labels[part])
     np.testing.assert_array_equal(picture, expected)

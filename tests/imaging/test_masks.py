@@ -12,11 +12,11 @@ from graysam.imaging.masks import (
     BLOCK_PIXELS,
     box_from_mask,
     grow_bounds,
-    mask_bounds,
     mask_to_native,
     native_blocks,
     positive_bounds,
 )
+from graysam.imaging.prompts import mask_bounds
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -36,9 +36,6 @@ def whole_mask(logits: np.ndarray, canvas: Canvas) -> np.ndarray:
     )
     rows = logits[:, left] + x * (logits[:, right] - logits[:, left])
     return y[:, None] * (rows[below] - rows[above]) > -rows[above]
-
-
-# ------------------------------------------------------------------------------------------------------- truth
 
 
 @pytest.mark.parametrize("name", ["corner", "br", "mid", "pix"])
@@ -79,9 +76,6 @@ def test_a_mask_by_hand() -> None:
     inside = np.zeros((8, 8), bool)
     inside[2:4, 2:4] = True
     np.testing.assert_array_equal(mask_to_native(logits, Canvas(8, 8, 4)), inside)
-
-
-# --------------------------------------------------------------------------------- skipped pixels
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

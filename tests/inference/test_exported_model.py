@@ -28,7 +28,6 @@ def description(path: Path) -> dict[str, Any]:
     return json.loads((path / DESCRIPTION).read_text())
 
 
-# ------------------------------------------------------------------------------------------------- whole ones
 def test_what_is_written_is_read(tiny_exported: Path) -> None:
     exported = read_exported(tiny_exported)
     assert (exported.path, exported.name, exported.size) == (tiny_exported, "tiny", SIZE)
@@ -86,7 +85,6 @@ def test_what_fails_while_writing_leaves_the_old_model(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-# --------------------------------------------------------------------------------------------------- damage
 def change(**values: Any) -> Callable[[Path], Any]:
     """Change entries of `bundle.json`; Ellipsis takes one out."""
 
@@ -151,7 +149,6 @@ def test_a_damaged_model_is_refused_with_the_remedy(
     assert "\n" not in message
 
 
-# ------------------------------------------------------------------------------------------------- locating
 @pytest.fixture
 def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give graysam one shipped model, and a cache that is empty."""

@@ -93,8 +93,6 @@ def test_whoever_imports_openvino_first_disables_it_and_one_module_opens_cores()
         assert path.name == "openvino_core.py" or not re.search(r"\bCore\(\)", text), path
 
 
-# ------------------------------------------------------------------------------------------------------------ cache
-
 IMAGES = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
 
 

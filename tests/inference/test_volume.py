@@ -99,8 +99,6 @@ def test_stub_traces_of_the_original_loops(name, golden, scheme):
     assert (segs != expected).mean() <= 0.0005
 
 
-# ------------------------------------------------------------------------------------------- boxes between slices
-
 BAR = np.full((3, 128, 256), 10, np.uint8)
 BAR[:, 40:60, 100:140] = 200
 DARK = np.zeros((3, 64, 128), np.uint8)  # two grid pixels a native one
@@ -156,9 +154,6 @@ def test_an_empty_mask_falls_back_to_the_given_box_and_only_there(propagation):
     assert prompts[1, 2] == prompts[1, 4] != prompts[1, 3]
 
 
-# ------------------------------------------------------------------------------------------------ encode and decode
-
-
 @pytest.mark.parametrize("slices_kept", [99, 2, 0])
 def test_every_slice_is_encoded_once_while_embeddings_fit_and_decoded_for_all_objects(monkeypatch, slices_kept):
     volume = bright_volume(depth=12)
@@ -196,9 +191,6 @@ def test_a_backend_may_reuse_its_buffer():
     boxes = [[5, 15, 0, 60, 45, 4], [10, 15, 2, 70, 45, 8]]
     expected = segment(volume, boxes, StubBackend(), REPLICATE)
     np.testing.assert_array_equal(segment(volume, boxes, OneBuffer(), REPLICATE), expected)
-
-
-# --------------------------------------------------------------------------------------------------- slices, labels
 
 
 @pytest.mark.parametrize(

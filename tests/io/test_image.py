@@ -51,11 +51,7 @@ def test_a_volume_keeps_dtype_and_spacing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [
-        (b"", "not an NPZ"),
-        (b"\x89PNG\r\n", "not an image that can be read"),
-        (b"DICM", "not an image"),
-    ],
+    [(b"", "not an NPZ"), (b"\x89PNG\r\n", "not an image that can be read"), (b"DICM", "not an image")],
 )
 def test_what_is_no_image_is_one_line(tmp_path: Path, content: bytes, word: str) -> None:
     (tmp_path / "a.png").write_bytes(content)

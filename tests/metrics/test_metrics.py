@@ -65,9 +65,6 @@ def disc(height: int, width: int, y: float, x: float, radius: float) -> NDArray[
     return (rows - y) ** 2 + (columns - x) ** 2 < radius**2
 
 
-# ------------------------------------------------------------------------------------- goldens
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_golden_case(case: str, golden: dict[str, NDArray[np.float64]]) -> None:
     gts, pred = golden[f"{case}__gt"], golden[f"{case}__pred"]
@@ -80,9 +77,6 @@ def test_golden_case(case: str, golden: dict[str, NDArray[np.float64]]) -> None:
         masks = gts == label, pred == label
         values = [dice(*masks), surface_dice(*masks, spacing, 2), surface_dice(*masks, spacing, 1)]
         np.testing.assert_allclose(values, [dsc, nsd2, nsd1], atol=1e-6)
-
-
-# ------------------------------------------------------------------------------------- surface-distance
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (3.0, 0.7, 0.7), (0.7, 0.8, 2.0), (0.31, 4.7, 1.9)])
@@ -130,9 +124,6 @@ def test_real_sizes_equal_surface_distance(oracle: Oracle) -> None:
     ]
     spacing = (2.0, 0.9, 0.8)
     assert surface_dice(*balls, spacing, 2) == pytest.approx(oracle(*balls, spacing, 2.0), abs=1e-9)
-
-
-# ------------------------------------------------------------------------------------- by hand
 
 
 def test_contour_of_squares_by_hand() -> None:
@@ -246,9 +237,6 @@ def test_binary_metrics_equal_the_case_of_one_object() -> None:
 def test_bad_cases_are_refused(gts, segs, spacing_mm, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         case_metrics(gts, segs, spacing_mm)
-
-
-def test_bad_masks_are_refused() -> None:
     mask = np.ones((4, 4), bool)
     for gt, pred in ((mask.astype(np.uint8), mask), (mask, mask[:3]), (mask, mask[None])):
         with pytest.raises(ValueError, match="required: bool of the same shape"):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from tests.support.metrics_files import logged, logged_in
+from tests.support.training import logged, logged_in
 
 LOSS = "train/loss"
 # The progress bar's lines, one for each batch, show from outside where a run is.

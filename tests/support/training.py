@@ -1,8 +1,11 @@
-"""Runs, and the parts of a run, as the command `train` builds them."""
+"""Runs, the parts of a run as the command `train` builds them, and what runs logged as CSV."""
 
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from graysam.config.targets import build
@@ -30,3 +33,19 @@ def changed_by_a_step(module: SamModule, batch: Batch) -> set[str]:
     module.training_step(batch, 0).backward()
     optimizer.step()
     return {key for key, value in module.model.state_dict().items() if not torch.equal(value, before[key])}
+
+
+def logged_in(version: Path) -> dict[str, dict[int, float]]:
+    """Return all values that one process logged, by column and step."""
+    table = pd.read_csv(version / "metrics.csv", index_col="step", float_precision="round_trip")
+    return {name: values.dropna().to_dict() for name, values in table.items()}
+
+
+def logged(run_dir: Path, columns: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Return the values of columns by step; where a step was repeated, the later process's."""
+    found: dict[str, dict[int, float]] = {name: {} for name in columns}
+    for file in sorted((run_dir / "metrics").glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
+        for name, values in logged_in(file.parent).items():
+            if name in found:
+                found[name] |= values
+    return found

@@ -11,9 +11,8 @@ import torch
 
 from graysam.training.batch_norm import CrossRankBatchNorm2d, synchronise
 from tests.support.config import compose_plain
-from tests.support.metrics_files import logged
 from tests.support.tiny import overrides
-from tests.support.training import run
+from tests.support.training import logged, run
 
 COLUMNS = ("train/loss", "train/loss_iou", "train/loss_epoch", "val/loss", "val/dsc_slice256/macro", "lr-SGD")
 # Slices differ in their number of objects, so that the ranks' batches do, too.

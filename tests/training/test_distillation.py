@@ -21,9 +21,8 @@ from graysam.training.distillation import Distillation, VitTeacher, embedding_er
 from graysam.training.module import SamModule
 from tests.support.commands import save_tiny_model
 from tests.support.config import compose_plain
-from tests.support.metrics_files import logged
 from tests.support.tiny import overrides
-from tests.support.training import build_data, build_distillation, build_module, changed_by_a_step, run
+from tests.support.training import build_data, build_distillation, build_module, changed_by_a_step, logged, run
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 

@@ -23,9 +23,8 @@ from graysam.training.run import run_training
 from graysam.training.run_directory import RunDirectory
 from tests.scripts.kill_moments import main as kill_at_five_moments
 from tests.support.config import compose_plain
-from tests.support.metrics_files import logged, logged_in
 from tests.support.tiny import overrides
-from tests.support.training import run
+from tests.support.training import logged, logged_in, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
