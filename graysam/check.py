@@ -26,11 +26,11 @@ def main() -> int:
     conf = conf_dir()
     errors: dict[str, str] = {}  # and the overrides at which each appeared first
     for top in sorted(path.stem for path in conf.glob("*.yaml")):
-        groups = [
-            path.name for path in sorted(conf.iterdir()) if f"- {path.name}:" in (conf / f"{top}.yaml").read_text()
-        ]
+        text = (conf / f"{top}.yaml").read_text()
         choices = {
-            group: [f"{group}={path.stem}" for path in sorted((conf / group).glob("*.yaml"))] for group in groups
+            folder.name: [f"{folder.name}={path.stem}" for path in sorted(folder.glob("*.yaml"))]
+            for folder in sorted(conf.iterdir())
+            if f"- {folder.name}:" in text
         }
         experiments = choices.pop("experiment", [])
         for given in [(), *zip_longest(*choices.values()), *((line,) for line in experiments)]:

@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {arguments.output} cannot be written: {error}", file=sys.stderr)
             return BAD_INPUT
         print(format_means(scored))
-    for line in _problems(cases, evaluation, names):
-        print(line, file=sys.stderr)
+    sys.stderr.writelines(f"{line}\n" for line in _problems(cases, evaluation, names))
     return FAILED if any(case.error for case in cases) else 0
 
 
@@ -62,19 +61,18 @@ def _check(evaluation: Evaluation, output: Path, workers: int) -> list[str]:
 
 def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, names: Sequence[str]) -> list[str]:
     """Return a line for everything that is not in the means, and for overlays that could not be drawn."""
-    scored = [case for case in cases if case.metrics is not None]
-    failed, undrawn = [case for case in cases if case.metrics is None], [case for case in scored if case.error]
     reason = "no label in gts" if evaluation.absent == "skip" else "no label in gts, or a gap in the labels"
-    nan = [case.case for case in scored if case.metrics is not None and math.isnan(case.metrics.dsc)]
+    nan = [case.case for case in cases if case.metrics is not None and math.isnan(case.metrics.dsc)]
     lines = [f"not scored: {case}: {reason}; nan in the CSV" for case in nan]
     extra = sorted({path.name for path in evaluation.segs.glob("*.npz")} - set(names))
     lines += [f"ignored: {evaluation.segs / name} has no gts" for name in extra]
-    lines += [f"left out: {case.case}: {case.error}" for case in failed]
-    lines += [f"{case.case}: {case.error}" for case in undrawn]
+    failed = [f"left out: {case.case}: {case.error}" for case in cases if case.metrics is None]
+    undrawn = [f"{case.case}: {case.error}" for case in cases if case.metrics is not None and case.error]
+    lines += [*failed, *undrawn]
     if failed:
         lines.append(f"error: {len(failed)} of {len(cases)} cases could not be scored")
     if undrawn:
-        lines.append(f"error: {len(undrawn)} of {len(scored)} overlays could not be drawn")
+        lines.append(f"error: {len(undrawn)} of {len(cases) - len(failed)} overlays could not be drawn")
     return lines
 
 

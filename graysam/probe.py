@@ -44,13 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             objects += probe_image(read_image(path), read_gts(arguments.gts / path.name)[0], predictor)
         except (ValueError, OSError) as error:
-            problems.append(f"error: {path.stem}: {one_line(error)}")
+            problems.append(f"{path.stem}: {one_line(error)}")
     model = {"name": predictor.name, "kind": predictor.precision}
     write_json_file(output, {**model, "changes": CHANGES, "objects": objects})
     dsc = 100 * macro_average((found["modality"], found["dsc"]) for found in objects)
     print(f"{output}: {len(objects)} objects of {len(paths) - len(problems)} cases, DSC {dsc:.2f} % for tight boxes")
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    sys.stderr.writelines(f"error: {problem}\n" for problem in problems)
     return FAILED if problems else 0
 
 

@@ -64,11 +64,10 @@ def _report(arguments: argparse.Namespace) -> int:
     if output is not None:
         write_report(text, output)
     print(text, end="")
-    for line in problems:
-        print(f"error: {line}", file=sys.stderr)
     if excluded:
-        print(f"error: {len(excluded)} of {len(inputs.runs)} runs are not in the table", file=sys.stderr)
-    return FAILED if excluded or problems else 0
+        problems.append(f"{len(excluded)} of {len(inputs.runs)} runs are not in the table")
+    sys.stderr.writelines(f"error: {problem}\n" for problem in problems)
+    return FAILED if problems else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,20 +20,10 @@ import torch
 import graysam.predict
 import graysam.train
 from graysam.data.shards import MANIFEST_NAME
-from tests.support.commands import run_module_without, save_tiny_model, write_case
+from tests.support.commands import Trap, run_module_without, save_tiny_model, write_case
 from tests.support.tiny import overrides
 
 IMAGE = np.full((40, 50), 90, np.uint8)
-
-
-class Trap:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (self.path, "w")
 
 
 def files(folder: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """Shards: samples come back as written, and damaged or hostile ones are refused without unpickling."""
 
-import functools
 import io
 import json
 import pickle
@@ -15,6 +14,7 @@ import pytest
 
 from graysam.data.shard_writing import EncodedSample, ShardWriter, encode_labelled_image, encode_sample
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardError, ShardIndex, ShardReader
+from tests.support.commands import Trap
 from tests.support.packing import SQUARE, pack, picture
 
 META = {"group": "g", "modality": "m"}
@@ -73,20 +73,10 @@ def test_mask_lies_on_its_object_after_resizing(tmp_path: Path, shape: tuple[int
     assert np.array_equal(packed.mask(1), packed.image > 99)
 
 
-class Planted:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(open, self.path, "w"), ()
-
-
 @pytest.mark.parametrize("name", ["k.pkl", "k.rle.json.pkl", "../k.png", " k.png"])
 def test_other_members_are_named_and_never_opened(tmp_path: Path, name: str) -> None:
     reader, planted = written(tmp_path / "bad", good_sample()), tmp_path / "planted"
-    poison = pickle.dumps(Planted(planted))
+    poison = pickle.dumps(Trap(planted))
     with tarfile.open(tmp_path / "bad" / "shard-000000.tar", "w") as tar:
         info = tarfile.TarInfo(name)
         info.size = len(poison)

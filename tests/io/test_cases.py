@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from graysam.io import npz
 from graysam.io.cases import CaseError, read_gts, read_input_case, read_training_case, training_name
 from graysam.io.image import modality_of
+from tests.support.commands import Trap
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -223,20 +224,10 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     refused(read_input_case, tmp_path)
 
 
-class Planted:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (self.path, "w")
-
-
 def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
     planted = tmp_path / "planted"
     objects = np.empty(1, object)
-    objects[0] = Planted(planted)
+    objects[0] = Trap(planted)
     path = save(tmp_path / "a.npz", imgs=COLOUR, boxes=objects)
     refused(read_input_case, path, "pickled")
     assert not planted.exists()

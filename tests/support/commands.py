@@ -66,6 +66,16 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
+class Trap:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
+
+
 def save_tiny_model(path: Path, channels: str = "replicate", *, filled: bool = False) -> Path:
     """Save a graysam model of the real architecture and a few thousand random weights, in the path's format.
 
