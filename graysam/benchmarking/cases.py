@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from graysam.data.demo import load_template, template_paths
+from graysam.data.demo import load_template
 from graysam.imaging.canvas import to_uint8
 from graysam.io.cases import read_gts, read_input_case
 from graysam.io.image import modality_of
@@ -184,7 +184,7 @@ def build(case: PaperCase) -> BenchmarkCase:
 @cache
 def _brain() -> tuple[UInt8, UInt8]:
     """Return T1 and the brain's mask, uint8 (z,y,x), cut to the brain and a margin."""
-    t1, maps = load_template(template_paths())
+    t1, maps = load_template()
     inside = tuple(slice(max(int(found.min()) - 6, 0), int(found.max()) + 7) for found in np.nonzero(maps[2]))
     return t1[inside], (maps[2][inside] > 0).astype(np.uint8)
 

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.shard_writing import ShardWriter, check_output, encode_labelled_image
+from graysam.data.shard_writing import ShardWriter, check_output, encode_image
 from graysam.data.shards import MANIFEST_NAME, load_manifest
 from graysam.system.files import replacing_folder, sha256_of
 
-DEMO_VERSION = 2  # a higher number rebuilds what an older graysam built
 LABELS = {1: "grey matter", 2: "white matter", 3: "whole brain"}  # 3 holds 1 and 2
 PLANES = ("axial", "coronal", "sagittal")  # by the axis z, y, x they step along
 
@@ -48,8 +47,8 @@ def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, over
             f"demo: stride {stride}, slab {slab}, gap {gap}; required: stride >= 1, slab >= stride, gap >= 10"
         )
     output_dir = Path(output_dir)
-    settings = {"stride": stride, "slab": slab, "gap": gap}
-    settings |= {"version": DEMO_VERSION, "size": _SIZE, "min_pixels": _MIN_PIXELS}
+    # A higher version rebuilds what an older graysam built.
+    settings = {"stride": stride, "slab": slab, "gap": gap, "version": 2, "size": _SIZE, "min_pixels": _MIN_PIXELS}
     present = load_manifest(output_dir) if (output_dir / MANIFEST_NAME).is_file() else {}
     if present.get("demo") == settings and not overwrite:
         return present
@@ -66,8 +65,7 @@ def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, over
 
 
 def _write(folder: Path, settings: dict[str, int]) -> dict[str, Any]:
-    paths = template_paths()
-    image, label_maps = load_template(paths)
+    image, label_maps = load_template()
     splits: list[str] = []
     held_out: dict[str, list[int]] = {}
     with ShardWriter(folder, samples_per_shard=1000) as writer:
@@ -85,13 +83,13 @@ def _write(folder: Path, settings: dict[str, int]) -> dict[str, Any]:
                     "modality": "MR",
                 }
                 key = f"{meta['case_id']}_{index:04d}"
-                sample, _ = encode_labelled_image(key, _slice(image, axis, index), maps, meta, size=_SIZE)
-                if sample is not None:
+                sample, _ = encode_image(key, _slice(image, axis, index), maps, meta, size=_SIZE)
+                if maps and sample is not None:
                     writer.write(sample)
                     splits.append(split)
                     if split == "val":
                         held_out.setdefault(sample.group, []).append(index)
-        source = {path.name: sha256_of(path) for path in paths.values()}
+        source = {path.name: sha256_of(path) for path in template_paths().values()}
         content = {
             "source": "demo",
             "demo": settings,
@@ -124,7 +122,7 @@ def _slice(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     return picture if axis == 0 else picture[::-1]
 
 
-def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+def load_template() -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
     """Read the template: the T1 image, and one label map each for LABELS, all uint8 (z,y,x).
 
     z runs from inferior to superior, y from anterior to posterior, x from the patient's right to left; 1 mm
@@ -135,7 +133,7 @@ def load_template(paths: dict[str, Path]) -> tuple[NDArray[np.uint8], list[NDArr
     import nibabel  # comes with nilearn
 
     volumes = {}
-    for kind, path in paths.items():
+    for kind, path in template_paths().items():
         ras = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
         volumes[kind] = np.ascontiguousarray(ras[::-1, ::-1].T, dtype=np.float32)
         # The matter maps are probabilities stored as 0..255.

@@ -3,26 +3,23 @@
 import multiprocessing
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import cv2
 
 from graysam.data.demo import build_demo
 from graysam.data.shard_writing import ShardWriter, check_output
 from graysam.data.shards import SPLITS
-from graysam.data.sources import ChallengeSource, ImageSource, Source
+from graysam.data.sources import ChallengeSource, ImageSource, PackedCase, Source
 from graysam.data.split import Split, SplitBy, Subject
 from graysam.io.cases import SpacingOrder
 from graysam.system.files import replacing_folder
 from graysam.system.terminal import progress
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 CASES_PER_WORKER = 8  # in memory at once, so that finished cases do not pile up behind a slow one
 
 
@@ -69,19 +66,8 @@ def run_pack(
             manifest = pack(cases, target, split=split, **shared)
     except OSError as error:
         raise ValueError(f"cannot read or write {error.filename or target}: {error.strerror or error}") from None
-    _print_summary(manifest, target)
-    bad = manifest.get("cases", {}).get("bad", {})
-    for file, reason in bad.items():
-        print(f"left out: {file}: {reason}", file=sys.stderr)
-    if bad:
-        print(f"{len(bad)} of {manifest['cases']['found']} files were left out", file=sys.stderr)
-    return 1 if bad else 0
-
-
-def _print_summary(manifest: dict[str, Any], output_dir: Path) -> None:
-    """Print the contents of a folder of shards, one line a group."""
     megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
-    print(f"{output_dir}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB")
+    print(f"{target}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB")
     splits = [split for split in SPLITS if any(counts.get(split) for counts in manifest["groups"].values())]
     print(f"{'group':24} " + " ".join(f"{split:>10}" for split in splits))
     for group, counts in manifest["groups"].items():
@@ -90,6 +76,12 @@ def _print_summary(manifest: dict[str, Any], output_dir: Path) -> None:
         print(f"left out, {reason.replace('_', ' ')}: {count}")
     for group in manifest["split"]["groups_without_val"]:
         print(f"nothing held out in {group}: it has one subject only, or shares its subjects with such a group")
+    bad = manifest.get("cases", {}).get("bad", {})
+    for file, reason in bad.items():
+        print(f"left out: {file}: {reason}", file=sys.stderr)
+    if bad:
+        print(f"{len(bad)} of {manifest['cases']['found']} files were left out", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def pack(
@@ -128,9 +120,11 @@ def pack(
         replacing_folder(output_dir, replace_existing=overwrite) as folder,
         ShardWriter(folder, samples_per_shard) as writer,
     ):
-        for case in progress(in_order(source.encode_or_report, files, workers), "packing", len(files)):
-            if case.error is not None:
-                bad[case.file] = case.error
+        cases = progress(_encode_all(source, files, workers), "packing", len(files))
+        for file, case in zip(files, cases, strict=True):
+            if isinstance(case, str):
+                bad[file] = case
+                continue
             left_out += case.left_out
             for sample in case.samples:
                 writer.write(sample)
@@ -153,22 +147,18 @@ def pack(
         return writer.finish(sides, content)
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Map a function over items in processes and yield the results in the items' order.
-
-    Raises:
-        ValueError: a worker was killed.
-    """
+def _encode_all(source: Source, files: Sequence[str], workers: int) -> Iterator[PackedCase | str]:
+    """Encode files in processes and yield the results in the files' order."""
     if workers == 1:
-        yield from map(function, items)
+        yield from map(source.encode_or_report, files)
         return
-    remaining = iter(items)
     # Spawned, not forked: OpenCV's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
+    at_once = workers * CASES_PER_WORKER
     with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         try:
-            while some := list(islice(remaining, workers * CASES_PER_WORKER)):
-                yield from pool.map(function, some)
+            for start in range(0, len(files), at_once):
+                yield from pool.map(source.encode_or_report, files[start : start + at_once])
         except BrokenProcessPool:
             message = f"one of {workers} workers was killed, probably for want of memory; use fewer workers"
             raise ValueError(message) from None

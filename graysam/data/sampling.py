@@ -6,7 +6,7 @@ unseen ones - within an epoch and across epochs - and groups smaller than the co
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +41,16 @@ def group_counts(
             that are not capped first.
     """
     counts = {}
-    for name in sorted(sizes):
-        wanted = sizes[name] if samples_per_group is None else samples_per_group
-        counts[name] = min(wanted, sizes[name]) if cap_small_groups else wanted
+    for name, size in sorted(sizes.items()):
+        wanted = size if samples_per_group is None else samples_per_group
+        counts[name] = min(wanted, size) if cap_small_groups else wanted
     names = sorted(counts, key=lambda name: (cap_small_groups and counts[name] == sizes[name], name))
     for extra in range(-sum(counts.values()) % ranks):
         counts[names[extra % len(names)]] += 1
     return counts
 
 
+@dataclass(eq=False)
 class BalancedSampler(Sampler[Draw]):
     """Yields one rank's draws of the current epoch.
 
@@ -66,25 +67,21 @@ class BalancedSampler(Sampler[Draw]):
         rank: of this process.
     """
 
-    begin_at = 0  # draws to skip in the next iteration only, when a run resumes within an epoch
+    groups: Mapping[str, Rows]
+    _: KW_ONLY
+    samples_per_group: int | None
+    cap_small_groups: bool
+    seed: int
+    with_replacement: bool = False
+    views_per_group: int | None = None
+    rank: int = 0
+    ranks: int = 1
 
-    def __init__(
-        self,
-        groups: Mapping[str, Rows],
-        *,
-        samples_per_group: int | None,
-        cap_small_groups: bool,
-        seed: int,
-        with_replacement: bool = False,
-        views_per_group: int | None = None,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self.groups, self.names = groups, sorted(groups)
-        sizes = {name: len(rows) for name, rows in groups.items()}
-        self.counts = group_counts(sizes, samples_per_group, cap_small_groups, ranks)
-        self.seed, self.with_replacement, self.views_per_group = seed, with_replacement, views_per_group
-        self.rank, self.ranks, self.epoch = rank, ranks, 0
+    def __post_init__(self) -> None:
+        sizes = {name: len(rows) for name, rows in self.groups.items()}
+        self.counts = group_counts(sizes, self.samples_per_group, self.cap_small_groups, self.ranks)
+        self.epoch = 0
+        self.begin_at = 0  # draws to skip in the next iteration only, when a run resumes within an epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives; Lightning calls it."""
@@ -98,12 +95,12 @@ class BalancedSampler(Sampler[Draw]):
 
         Each draw carries its own seed, so that labels and jitter do not depend on the worker or rank that reads it.
         """
-        parts = [self._draw_group(name) for name in self.names]
+        parts = [self._draw_group(name) for name in self.counts]
         rows = np.concatenate(parts)
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(rows))
         views: list[int | None] = [None] * len(rows)
         if self.views_per_group is not None:
-            each = [max(1, self.views_per_group // len(self.groups[name])) for name in self.names]
+            each = [max(1, self.views_per_group // len(self.groups[name])) for name in self.counts]
             most = np.repeat(each, [len(part) for part in parts])
             views = np.random.default_rng((self.seed, self.epoch, 1)).integers(most).tolist()
         plan = [Draw(int(rows[at]), (self.seed, self.epoch, place), views[at]) for place, at in enumerate(order)]

@@ -35,72 +35,53 @@ class EncodedSample:
     meta: bytes
 
 
-def encode_sample(
-    key: str, image: NDArray[np.uint8], masks: Mapping[int, NDArray[np.bool_]], meta: Mapping[str, Any]
-) -> EncodedSample:
-    """Encode one image and the mask of each of its labels.
+def encode_image(
+    key: str, image: NDArray[np.uint8], label_maps: Sequence[NDArray[Any]], meta: Mapping[str, Any], *, size: int
+) -> tuple[EncodedSample | None, int]:
+    """Resize an image and its labels and encode them as a sample.
 
     Args:
         key: the sample's name, without dots and slashes.
-        image: uint8 (H,W), or (H,W,3) RGB.
-        masks: non-empty bool (H,W) masks by label (1 or more), which may overlap; none for the split `unlabelled`.
-        meta: plain JSON content; `group` is what the balanced sampler counts, `modality` e.g. `CT`.
+        image: uint8 (H,W), or (H,W,3) RGB, stored as one channel where its three are equal.
+        label_maps: integers (H,W), 0 (background) to 65535; each label occurs in one map, and objects that overlap
+            are in different maps; none for the split `unlabelled`.
+        meta: plain JSON content, to which the original size and the boxes are added; `group` is what the balanced
+            sampler counts, `modality` e.g. `CT`.
+        size: longest side of the stored image in pixels.
+
+    Returns:
+        The sample, None when no label survives, and the number of labels that vanished in resizing.
 
     Raises:
         ShardError: an unsuitable key.
     """
     if not 1 <= len(key.encode()) <= MAX_KEY_BYTES or set("./\\") & set(key):
         raise ShardError(f"key {key!r}; required: 1 to {MAX_KEY_BYTES} bytes without dots and slashes; rename the file")
-    rles = {}
-    for label, mask in sorted(masks.items()):
-        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        rles[str(label)] = {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
-    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    _, png = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    return EncodedSample(key, meta["group"], meta["modality"], png.tobytes(), _to_json(rles), _to_json(meta))
-
-
-def encode_labelled_image(
-    key: str, image: NDArray[np.uint8], label_maps: Sequence[NDArray[Any]], meta: Mapping[str, Any], *, size: int
-) -> tuple[EncodedSample | None, int]:
-    """Resize an image and its labels and encode them as a sample.
-
-    Args:
-        key, meta: as for `encode_sample`; the original size and the boxes are added to meta.
-        image: uint8 (H,W), or (H,W,3) RGB, stored as one channel where its three are equal.
-        label_maps: integers (H,W), 0 (background) to 65535; each label occurs in one map, and objects that overlap
-            are in different maps.
-        size: longest side of the stored image in pixels.
-
-    Returns:
-        The sample, None when no label survives, and the number of labels that vanished in resizing.
-    """
-    resized = resize_for_storage(image, size)
-    masks: dict[int, NDArray[np.bool_]] = {}
+    if image.ndim == 3 and (image == image[:, :, :1]).all():
+        image = np.ascontiguousarray(image[:, :, 0])
+    stored = resize_longest_side(image, size)
+    rles: dict[str, Any] = {}
     boxes_xyxy: dict[str, list[int]] = {}
     labels = 0
     for label_map in label_maps:
         labels += int(np.count_nonzero(np.unique(label_map)))
         # Resized as a whole map: hundreds of full-size masks of a 12-megapixel image would fill the memory.
-        grid = (resized.shape[1], resized.shape[0])
+        grid = (stored.shape[1], stored.shape[0])
         small = cv2.resize(label_map.astype(np.uint16), grid, interpolation=cv2.INTER_NEAREST_EXACT)
-        masks |= {int(label): small == label for label in np.unique(small) if label}
-        for label, place in enumerate(find_objects(label_map), start=1):
-            if place is not None and label in masks:
-                rows, columns = place
-                boxes_xyxy[str(label)] = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
-    if not masks:
+        places = find_objects(label_map)
+        for label in np.unique(small[small > 0]).tolist():
+            rle = coco_mask.encode(np.asfortranarray(small == label, dtype=np.uint8))
+            rles[str(label)] = {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
+            # Prediction takes boxes from native pixels to the grid; a box of the resized mask may differ by a pixel.
+            rows, columns = places[label - 1]
+            boxes_xyxy[str(label)] = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
+    if label_maps and not rles:
         return None, labels
-    # Prediction takes boxes from native pixels to the grid; a box of the resized mask may differ by a native pixel.
-    meta = {**meta, "original_size": list(image.shape[:2]), "boxes_xyxy": boxes_xyxy}
-    return encode_sample(key, resized, masks, meta), labels - len(masks)
-
-
-def resize_for_storage(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize uint8 (H,W) or (H,W,3) to the longest side `size`, as one channel where its three are equal."""
-    if image.ndim == 3 and (image == image[:, :, :1]).all():
-        image = np.ascontiguousarray(image[:, :, 0])
-    return np.asarray(resize_longest_side(image, size), dtype=np.uint8)
+    bgr = cv2.cvtColor(stored, cv2.COLOR_RGB2BGR) if stored.ndim == 3 else stored
+    _, png = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    content = _to_json({**meta, "original_size": list(image.shape[:2]), "boxes_xyxy": boxes_xyxy})
+    sample = EncodedSample(key, meta["group"], meta["modality"], png.tobytes(), _to_json(rles), content)
+    return sample, labels - len(rles)
 
 
 def _to_json(content: Any) -> bytes:
@@ -132,24 +113,21 @@ class ShardWriter:
     def write(self, sample: EncodedSample) -> None:
         """Append one sample, whose key is new."""
         if len(self._rows) % self._samples_per_shard == 0:
-            self._open_next_shard()
+            from webdataset.writer import TarWriter  # only packing needs it; reading does not
+
+            self._open.close()
+            name = f"shard-{len(self._shards):06d}.tar"
+            # An open file, because webdataset opens names with gopen, which can start programs.
+            file = self._open.enter_context((self._folder / name).open("wb"))
+            self._tar = TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o0644)
+            self._open.callback(self._tar.close)
+            self._shards[name] = Counter()
         name, counts = list(self._shards.items())[-1]
         counts[sample.group] += 1
         offset = self._tar.tarstream.offset
         self._tar.write({"__key__": sample.key, "png": sample.png, "rle.json": sample.rle, "meta.json": sample.meta})
         length = self._tar.tarstream.offset - offset
         self._rows[sample.key] = (name, offset, length, sample.group, sample.modality)
-
-    def _open_next_shard(self) -> None:
-        from webdataset.writer import TarWriter  # only packing needs it; reading does not
-
-        self._open.close()
-        name = f"shard-{len(self._shards):06d}.tar"
-        # An open file, because webdataset opens names with gopen, which can start programs.
-        file = self._open.enter_context((self._folder / name).open("wb"))
-        self._tar = TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o0644)
-        self._open.callback(self._tar.close)
-        self._shards[name] = Counter()
 
     def finish(self, splits: Sequence[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write the index and the manifest.

@@ -28,7 +28,6 @@ VERSION = 2
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.csv"
 SPLITS = ("train", "val", "unlabelled")  # the last: images without masks, for distillation
-SUFFIXES = ("meta.json", "png", "rle.json")
 COLUMNS = ("key", "shard", "offset", "length", "group", "modality", "split")
 
 
@@ -101,12 +100,8 @@ class ShardIndex:
 
     def rows(self, split: str | None = None, group: str | None = None) -> NDArray[np.int64]:
         """Return the row numbers of a split and a group, int64, ascending; None means any."""
-        chosen = np.ones(len(self), dtype=bool)
-        if split is not None:
-            chosen &= self.splits == split
-        if group is not None:
-            chosen &= self.groups == group
-        return np.flatnonzero(chosen)
+        in_split = np.full(len(self), True) if split is None else self.splits == split
+        return np.flatnonzero(in_split if group is None else in_split & (self.groups == group))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +160,7 @@ class ShardReader:
         """Read one sample.
 
         Raises:
-            ShardError: its bytes are damaged, or hold a member that is not in SUFFIXES.
+            ShardError: its bytes are damaged, or hold another member than its three.
         """
         folder = self.folders[int(np.searchsorted(self._starts, row, side="right")) - 1]
         key, name = str(self.index.keys[row]), str(self.index.shards[row])
@@ -192,7 +187,7 @@ def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:
     """Return the three members of one sample by suffix; every name is checked before any content is read."""
     with tarfile.open(fileobj=io.BytesIO(chunk), mode="r:") as tar:
         infos = tar.getmembers()
-    names = {f"{key}.{suffix}": suffix for suffix in SUFFIXES}
+    names = {f"{key}.{suffix}": suffix for suffix in ("meta.json", "png", "rle.json")}
     for place, info in enumerate(infos):
         if info.name not in names or not info.isreg() or info.name in [other.name for other in infos[:place]]:
             raise ShardError(

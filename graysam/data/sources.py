@@ -3,33 +3,29 @@
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
 
-from graysam.data.shard_writing import EncodedSample, encode_labelled_image, encode_sample, resize_for_storage
+from graysam.data.shard_writing import EncodedSample, encode_image
 from graysam.data.split import Subject
 from graysam.imaging.canvas import to_uint8
 from graysam.io.cases import CaseError, SpacingOrder, read_training_case, training_name
 from graysam.io.image import read_image
 from graysam.system.terminal import one_line
 
-TOP_KIND = "images"  # modality of images that lie in the folder itself
 UNLABELLED = "unlabelled"  # dataset of images without masks
 
 
-@dataclass(frozen=True)
-class PackedCase:
-    """The samples of one case, and counts of what was left out; or the one-line reason why there are none."""
+class PackedCase(NamedTuple):
+    """The samples of one case, and counts of what was left out."""
 
-    file: str  # relative to the input folder
-    subject: Subject = field(default_factory=lambda: Subject("", ""))
-    samples: tuple[EncodedSample, ...] = ()
-    left_out: Counter[str] = field(default_factory=Counter)
-    error: str | None = None
+    subject: Subject
+    samples: list[EncodedSample]
+    left_out: Counter[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +79,14 @@ class Source(ABC):
             ValueError, OSError, cv2.error, MemoryError: the file cannot be used.
         """
 
-    def encode_or_report(self, file: str) -> PackedCase:
-        """Encode a file, or return the reason why it cannot be used."""
+    def encode_or_report(self, file: str) -> PackedCase | str:
+        """Encode a file, or return the reason why it cannot be used, in one line."""
         try:
             return self.encode(file)
         except MemoryError:
-            return PackedCase(file, error="does not fit into memory; use fewer workers or crop the case")
+            return "does not fit into memory; use fewer workers or crop the case"
         except (ValueError, OSError, cv2.error) as error:
-            return PackedCase(file, error=one_line(error).removeprefix(f"{self.folder / file}: "))
+            return one_line(error).removeprefix(f"{self.folder / file}: ")
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of this layout for the manifest."""
@@ -143,16 +139,15 @@ class ChallengeSource(Source):
             if not gts[here].any():
                 left_out["images_without_objects" if index is None else "slices_without_objects"] += 1
                 continue
-            sample, vanished = encode_labelled_image(
-                name, pixels[here], [gts[here]], {**meta, "slice_index": index}, size=self.size
-            )
+            facts = {**meta, "slice_index": index}
+            sample, vanished = encode_image(name, pixels[here], [gts[here]], facts, size=self.size)
             left_out["labels_vanished_in_resizing"] += vanished
             if sample is None:
                 left_out["slices_emptied_by_resizing"] += 1
             else:
                 samples.append(sample)
         left_out["cases_without_samples"] = int(not samples)
-        return PackedCase(file, subject, tuple(samples), left_out)
+        return PackedCase(subject, samples, left_out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,20 +164,18 @@ class ImageSource(Source):
     def encode(self, file: str) -> PackedCase:
         """Read an image and encode it without labels."""
         image = to_uint8(read_image(self.folder / file).pixels)
-        modality = self.key_of(Path(file).parts[0]) if len(Path(file).parts) > 1 else TOP_KIND
+        modality = self.key_of(Path(file).parts[0]) if "/" in file else "images"  # in the folder itself
         meta: dict[str, Any] = {
             "case_id": file,
             "subject_id": file,
             "dataset": UNLABELLED,
             "slice_index": None,
             "spacing_mm_zyx": None,
-            "original_size": list(image.shape[:2]),
-            "boxes_xyxy": {},
             "group": f"{UNLABELLED}_{modality}",
             "modality": modality,
         }
-        sample = encode_sample(self.key_of(file), resize_for_storage(image, self.size), {}, meta)
-        return PackedCase(file, Subject(UNLABELLED, file), (sample,))
+        sample, _ = encode_image(self.key_of(file), image, [], meta, size=self.size)
+        return PackedCase(Subject(UNLABELLED, file), [sample] if sample else [], Counter())
 
 
 def subject_of(name: str, patient_pattern: str | None = None) -> Subject:

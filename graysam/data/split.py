@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 SplitBy = Literal["patient", "slice"]
-DESCRIPTIONS: dict[SplitBy, str] = {
-    "patient": "dataset and patient (3D) or image (2D)",
-    "slice": "slice (3D) or image (2D): a patient's slices are on both sides",
-}
 
 
 class Subject(NamedTuple):
@@ -51,9 +47,10 @@ class Split:
             groups[group].add(unit)
         held_out = hold_out(groups, self.val_fraction, self.seed)
         sides = {(subject, unit in held_out) for (_, _, subject), unit in zip(samples, units, strict=True)}
+        slices = "slice (3D) or image (2D): a patient's slices are on both sides"
         description = {
             "split_by": self.split_by,
-            "by": DESCRIPTIONS[self.split_by],
+            "by": slices if by_slice else "dataset and patient (3D) or image (2D)",
             "val_fraction": self.val_fraction,
             "seed": self.seed,
             "val_subjects": {group: sorted(map(str, members & held_out)) for group, members in groups.items()},

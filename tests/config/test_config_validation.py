@@ -65,70 +65,35 @@ def test_nothing_is_built(conf: Path) -> None:
     assert errors_of("train", ["jitter=new"], conf) == []
 
 
-# By mistake: a file, a text, what replaces it, and the error. Without a text, the file is an experiment of one's own.
-IN_FILES: dict[str, tuple[str, str, str, str]] = {
-    "misspelt key at the top": (
-        "experiment/new.yaml",
-        "",
-        "wieghts: lite_medsam\n",
-        "config: got an unexpected keyword argument 'wieghts' of graysam.config.schema.TrainConfig; "
-        "did you mean 'weights'?",
-    ),
-    "misspelt argument": (
-        "experiment/new.yaml",
-        "",
-        "trainer:\n  max_epoch: 3\n",
-        "trainer: got an unexpected keyword argument 'max_epoch' of lightning.Trainer; did you mean 'max_epochs'?",
-    ),
-    "misspelt group": (
-        "experiment/new.yaml",
-        "",
-        "defaults:\n  - override /chanels: replicate\n",
-        "In 'experiment/new': Could not override 'chanels'. No match in the defaults list; did you mean 'channels'?",
-    ),
-    "misspelt required argument": (
-        "loss/three_term.yaml",
-        "bce_weight",
-        "bce_wight",
-        f"loss: got an unexpected keyword argument 'bce_wight' of {LOSS}; did you mean 'bce_weight'?",
-    ),
-    "misspelt class": (
-        "loss/three_term.yaml",
-        "SegmentationLoss",
-        "SegmentatonLoss",
-        "loss._target_ is 'graysam.training.losses.SegmentatonLoss': module 'graysam.training.losses' has no "
-        "attribute 'SegmentatonLoss'; did you mean 'SegmentationLoss'?",
-    ),
-    "missing argument of a function called later": (
-        "data/demo.yaml",
-        "  gap: 10\n",
-        "",
-        "data.prepare: missing a required argument: 'gap' of graysam.data.demo.build_demo",
-    ),
-    "bad interpolation": (
-        "train.yaml",
-        "${name}",
-        "${nmae}",
-        "callbacks.checkpoint.dirpath: Interpolation key 'nmae' not found; did you mean 'name'?",
-    ),
-    "mandatory value": (
-        "optimizer/adamw.yaml",
-        "lr: 5.0e-5",
-        "lr: ???",
-        "optimizer.lr: Missing mandatory value: lr",
-    ),
-    "an argument that code supplies": (
-        "trainer/default.yaml",
-        "devices: 1",
-        "devices: 1\ncallbacks: []",
-        "trainer: got multiple values for keyword argument 'callbacks' of lightning.Trainer",
-    ),
+# By a file, a text and what replaces it: the error. Without a text, the file is an experiment of one's own.
+IN_FILES: dict[tuple[str, str, str], str] = {
+    ("experiment/new.yaml", "", "wieghts: lite_medsam\n"): "config: got an unexpected keyword argument 'wieghts' of "
+    "graysam.config.schema.TrainConfig; did you mean 'weights'?",
+    ("experiment/new.yaml", "", "trainer:\n  max_epoch: 3\n"): "trainer: got an unexpected keyword argument "
+    "'max_epoch' of lightning.Trainer; did you mean 'max_epochs'?",
+    ("experiment/new.yaml", "", "defaults:\n  - override /chanels: replicate\n"): "In 'experiment/new': "
+    "Could not override 'chanels'. No match in the defaults list; did you mean 'channels'?",
+    # a required argument, which is not called missing
+    ("loss/three_term.yaml", "bce_weight", "bce_wight"): f"loss: got an unexpected keyword argument 'bce_wight' of "
+    f"{LOSS}; did you mean 'bce_weight'?",
+    ("loss/three_term.yaml", "SegmentationLoss", "SegmentatonLoss"): "loss._target_ is "
+    "'graysam.training.losses.SegmentatonLoss': module 'graysam.training.losses' has no attribute 'SegmentatonLoss'; "
+    "did you mean 'SegmentationLoss'?",
+    # of a function that is called later
+    ("data/demo.yaml", "  gap: 10\n", ""): "data.prepare: missing a required argument: 'gap' of "
+    "graysam.data.demo.build_demo",
+    ("train.yaml", "${name}", "${nmae}"): "callbacks.checkpoint.dirpath: Interpolation key 'nmae' not found; "
+    "did you mean 'name'?",
+    ("optimizer/adamw.yaml", "lr: 5.0e-5", "lr: ???"): "optimizer.lr: Missing mandatory value: lr",
+    # an argument that code supplies
+    ("trainer/default.yaml", "devices: 1", "devices: 1\ncallbacks: []"): "trainer: got multiple values for keyword "
+    "argument 'callbacks' of lightning.Trainer",
 }
 
 
-@pytest.mark.parametrize("mistake", IN_FILES)
-def test_a_mistake_in_a_file_is_one_line(conf: Path, mistake: str) -> None:
-    file, old, new, error = IN_FILES[mistake]
+@pytest.mark.parametrize(("change", "error"), IN_FILES.items())
+def test_a_mistake_in_a_file_is_one_line(conf: Path, change: tuple[str, str, str], error: str) -> None:
+    file, old, new = change
     plant(conf, file, old, new if old else EXPERIMENT + new)
     assert errors_of("train", [] if old else ["experiment=new"], conf) == [error]
 

@@ -150,12 +150,6 @@ def test_a_grid_is_not_begun_without_m_nor_mixed_with_another_experiment(
     assert jobs.seen == []
 
 
-def test_experiments_bring_their_names(jobs: Jobs) -> None:
-    assert jobs("-m", "experiment=one,two", "seed=range(1,3)") == 0
-    assert jobs.places == [f"experiments/{name}/seed{seed}" for name in ("one", "two") for seed in (1, 2)]
-    assert left_behind() == ["experiments", "experiments/multirun.yaml"]
-
-
 def test_a_run_dir_that_is_given_is_kept(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
     assert jobs("-m", "run_dir='o d d/${channels.colour}/${seed}'", "channels=replicate,paper") == 0
     assert jobs.places == ["o d d/keep/0", "o d d/grey/0"]
@@ -170,8 +164,9 @@ def test_a_folder_of_configs_of_ones_own_is_swept_too(jobs: Jobs, tmp_path: Path
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text("# @package _global_\nname: mine\n")
-    assert jobs("-m", "--config-dir", str(own.parent), "experiment=mine", "channels=paper,replicate") == 0
-    assert jobs.places == [f"experiments/mine/channels={name}/seed0" for name in ("paper", "replicate")]
+    assert jobs("-m", "--config-dir", str(own.parent), "experiment=mine,one", "seed=range(1,3)") == 0
+    assert jobs.places == [f"experiments/{name}/seed{seed}" for name in ("mine", "one") for seed in (1, 2)]
+    assert left_behind() == ["experiments", "experiments/multirun.yaml"]
 
 
 def test_a_job_that_fails_does_not_take_the_others_with_it(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_template_lies_as_documented() -> None:
     """The brain is longest from front to back, its cerebellum low and at the back, and left is as right."""
-    image, (grey, white, brain) = load_template(demo.template_paths())
+    image, (grey, white, brain) = load_template()
     assert image.dtype == np.uint8
     assert image.shape == (189, 233, 197) == brain.shape
     z, y, _ = np.nonzero(brain)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.data.shard_writing import EncodedSample, ShardWriter, encode_labelled_image, encode_sample
+from graysam.data.shard_writing import EncodedSample, ShardWriter, encode_image
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardError, ShardIndex, ShardReader
 from tests.support.commands import Trap
 from tests.support.packing import SQUARE, pack, picture
@@ -31,7 +31,9 @@ def written(folder: Path, *samples: EncodedSample | None) -> ShardReader:
 
 
 def good_sample() -> EncodedSample:
-    return encode_sample("k", SQUARE, {1: SQUARE == 1}, META)
+    sample, _ = encode_image("k", SQUARE, [SQUARE % 5], META, size=256)
+    assert sample is not None
+    return sample
 
 
 def test_sample_comes_back_as_packed(tmp_path: Path) -> None:
@@ -41,7 +43,7 @@ def test_sample_comes_back_as_packed(tmp_path: Path) -> None:
     whole[5:150] = 9
     samples = []
     for key, maps in {"a": [SQUARE], "b": [SQUARE, whole]}.items():
-        sample, vanished = encode_labelled_image(key, colour, maps, {**META, "slice_index": None}, size=256)
+        sample, vanished = encode_image(key, colour, maps, {**META, "slice_index": None}, size=256)
         assert vanished == 0
         samples.append(sample)
     reader = pickle.loads(pickle.dumps(written(tmp_path, *samples)))
@@ -67,7 +69,7 @@ def test_sample_comes_back_as_packed(tmp_path: Path) -> None:
 def test_mask_lies_on_its_object_after_resizing(tmp_path: Path, shape: tuple[int, int]) -> None:
     labels = np.ones(shape, np.uint8)
     labels[: shape[0] // 2] = 0
-    sample, _ = encode_labelled_image("k", labels * np.uint8(200), [labels], META, size=256)
+    sample, _ = encode_image("k", labels * np.uint8(200), [labels], META, size=256)
     packed = written(tmp_path, sample).read(0)
     assert max(packed.mask(1).shape) == 256
     assert np.array_equal(packed.mask(1), packed.image > 99)

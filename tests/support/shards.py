@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graysam.data.shard_writing import ShardWriter, encode_sample
-from graysam.imaging.prompts import tight_box
+from graysam.data.shard_writing import ShardWriter, encode_image
 
 GROUPS = {"US": ("US", 7, 2), "CT_toy": ("CT", 3, 1)}  # group -> modality, training and validation samples
 
@@ -35,13 +34,13 @@ def make_shards(folder: Path, *, validation: bool = True) -> Path:
                     "subject_id": str(i),
                     "dataset": "toy",
                     "slice_index": None,
-                    "original_size": [256, 256],
-                    "boxes_xyxy": {str(label): [int(v) for v in tight_box(m)] for label, m in masks.items()},
                     "spacing_mm_zyx": None,
+                    "group": group,
+                    "modality": modality,
                 }
-                sample = encode_sample(
-                    f"{group}-{i}", image.astype(np.uint8), masks, {**meta, "group": group, "modality": modality}
-                )
+                maps = [mask * np.uint8(label) for label, mask in masks.items()]
+                sample, _ = encode_image(f"{group}-{i}", image.astype(np.uint8), maps, meta, size=256)
+                assert sample is not None
                 writer.write(sample)
                 splits.append("train" if i < train or not validation else "val")
         writer.finish(splits, {"split": {"seed": 0}})
