@@ -98,8 +98,6 @@ class ShardDataModule(lightning.LightningDataModule):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} is {value}; required: at least 1")
-        if self.num_workers < 0:
-            raise ValueError(f"data.num_workers is {self.num_workers}; required: 0 (no further process) or more")
 
     @cached_property
     def reader(self) -> ShardReader:
@@ -114,7 +112,7 @@ class ShardDataModule(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the index; Lightning calls it once per process."""
         for split in ("train", "val"):
-            if not len(self.reader.index.rows(split=split)):
+            if not len(self.reader.rows(split=split)):
                 raise ValueError(f"{self.shards_dir} holds no {split} samples; pack again with another val_fraction")
         self.sampler()  # fails early on groups that cannot be excluded
 
@@ -124,17 +122,17 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def sampler(self, rank: int = 0, ranks: int = 1) -> BalancedSampler:
         """Return the balanced sampler of one rank."""
-        index = self.reader.index
-        drawn = np.concatenate([index.rows(split=split) for split in ("train", "unlabelled")])
+        reader = self.reader
+        drawn = np.concatenate([reader.rows(split) for split in ("train", "unlabelled")])
         for name in self.exclude_groups:
-            named = (index.groups[drawn] == name) | (index.modalities[drawn] == name)
+            named = (reader.groups[drawn] == name) | (reader.modalities[drawn] == name)
             if not named.any():
                 raise ValueError(f"data.exclude_groups: no training samples of a group or modality {name}")
             drawn = drawn[~named]
         if not len(drawn):
             raise ValueError("data.exclude_groups leaves no training samples")
         return BalancedSampler(
-            {str(name): drawn[index.groups[drawn] == name] for name in np.unique(index.groups[drawn])},
+            {str(name): drawn[reader.groups[drawn] == name] for name in np.unique(reader.groups[drawn])},
             samples_per_group=self.samples_per_group,
             cap_small_groups=self.cap_small_groups,
             with_replacement=self.with_replacement,
@@ -174,12 +172,11 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def validation_set(self, rank: int = 0, ranks: int = 1) -> FixedSlices:
         """Return one rank's share of all held-out slices."""
-        rows = self.reader.index.rows(split="val")
+        rows = self.reader.rows(split="val")
         if len(rows) < ranks:
             raise ValueError(f"{self.shards_dir} holds {len(rows)} validation samples for {ranks} ranks; use fewer")
-        return FixedSlices(
-            self.reader, rows[rank::ranks], max_boxes_per_image=self.val_boxes_per_image, **self._settings()
-        )
+        most = self.val_boxes_per_image
+        return FixedSlices(self.reader, rows[rank::ranks], max_boxes_per_image=most, **self._settings())
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Return the fixed validation batches."""

@@ -100,7 +100,6 @@ class ShardWriter:
             raise ShardError(f"samples_per_shard is {samples_per_shard}; required: 1 or more")
         self._folder, self._samples_per_shard = folder, samples_per_shard
         self._rows: dict[str, tuple[str, int, int, str, str]] = {}  # by key: the index's columns without the split
-        self._shards: dict[str, Counter[str]] = {}  # samples by group
         self._open = ExitStack()
         self._tar: Any = None
 
@@ -112,18 +111,16 @@ class ShardWriter:
 
     def write(self, sample: EncodedSample) -> None:
         """Append one sample, whose key is new."""
-        if len(self._rows) % self._samples_per_shard == 0:
+        number, place = divmod(len(self._rows), self._samples_per_shard)
+        name = f"shard-{number:06d}.tar"
+        if place == 0:
             from webdataset.writer import TarWriter  # only packing needs it; reading does not
 
             self._open.close()
-            name = f"shard-{len(self._shards):06d}.tar"
             # An open file, because webdataset opens names with gopen, which can start programs.
             file = self._open.enter_context((self._folder / name).open("wb"))
             self._tar = TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o0644)
             self._open.callback(self._tar.close)
-            self._shards[name] = Counter()
-        name, counts = list(self._shards.items())[-1]
-        counts[sample.group] += 1
         offset = self._tar.tarstream.offset
         self._tar.write({"__key__": sample.key, "png": sample.png, "rle.json": sample.rle, "meta.json": sample.meta})
         length = self._tar.tarstream.offset - offset
@@ -142,17 +139,19 @@ class ShardWriter:
         self._open.close()
         index = self._folder / INDEX_NAME
         groups: dict[str, dict[str, Any]] = {}
+        samples: dict[str, Counter[str]] = {}  # of each shard, by group
         with open(index, "w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(COLUMNS)
             for (key, row), split in zip(self._rows.items(), splits, strict=True):
                 lines.writerow((key, *row, split))
+                samples.setdefault(row[0], Counter())[row[3]] += 1
                 counts = groups.setdefault(row[3], {"modality": row[4], "train": 0, "val": 0})
                 counts[split] = counts.get(split, 0) + 1  # `unlabelled` appears only where there are such images
         shards = []
-        for name, samples in self._shards.items():
+        for name, by_group in samples.items():
             file_facts = {"bytes": (self._folder / name).stat().st_size, "sha256": sha256_of(self._folder / name)}
-            shards.append({"file": name, "samples": samples.total(), **file_facts, "groups": dict(samples)})
+            shards.append({"file": name, "samples": by_group.total(), **file_facts, "groups": dict(by_group)})
         content = {
             **manifest,
             "format": FORMAT,
@@ -173,8 +172,6 @@ def check_output(output_dir: Path, overwrite: bool) -> None:
     Raises:
         ValueError: the folder holds something else than shards, or shards that must not be overwritten.
     """
-    if output_dir.is_file():
-        raise ValueError(f"output_dir {output_dir} is a file; required: a new folder's name")
     names = sorted(path.name for path in output_dir.iterdir()) if output_dir.exists() else []
     foreign = [name for name in names if not re.fullmatch(rf"shard-\d{{6}}\.tar|{INDEX_NAME}|{MANIFEST_NAME}", name)]
     if foreign or (names and MANIFEST_NAME not in names):

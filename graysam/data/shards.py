@@ -11,7 +11,7 @@ import io
 import json
 import tarfile
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ VERSION = 2
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.csv"
 SPLITS = ("train", "val", "unlabelled")  # the last: images without masks, for distillation
+# Of the index; offset and length are bytes, from a sample's first tar header to the next sample's.
 COLUMNS = ("key", "shard", "offset", "length", "group", "modality", "split")
 
 
@@ -55,53 +56,6 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
     if got != (FORMAT, VERSION):
         raise ShardError(f"{path}: format and version are {got}; required: {(FORMAT, VERSION)}; pack again")
     return manifest
-
-
-@dataclass(frozen=True, eq=False)
-class ShardIndex:
-    """What lies where in a folder of shards: one row per sample, in the order of packing.
-
-    keys, shards (file name), groups, modalities and splits (of SPLITS) are string arrays (N,); offsets
-    and lengths are int64 (N,), bytes from a sample's first tar header to the next sample's. Picklable.
-    """
-
-    keys: NDArray[np.str_]
-    shards: NDArray[np.str_]
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    groups: NDArray[np.str_]
-    modalities: NDArray[np.str_]
-    splits: NDArray[np.str_]
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "ShardIndex":
-        """Read the index of a folder of shards.
-
-        Raises:
-            ShardError: the manifest, the index or a shard is missing, or a copy is incomplete or was changed.
-        """
-        folder = Path(folder)
-        manifest = load_manifest(folder)
-        path = folder / INDEX_NAME
-        for shard in manifest["shards"]:
-            file = folder / Path(shard["file"]).name
-            got = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
-            if got != f"{shard['bytes']} bytes":
-                raise ShardError(f"{file}: {got}; required: {shard['bytes']} bytes; copy or pack it again")
-        if not path.is_file() or sha256_of(path) != manifest["index"]["sha256"]:
-            raise ShardError(f"{path} is absent or was changed after packing (sha256); pack again")
-        with open(path, newline="", encoding="utf-8") as lines:
-            columns: list[Any] = [np.array(column) for column in zip(*list(csv.reader(lines))[1:], strict=True)]
-        columns[2:4] = [column.astype(np.int64) for column in columns[2:4]]
-        return cls(*columns)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def rows(self, split: str | None = None, group: str | None = None) -> NDArray[np.int64]:
-        """Return the row numbers of a split and a group, int64, ascending; None means any."""
-        in_split = np.full(len(self), True) if split is None else self.splits == split
-        return np.flatnonzero(in_split if group is None else in_split & (self.groups == group))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,17 +98,30 @@ class ShardReader:
     """Read samples by their row in the index of one or several folders of shards.
 
     It is picklable and holds no open file. The rows of several folders follow each other in the folders' order.
+
+    Attributes:
+        folders: the folders given.
+        keys, groups, modalities, splits: string arrays (N,), one entry per sample in the order of packing.
+
+    Raises:
+        ShardError: a manifest, an index or a shard is missing, or a copy is incomplete or was changed.
     """
 
     def __init__(self, *folders: str | Path) -> None:
         self.folders = tuple(Path(folder) for folder in folders)
-        indices = [ShardIndex.load(folder) for folder in self.folders]
-        self._starts = np.cumsum([0, *map(len, indices)])[:-1]
-        names = [field.name for field in fields(ShardIndex)]
-        self.index = ShardIndex(**{name: np.concatenate([getattr(i, name) for i in indices]) for name in names})
+        rows = [(number, *row) for number, folder in enumerate(self.folders) for row in _read_index(folder)]
+        columns: list[Any] = [np.array(column) for column in zip(*rows, strict=True)]
+        self._folder_numbers, self.keys, self._shards, offsets, lengths = columns[:5]
+        self._offsets, self._lengths = offsets.astype(np.int64), lengths.astype(np.int64)
+        self.groups, self.modalities, self.splits = columns[5:]
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.keys)
+
+    def rows(self, split: str | None = None, group: str | None = None) -> NDArray[np.int64]:
+        """Return the row numbers of a split and a group, int64, ascending; None means any."""
+        in_split = np.full(len(self), True) if split is None else self.splits == split
+        return np.flatnonzero(in_split if group is None else in_split & (self.groups == group))
 
     def read(self, row: int) -> Sample:
         """Read one sample.
@@ -162,14 +129,13 @@ class ShardReader:
         Raises:
             ShardError: its bytes are damaged, or hold another member than its three.
         """
-        folder = self.folders[int(np.searchsorted(self._starts, row, side="right")) - 1]
-        key, name = str(self.index.keys[row]), str(self.index.shards[row])
-        where = f"{folder / name}, sample {key}"
+        key, path = str(self.keys[row]), self.folders[self._folder_numbers[row]] / str(self._shards[row])
+        where = f"{path}, sample {key}"
         try:
             # Opened per read: a few microseconds, and nothing to share between processes.
-            with open(folder / name, "rb") as file:
-                file.seek(int(self.index.offsets[row]))
-                members = _members(file.read(int(self.index.lengths[row])), key, where)
+            with open(path, "rb") as file:
+                file.seek(int(self._offsets[row]))
+                members = _members(file.read(int(self._lengths[row])), key, where)
             image = cv2.imdecode(np.frombuffer(members["png"], np.uint8), cv2.IMREAD_ANYCOLOR)
             rles = {int(label): rle for label, rle in json.loads(members["rle.json"]).items()}
             meta = json.loads(members["meta.json"])
@@ -181,6 +147,21 @@ class ShardReader:
             raise ShardError(f"{where}: not readable ({one_line(error)}); copy or pack it again") from None
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
         return Sample(key=key, image=np.asarray(image, np.uint8), meta=meta, rles=dict(sorted(rles.items())))
+
+
+def _read_index(folder: Path) -> list[list[str]]:
+    """Return the index's rows by COLUMNS; the files of the manifest are there with the sizes packed."""
+    manifest = load_manifest(folder)
+    path = folder / INDEX_NAME
+    for shard in manifest["shards"]:
+        file = folder / Path(shard["file"]).name
+        got = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
+        if got != f"{shard['bytes']} bytes":
+            raise ShardError(f"{file}: {got}; required: {shard['bytes']} bytes; copy or pack it again")
+    if not path.is_file() or sha256_of(path) != manifest["index"]["sha256"]:
+        raise ShardError(f"{path} is absent or was changed after packing (sha256); pack again")
+    with open(path, newline="", encoding="utf-8") as lines:
+        return list(csv.reader(lines))[1:]
 
 
 def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:

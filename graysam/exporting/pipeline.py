@@ -127,8 +127,8 @@ def export_model(
         if cases is not None and gts is not None:
             rows = compare_cases(*backends, cases, gts, scheme=scheme, size=found.size)
         elif reader is not None:
-            held_out = reader.index.rows(split="val")
-            chosen = held_out[choose(reader.index.groups[held_out], check_images)]
+            held_out = reader.rows(split="val")
+            chosen = held_out[choose(reader.groups[held_out], check_images)]
             items = FixedSlices(reader, chosen, scheme=scheme, size=found.size, max_boxes_per_image=None)
             rows = compare_slices(*backends, (items[i] for i in progress(range(len(items)), "comparing with torch")))
         summary = summarize(rows)
@@ -156,9 +156,9 @@ def read_calibration_images(reader: ShardReader, count: int, *, scheme: Scheme, 
     Returns:
         Prepared images, float32 (3,S,S); the same shards and count give the same ones.
     """
-    rows = np.concatenate([reader.index.rows(split=split) for split in CALIBRATION_SPLITS])
+    rows = np.concatenate([reader.rows(split=split) for split in CALIBRATION_SPLITS])
     rows = rows[np.random.default_rng(0).permutation(len(rows))]
-    rows = rows[choose(reader.index.groups[rows], count)]
+    rows = rows[choose(reader.groups[rows], count)]
     items = FixedSlices(reader, rows, scheme=scheme, size=size, max_boxes_per_image=1)
     return [items[i].image.numpy() for i in progress(range(len(items)), "reading training slices")]
 

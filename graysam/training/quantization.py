@@ -162,7 +162,7 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
         read_calibration_images, items.reader, settings.calibration_images, scheme=items.scheme, size=found.size
     )
     images = cache(draw)
-    groups = items.reader.index.groups[items.rows]
+    groups = items.reader.groups[items.rows]
     timed = [items[i] for i in choose(groups, settings.timing_images)]
     with tempfile.TemporaryDirectory(prefix="graysam_quantization_") as folder:
         for name in [name for name, reason in unavailable.items() if reason is None]:

@@ -120,7 +120,7 @@ def build_data(config: Config, build: Build, distillation: Distillation | None =
             "data": {key: config["data"][key] for key in ("seed", "size", "boxes_per_image")},
         }
         distillation.open_cache(json.dumps(preparation, sort_keys=True))
-    elif len(data.reader.index.rows(split="unlabelled")):
+    elif len(data.reader.rows(split="unlabelled")):
         raise ValueError(
             "data.further_shards holds images without masks, from which only a student of a teacher learns; "
             "add distillation=lite_medsam, or omit them"

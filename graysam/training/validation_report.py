@@ -126,7 +126,7 @@ def draw_object(seen: SeenObject, reader: ShardReader) -> NDArray[np.uint8]:
 
     The picture holds the box and both masks with their surroundings.
     """
-    (row,) = np.flatnonzero(reader.index.keys == seen.score.key)
+    (row,) = np.flatnonzero(reader.keys == seen.score.key)
     image = reader.read(int(row)).image
     height, width = image.shape[:2]
     mask, predicted = (array[:height, :width].astype(np.uint8) for array in (seen.mask, seen.predicted))

@@ -10,7 +10,7 @@ import pytest
 
 from graysam.data import demo
 from graysam.data.demo import load_template
-from graysam.data.shards import MANIFEST_NAME, ShardIndex, ShardReader
+from graysam.data.shards import MANIFEST_NAME, ShardReader
 from tests.support.config import compose_plain
 
 GROUPS = ("MR_axial", "MR_coronal", "MR_sagittal")
@@ -51,10 +51,9 @@ def test_template_lies_as_documented() -> None:
 
 def test_groups_splits_and_labels(built: Path) -> None:
     reader = ShardReader(built)
-    index = reader.index
-    assert tuple(np.unique(index.groups)) == GROUPS
-    assert set(index.modalities) == {"MR"}
-    counts = {group: (len(index.rows("train", group)), len(index.rows("val", group))) for group in GROUPS}
+    assert tuple(np.unique(reader.groups)) == GROUPS
+    assert set(reader.modalities) == {"MR"}
+    counts = {group: (len(reader.rows("train", group)), len(reader.rows("val", group))) for group in GROUPS}
     assert counts == {"MR_axial": (56, 11), "MR_coronal": (70, 11), "MR_sagittal": (32, 21)}
     for row in range(len(reader)):
         sample = reader.read(row)
@@ -69,7 +68,7 @@ def test_a_gap_of_ten_slices_lies_between_the_splits(built: Path) -> None:
     reader = ShardReader(built)
     for group in GROUPS:
         train, val = (
-            np.array([reader.read(int(row)).meta["slice_index"] for row in reader.index.rows(split, group)])
+            np.array([reader.read(int(row)).meta["slice_index"] for row in reader.rows(split, group)])
             for split in ("train", "val")
         )
         assert np.abs(train[:, None] - val[None]).min() > 10
@@ -80,10 +79,10 @@ def test_a_gap_of_ten_slices_lies_between_the_splits(built: Path) -> None:
 def test_no_held_out_picture_is_in_training(built: Path) -> None:
     reader = ShardReader(built)
     pictures = {
-        split: {reader.read(int(row)).image.tobytes() for row in reader.index.rows(split)} for split in ("train", "val")
+        split: {reader.read(int(row)).image.tobytes() for row in reader.rows(split)} for split in ("train", "val")
     }
     assert not pictures["train"] & pictures["val"]
-    assert len(pictures["val"]) == len(reader.index.rows("val"))
+    assert len(pictures["val"]) == len(reader.rows("val"))
 
 
 def test_second_call_builds_nothing(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +107,7 @@ def test_the_second_of_two_processes_takes_the_shards_of_the_first(
 
     monkeypatch.setattr(demo, "_write", beaten)
     manifest = build_demo(tmp_path / "demo")
-    assert manifest["samples"] == len(ShardIndex.load(tmp_path / "demo"))
+    assert manifest["samples"] == len(ShardReader(tmp_path / "demo"))
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 

@@ -32,8 +32,8 @@ def test_images_are_stored_unchanged_and_grouped_by_folder(tmp_path: Path) -> No
     manifest = pack(tmp_path / "in", tmp_path / "out")
     reader = ShardReader(tmp_path / "out")
     assert manifest["groups"]["unlabelled_fundus"]["unlabelled"] == 1
-    assert reader.index.groups.tolist() == ["unlabelled_fundus", "unlabelled_x-ray"]
-    assert reader.index.splits.tolist() == ["unlabelled", "unlabelled"]
+    assert reader.groups.tolist() == ["unlabelled_fundus", "unlabelled_x-ray"]
+    assert reader.splits.tolist() == ["unlabelled", "unlabelled"]
     assert (reader.read(0).image == colour).all()  # RGB, not BGR
     assert (reader.read(1).image == grey).all()
     assert reader.read(0).labels == ()
@@ -81,6 +81,6 @@ def test_joined_shards_are_read_in_order(tmp_path: Path, toy_shards: Path) -> No
     pack(tmp_path / "in", tmp_path / "out")
     first, joined = ShardReader(toy_shards), ShardReader(toy_shards, tmp_path / "out")
     assert len(joined) == len(first) + 1
-    assert joined.index.rows(split="unlabelled").tolist() == [len(first)]
+    assert joined.rows(split="unlabelled").tolist() == [len(first)]
     assert (joined.read(len(first)).image == image).all()
-    assert [joined.read(row).key for row in range(len(first))] == first.index.keys.tolist()
+    assert [joined.read(row).key for row in range(len(first))] == first.keys.tolist()

@@ -11,7 +11,7 @@ import pytest
 
 from graysam.data.packing import run_pack
 from graysam.data.shard_writing import ShardWriter
-from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardIndex, ShardReader, load_manifest
+from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardReader, load_manifest
 from tests.support.packing import DEFAULTS, SQUARE, contents, pack, picture, save
 
 
@@ -19,19 +19,18 @@ from tests.support.packing import DEFAULTS, SQUARE, contents, pack, picture, sav
 def test_packed_folder_holds_what_the_cases_hold(raw: Path, tmp_path: Path) -> None:
     manifest = pack(raw, tmp_path / "out", val_fraction=0.25, samples_per_shard=7)
     reader = ShardReader(tmp_path / "out")
-    index = reader.index
-    counts = {str(group): len(index.rows(group=group)) for group in np.unique(index.groups)}
+    counts = {str(group): len(reader.rows(group=group)) for group in np.unique(reader.groups)}
     assert counts == {"CT_STS": 16, "MR_STS": 16, "PET_STS": 4, "US": 6}
     assert manifest == load_manifest(tmp_path / "out")
     assert manifest["cases"]["bad"] == {}
     assert manifest["left_out"] == {"slices_without_objects": 36}
     assert manifest["groups"]["CT_STS"] == {"modality": "CT", "train": 12, "val": 4}
     assert [shard["samples"] for shard in manifest["shards"]] == [7, 7, 7, 7, 7, 7]
-    assert len(np.unique(index.keys)) == len(index) == 42
+    assert len(np.unique(reader.keys)) == len(reader) == 42
     for shard in manifest["shards"]:
         content = (tmp_path / "out" / shard["file"]).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard["bytes"], shard["sha256"])
-    sample = reader.read(int(np.flatnonzero(index.keys == "CT_STS_STS003_z0002")[0]))
+    sample = reader.read(int(np.flatnonzero(reader.keys == "CT_STS_STS003_z0002")[0]))
     assert sample.labels == (1, 2)
     assert sample.meta == {
         "case_id": "CT_STS_STS003",
@@ -47,7 +46,7 @@ def test_packed_folder_holds_what_the_cases_hold(raw: Path, tmp_path: Path) -> N
     with np.load(raw / "CT" / "CT_STS_STS003.npz", allow_pickle=False) as case:
         expected = cv2.resize(case["imgs"][2], (213, 256), interpolation=cv2.INTER_AREA)
     assert np.array_equal(sample.image, expected)
-    us = reader.read(int(index.rows(group="US")[0]))
+    us = reader.read(int(reader.rows(group="US")[0]))
     assert us.image.shape == (160, 256), "three equal channels are stored as one"
     assert us.mask(1)[44:76, 124:236].all()
     assert us.mask(1).sum() == 40 * 120
@@ -78,7 +77,7 @@ def test_webdataset_can_stream_the_shards(raw: Path, tmp_path: Path) -> None:
         source = [{"url": "shard", "stream": stream}]
         members = tar_file_expander(source, select_files=lambda name: name.split(".", 1)[1] in chosen)
         samples = list(group_by_keys(members))
-    assert [s["__key__"] for s in samples] == ShardIndex.load(tmp_path / "out").keys.tolist()
+    assert [s["__key__"] for s in samples] == ShardReader(tmp_path / "out").keys.tolist()
     assert all(chosen <= set(s) for s in samples)
 
 

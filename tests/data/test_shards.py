@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from graysam.data.shard_writing import EncodedSample, ShardWriter, encode_image
-from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardError, ShardIndex, ShardReader
+from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardError, ShardReader
 from tests.support.commands import Trap
 from tests.support.packing import SQUARE, pack, picture
 
@@ -119,7 +119,7 @@ def test_damaged_runs_are_refused(tmp_path: Path, counts: Any) -> None:
 
 def test_damaged_folders_are_refused(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"graysam.pack.*data=demo"):
-        ShardIndex.load(tmp_path / "absent")
+        ShardReader(tmp_path / "absent")
     pack(raw, tmp_path / "out")
     reader = ShardReader(tmp_path / "out")
     shard, index = tmp_path / "out" / "shard-000000.tar", tmp_path / "out" / INDEX_NAME
@@ -132,7 +132,7 @@ def test_damaged_folders_are_refused(raw: Path, tmp_path: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(change(content))
         with pytest.raises(ShardError, match=word):
-            ShardIndex.load(tmp_path / "out")
+            ShardReader(tmp_path / "out")
         path.write_bytes(content)
     content = shard.read_bytes()
     for cut in (0, 100, 700, 1500):
@@ -141,4 +141,4 @@ def test_damaged_folders_are_refused(raw: Path, tmp_path: Path) -> None:
             reader.read(0)
     shard.unlink()
     with pytest.raises(ShardError, match="no such file"):
-        ShardIndex.load(tmp_path / "out")
+        ShardReader(tmp_path / "out")

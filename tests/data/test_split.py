@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graysam.data.shards import ShardIndex, ShardReader, load_manifest
+from graysam.data.shards import ShardReader, load_manifest
 from graysam.data.split import Subject, hold_out
 from tests.support.packing import pack, picture, save
 
@@ -18,7 +18,7 @@ def sides(folder: Path) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = {}
     for row in range(len(reader)):
         meta = reader.read(row).meta
-        found.setdefault((meta["dataset"], meta["subject_id"]), set()).add(str(reader.index.splits[row]))
+        found.setdefault((meta["dataset"], meta["subject_id"]), set()).add(str(reader.splits[row]))
     return found
 
 
@@ -28,8 +28,8 @@ def test_no_patient_is_on_both_sides_in_any_modality(raw: Path, tmp_path: Path, 
     patients = sides(tmp_path / "out")
     assert len(patients) == 14
     assert all(len(side) == 1 for side in patients.values())
-    index = ShardIndex.load(tmp_path / "out")
-    assert all(len(index.rows(split, group)) for group in np.unique(index.groups) for split in ("train", "val"))
+    reader = ShardReader(tmp_path / "out")
+    assert all(len(reader.rows(split, group)) for group in np.unique(reader.groups) for split in ("train", "val"))
     held_out = load_manifest(tmp_path / "out")["split"]["val_subjects"]
     assert len(held_out["PET_STS"]) == 1
     assert held_out["CT_STS"] == held_out["MR_STS"]
@@ -43,8 +43,8 @@ def test_a_split_by_slice_leaks_patients_and_one_by_patient_does_not(
     pack(raw, tmp_path / "out", split_by=split_by, val_fraction=0.25)
     on_both = sum(len(side) == 2 for side in sides(tmp_path / "out").values())
     assert (on_both > 0) == leaks
-    index = ShardIndex.load(tmp_path / "out")
-    assert len(index.rows("val", "CT_STS")) == 4, "a quarter of 16 slices, or of 8 patients with two slices each"
+    reader = ShardReader(tmp_path / "out")
+    assert len(reader.rows("val", "CT_STS")) == 4, "a quarter of 16 slices, or of 8 patients with two slices each"
     split = load_manifest(tmp_path / "out")["split"]
     assert split["split_by"] == split_by
     assert split["patients_on_both_sides"] == on_both

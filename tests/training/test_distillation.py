@@ -204,7 +204,7 @@ def test_a_view_is_the_same_image_in_every_epoch_and_boxes_are_not(config: Confi
             for view, image, box in zip(batch.views, batch.images, batch.boxes, strict=True):
                 assert torch.equal(images.setdefault(view, image), image)
                 boxes.setdefault(view, set()).add(str(box.tolist()))
-    groups = data.reader.index.groups
+    groups = data.reader.groups
     views = {name: {v for v in images if groups[int(v.split("-")[0])] == name} for name in ("US", "CT_toy")}
     assert {name: len(found) for name, found in views.items()} == {"US": 7, "CT_toy": 6}  # 7 x 1 and 3 x 2
     assert len({str(image.sum()) for image in images.values()}) == len(images)

@@ -177,7 +177,7 @@ def test_methods_that_cannot_run_have_their_reasons(
     monkeypatch.setitem(METHODS, "torchao_int8", UNAVAILABLE)
     monkeypatch.setitem(METHODS, "openvino_int8", QuantizationMethod(lambda: None, fail))
     reader, scheme = ShardReader(toy_shards), load_scheme("replicate")
-    slices = FixedSlices(reader, reader.index.rows(split="val"), scheme=scheme, size=256, max_boxes_per_image=None)
+    slices = FixedSlices(reader, reader.rows(split="val"), scheme=scheme, size=256, max_boxes_per_image=None)
     checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
     report = compare_methods(checkpoint, slices, settings("torchao_int8", "openvino_int8"))
     failed = "failed on this model: no kernel for this model"
