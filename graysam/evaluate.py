@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from graysam.io.cases import case_paths
 from graysam.reporting.evaluation import Evaluation, ScoredCase, format_means, write_metrics
 from graysam.system.terminal import BAD_INPUT, FAILED, progress
 
@@ -45,12 +46,10 @@ def _check(evaluation: Evaluation, output: Path, workers: int) -> list[str]:
         raise ValueError(f"--workers is {workers}; required: at least 1")
     if (evaluation.overlay is None) != (evaluation.images is None):
         raise ValueError("--overlay DIR and --images IMGS are required together")
-    for option, folder in {"-s": evaluation.segs, "-g": evaluation.gts, "--images": evaluation.images}.items():
+    for option, folder in {"-s": evaluation.segs, "--images": evaluation.images}.items():
         if folder is not None and not folder.is_dir():
             raise ValueError(f"{option} {folder} is not a directory; required: a folder of case files (.npz)")
-    names = sorted(path.name for path in evaluation.gts.glob("*.npz"))
-    if not names:
-        raise ValueError(f"-g {evaluation.gts} has no .npz file; required: one a case, with gts")
+    names = [path.name for path in case_paths(evaluation.gts)]
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory; required: a file name, such as metrics.csv")
     for folder in (output.parent, evaluation.overlay):

@@ -13,7 +13,7 @@ from typing import Any
 
 from graysam.imaging.channels import scheme_names
 from graysam.inference.predictor import Predictor
-from graysam.io.cases import read_gts
+from graysam.io.cases import case_paths, read_gts
 from graysam.io.image import read_image
 from graysam.metrics.aggregation import macro_average
 from graysam.reproduction.probing import CHANGES, probe_image
@@ -26,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     output: Path = arguments.output
     try:
-        paths = sorted(arguments.input.glob("*.npz"))
-        if not paths:
-            raise ValueError(f"{arguments.input} has no .npz file; required: a folder of NPZ files with imgs and boxes")
+        paths = case_paths(arguments.input)
         if output.is_dir():
             raise ValueError(f"-o {output} is a directory; required: a file name, such as probe.json")
         predictor = Predictor(

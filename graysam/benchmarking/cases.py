@@ -23,7 +23,7 @@ from scipy.ndimage import zoom
 
 from graysam.data.demo import load_template
 from graysam.imaging.canvas import to_uint8
-from graysam.io.cases import read_gts, read_input_case
+from graysam.io.cases import case_paths, read_gts, read_input_case
 from graysam.io.image import modality_of
 from graysam.reporting.schemas import BenchmarkedCase
 from graysam.system.extras import check_extra
@@ -85,9 +85,7 @@ def folder_cases(folder: Path) -> Sources:
     """
     images, gts = folder / "imgs", folder / "gts"
     has_gts = images.is_dir() and gts.is_dir()
-    paths = sorted((images if has_gts else folder).glob("*.npz"))
-    if not paths:
-        raise ValueError(f"{folder} has no .npz file; required: a folder of NPZ files with imgs and boxes")
+    paths = case_paths(images if has_gts else folder)
     if has_gts and (missing := [path.name for path in paths if not (gts / path.name).is_file()]):
         raise ValueError(f"{gts} has no {missing[0]}; required: the masks of every case")
     return {path.stem: partial(_read, path, gts / path.name if has_gts else None) for path in paths}

@@ -22,7 +22,7 @@ from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.backend import Backend, decode_all
 from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.inference.volume import segment
-from graysam.io.cases import read_gts, read_input_case
+from graysam.io.cases import case_paths, read_gts, read_input_case
 from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics, case_metrics, dice
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
@@ -190,11 +190,8 @@ def compare_cases(
     Raises:
         ValueError: no case files.
     """
-    paths = sorted(cases.glob("*.npz"))
-    if not paths:
-        raise ValueError(f"{cases} holds no .npz file; give a folder of case files")
     rows: list[Row] = []
-    for path in progress(paths, "comparing with torch"):
+    for path in progress(case_paths(cases), "comparing with torch"):
         case = read_input_case(path)
         truth, spacing_mm = read_gts(gts / path.name)
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes

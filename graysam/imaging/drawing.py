@@ -82,7 +82,7 @@ def draw_overlay(
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """Write a picture as PNG; the file appears only when it is complete. Raises OSError."""
+    """Write a picture, uint8 RGB (h,w,3), as PNG; the file appears only when it is complete. Raises OSError."""
     encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.tobytes())

@@ -37,7 +37,8 @@ def grow_bounds(bounds: Bounds, margin: int, limits: Bounds) -> Float32Array:
 def box_from_mask(mask: AnyArray, margin: int, limit: int) -> Float32Array | None:
     """Return the bounding box of a mask (H, W), grown by `margin` pixels a side and clipped, None for an empty mask.
 
-    The reference (LiteMedSAM's get_bbox256) clips to the canvas size, one pixel more than the last one.
+    It is float32 (4,) x_min, y_min, x_max, y_max, inclusive pixel indices of the mask's grid. The reference
+    (LiteMedSAM's get_bbox256) clips to `limit` = canvas size, one pixel more than the last one.
     """
     bounds = mask_bounds(mask)
     return None if bounds is None else grow_bounds(bounds, margin, (0, 0, limit, limit))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graysam.inference.backend import Backend, Float32Array, FloatArray
 from graysam.inference.predictor import Predictor
-from graysam.io.cases import Case
+from graysam.io.cases import Case, case_paths
 from graysam.io.image import write_mask
 from graysam.system.terminal import one_line, progress
 
@@ -25,20 +25,14 @@ Item = TypeVar("Item")
 Content = TypeVar("Content")
 
 
-def seconds_since_start() -> float:
-    """Return the seconds since this process was started, to a hundredth; 0 outside of Linux."""
-    if sys.platform != "linux":
-        return 0.0
-    started_ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[19])  # proc(5)
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
-
-
 class Stopwatch:
     """Adds up seconds by PARTS; every moment since the process was started belongs to one of them."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.seconds["imports"] = seconds_since_start()
+        if sys.platform == "linux":  # elsewhere the time before this line is not known
+            ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[19])  # proc(5)
+            self.seconds["imports"] = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:
@@ -76,11 +70,7 @@ class TimedBackend:
 
 def find_case_files(input: Path, output: Path, overlay: Path | None) -> list[Path]:
     """Return the NPZ files of the input directory, sorted; raise ValueError for directories that cannot be used."""
-    if not input.is_dir():
-        raise ValueError(f"{input} is not a directory; give -i a directory of NPZ files")
-    paths = sorted(input.glob("*.npz"))
-    if not paths:
-        raise ValueError(f"{input} holds no .npz file; give -i a directory of NPZ files with imgs and boxes")
+    paths = case_paths(input)
     if output.resolve() == input.resolve():
         raise ValueError(f"-o {output} is the input directory, whose cases would be overwritten; give another")
     for option, folder in (("-o", output), ("--overlay", overlay)):

@@ -32,6 +32,14 @@ class Case:
     notes: tuple[str, ...] = ()
 
 
+def case_paths(folder: Path) -> list[Path]:
+    """Return the NPZ files of a folder, sorted. Raises ValueError where there is none."""
+    if not (paths := sorted(folder.glob("*.npz"))):
+        what = "holds no .npz file" if folder.is_dir() else "is not a directory"
+        raise ValueError(f"{folder} {what}; required: a folder of case files (.npz)")
+    return paths
+
+
 class TrainingName(NamedTuple):
     """What a training file's name says: modality, dataset, and the patient or image within the dataset."""
 

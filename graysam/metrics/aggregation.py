@@ -33,7 +33,7 @@ def modality_means(rows: Iterable[tuple[str, ArrayLike]]) -> dict[str, Float64]:
 
 
 def macro_average(rows: Iterable[tuple[str, ArrayLike]]) -> Float64:
-    """Average over modalities the means of `modality_means`; NaN where there is nothing to average."""
+    """Average over modalities the means of `modality_means`: float64 (C,) or (), NaN where there is none."""
     return _nan_mean(list(modality_means(rows).values()))
 
 

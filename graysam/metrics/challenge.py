@@ -71,7 +71,7 @@ def case_metrics(
 
 
 def case_dice(gts: NDArray[Any], segs: NDArray[Any]) -> float:
-    """Return the `dsc` of `case_metrics` (absent="skip") alone; no spacing is needed."""
+    """Return the `dsc` of `case_metrics` (absent="skip") alone, a fraction or NaN; no spacing is needed."""
     return _mean_dice(gts, segs, _label_boxes(gts, segs))
 
 

@@ -102,7 +102,7 @@ def test_competitors_and_cases_that_fail_are_named_and_the_others_continue(
     [
         ("--input cases --competitors sam2", "unknown competitors: sam2; available are litemedsam"),
         ("--input cases --competitors l0_int8", "give --l0 FILE"),
-        ("--input absent", "absent has no .npz file"),
+        ("--input absent", "absent is not a directory"),
         ("--input cases --accuracy daft=cases/metrics.csv", "no such competitor in this run"),
         ("--input cases --accuracy litemedsam=x.csv", "x.csv is not a metrics.csv"),
     ],

@@ -142,8 +142,8 @@ def test_bad_folders_and_arguments_are_one_line_and_exit_code_2(
     out = str(tmp_path / "metrics.csv")
     for arguments, reason in (
         (["-s", "absent", "-g", gts, "-o", out], "-s absent is not a directory"),
-        (["-s", segs, "-g", "absent", "-o", out], "-g absent is not a directory"),
-        (["-s", segs, "-g", str(none), "-o", out], "has no .npz"),
+        (["-s", segs, "-g", "absent", "-o", out], "absent is not a directory"),
+        (["-s", segs, "-g", str(none), "-o", out], "holds no .npz"),
         (["-s", segs, "-g", gts, "-o", str(none)], "is a directory"),
         (["-s", segs, "-g", gts, "-o", out, "--overlay", "ov"], "required together"),
         (["-s", segs, "-g", gts, "-o", out, "--workers", "0"], "--workers is 0"),

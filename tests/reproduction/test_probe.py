@@ -88,7 +88,7 @@ def test_the_command_skips_a_bad_case(tmp_path: Path, tiny_exported: Path, capsy
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("-i", "absent", "absent has no .npz file"),
+        ("-i", "absent", "absent is not a directory"),
         ("-o", "imgs", "-o imgs is a directory"),
         ("--model", "absent.pth", "absent.pth does not exist"),
     ],
