@@ -45,7 +45,6 @@ KEPT = re.compile(
 PRODUCTS = frozenset(("Convolution", "GroupConvolution", "MatMul"))
 ROUNDED_ON = 24  # images whose activations weights are rounded for
 ROWS = 2048  # input vectors of a layer that are used of each of them
-SEED = 0  # of the draw of these vectors
 LIFT = np.float32(0.17004)  # a little more than GELU's depth, 0.16997
 DAMPING = 0.01  # share of the mean squared input that is added to every input's
 BLOCK = 64  # inputs after which errors are propagated to all that follow, as one matrix product
@@ -223,7 +222,7 @@ def _rows_of(layer: Any, weights: NDArray[Any]) -> NDArray[Any]:
 
 def _correlations(graph: ov.Model, layers: Sequence[Any], images: Sequence[NDArray[np.float32]]) -> list[Float64]:
     """Return for every layer the sum of x x' over some of its inputs x."""
-    draw = np.random.default_rng(SEED)
+    draw = np.random.default_rng(0)
     inputs = ov.Model([op.result(layer.input_value(0)) for layer in layers], graph.get_parameters())
     request = open_core().compile_model(inputs, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     sums: list[Any] = [0.0] * len(layers)

@@ -116,10 +116,6 @@ class _HeadFolding(nn.Module):
         """Separate the heads: (N,T,inner) -> (N, heads * T, inner), zero in the other heads' channels."""
         return (x[:, None] * self.mask).flatten(1, 2)
 
-    def gather(self, x: Tensor) -> Tensor:
-        """Take every head's own channels: (N, heads * T, inner) -> (N,T,inner)."""
-        return (x.unflatten(1, (self.attention.num_heads, -1)) * self.mask).sum(dim=1)
-
 
 class _TokensToImage(_HeadFolding):
     """Attention from prompt tokens to embedding tokens; keys and values are folded into the prompt tokens."""
@@ -129,8 +125,8 @@ class _TokensToImage(_HeadFolding):
         attention = self.attention
         rows = self.spread(attention.q_proj(tokens) * self.scale) @ attention.k_proj.weight  # (N, heads*T, dim)
         weights = torch.softmax((placed @ rows.transpose(1, 2)).transpose(1, 2), dim=-1)
-        values = (weights @ image) @ attention.v_proj.weight.T + attention.v_proj.bias
-        return attention.out_proj(self.gather(values))
+        values = (weights @ image) @ attention.v_proj.weight.T + attention.v_proj.bias  # (N, heads*T, inner)
+        return attention.out_proj((values.unflatten(1, (attention.num_heads, -1)) * self.mask).sum(dim=1))
 
 
 class _ImageToTokens(_HeadFolding):

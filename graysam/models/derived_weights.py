@@ -34,10 +34,8 @@ def interpolate(start: WeightFile, tuned: WeightFile, weight: float) -> WeightFi
     old, new = start.description, tuned.description
     different = [key for key in ("model", "channels", "size") if old.get(key) != new.get(key)]
     if different or shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{start.source.path} and {tuned.source.path} differ in {', '.join(different) or 'tensors'}; "
-            "required: a model and the one that its fine-tuning started from"
-        )
+        what = ", ".join(different) or "tensors"
+        raise ValueError(f"{start.source.path} and {tuned.source.path} differ in {what}; required: the same model")
     tensors = {
         key: start.tensors[key].lerp(value, weight) if value.is_floating_point() else value
         for key, value in tuned.tensors.items()

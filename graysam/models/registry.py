@@ -151,9 +151,7 @@ def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]
             ),
         )
     except (TypeError, KeyError) as error:
-        raise ValueError(
-            f"model {name!r} cannot be built: {error!r}; compare with graysam/models/registry.py"
-        ) from None
+        raise ValueError(f"model {name!r} cannot be built: {error!r}") from None
     return Sam(image_encoder=image_encoder, prompt_encoder=prompt_encoder, mask_decoder=mask_decoder)
 
 
@@ -212,10 +210,7 @@ def open_pretrained(name_or_path: str) -> Pretrained:
             scheme = scheme_from_dict(file.metadata["channels"])
             model = build_sam(**numbers)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{name_or_path}: the description graysam stored in it is damaged ({one_line(error)}); "
-                "give an intact checkpoint"
-            ) from None
+            raise ValueError(f"{name_or_path}: its description of the model is damaged ({one_line(error)})") from None
     source = load_parts(model, file)
     return Pretrained(model.eval(), numbers, size, scheme, source)
 
@@ -232,6 +227,6 @@ def model_name(file: WeightFile) -> str:
     if layout == "efficientvit_sam" and len(blocks) in sizes:
         return sizes[len(blocks)]
     raise ValueError(
-        f"weights {file.source.path} hold no model that can be run as it is ([{layout}]); required: LiteMedSAM, "
-        "EfficientViT-SAM L0/L1/L2, or a checkpoint of graysam; MedSAM and SAM files only give heads to training"
+        f"weights {file.source.path} are of no complete model that graysam builds ([{layout}]); MedSAM and SAM files "
+        "only give heads to training"
     )

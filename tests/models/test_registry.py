@@ -50,7 +50,7 @@ def test_our_files_describe_their_model(tmp_path: Path, suffix: str) -> None:
 def test_a_damaged_description_is_not_guessed(tmp_path: Path, description: Any) -> None:
     content = torch.load(save_tiny_model(tmp_path / "tiny.ckpt"), weights_only=True)
     torch.save({**content, "graysam": description}, tmp_path / "damaged.ckpt")
-    with pytest.raises(ValueError, match=r"damaged\.ckpt: the description graysam stored in it is damaged \("):
+    with pytest.raises(ValueError, match=r"damaged\.ckpt: its description of the model is damaged \("):
         open_pretrained(str(tmp_path / "damaged.ckpt"))
 
 
