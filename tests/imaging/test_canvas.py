@@ -1,7 +1,5 @@
 """The canvas: goldens of LiteMedSAM's preparation first, then one test for each silent failure."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,16 +8,9 @@ from graysam.imaging.canvas import Canvas, boxes_to_grid, normalize, pad, prepar
 from graysam.imaging.channels import load_scheme, scheme_names
 from graysam.imaging.masks import box_from_mask, mask_to_native
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
 CASES = [
     "rgb_128x128", "grey_128x128", "rgb_37x53", "grey_37x53", "rgb_255x257", "rgb_300x200", "rgb_64x301",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def golden():
-    with np.load(GOLDENS / "preprocess.npz", allow_pickle=False) as stored:
-        return dict(stored)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,7 +1,5 @@
 """The channel schemes: goldens of the released code, hand-computed diffusion, presets."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -10,14 +8,6 @@ from graysam.imaging import channels, diffusion
 from graysam.imaging.channels import load_scheme, scheme_from_dict, scheme_names, scheme_to_dict
 from graysam.imaging.diffusion import difference_percentile, diffuse, diffuse_wrapped
 from graysam.system.folders import conf_dir
-
-GOLDENS = Path(__file__).parents[1] / "goldens"
-
-
-@pytest.fixture(scope="module")
-def golden():
-    with np.load(GOLDENS / "preprocess.npz", allow_pickle=False) as stored:
-        return dict(stored)
 
 
 def test_released_is_bit_exact(golden):
@@ -151,15 +141,10 @@ def test_schemes_leave_their_input_alone(name):
 
 
 @pytest.mark.parametrize("name", scheme_names())
-def test_presets_are_what_hydra_composes(name):
-    omegaconf = pytest.importorskip("omegaconf")
+def test_schemes_are_what_hydra_composes_and_survive_a_checkpoint(name):
+    omegaconf, hydra_utils = pytest.importorskip("omegaconf"), pytest.importorskip("hydra.utils")
     loaded = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.load(conf_dir() / "channels" / f"{name}.yaml"))
-    hydra_utils = pytest.importorskip("hydra.utils")
     assert hydra_utils.instantiate(loaded) == load_scheme(name)
-
-
-@pytest.mark.parametrize("name", scheme_names())
-def test_schemes_survive_a_checkpoint(name):
     scheme = load_scheme(name, built_on="padded")
     stored = scheme_to_dict(scheme)
     assert stored["name"] == name

@@ -1,7 +1,5 @@
 """Masks on the image: goldens, masks computed by hand, and equality with the interpolation of every pixel."""
 
-from pathlib import Path
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from graysam.imaging.masks import (
     positive_bounds,
 )
 from graysam.imaging.prompts import mask_bounds
-
-GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
 def samples(native: int, valid_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,12 +36,11 @@ def whole_mask(logits: np.ndarray, canvas: Canvas) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["corner", "br", "mid", "pix"])
 @pytest.mark.parametrize("margin", [0, 3])
-def test_box_from_mask_matches_goldens(name: str, margin: int) -> None:
-    with np.load(GOLDENS / "preprocess.npz", allow_pickle=False) as golden:
-        y0, y1, x0, x1 = golden[f"bbox256_{name}__rect_y0y1x0x1"]
-        expected = golden[f"bbox256_{name}__out_shift{margin}"]
+def test_box_from_mask_matches_goldens(golden: dict[str, np.ndarray], name: str, margin: int) -> None:
+    y0, y1, x0, x1 = golden[f"bbox256_{name}__rect_y0y1x0x1"]
     mask = np.zeros((256, 256), bool)
     mask[y0:y1, x0:x1] = True
+    expected = golden[f"bbox256_{name}__out_shift{margin}"]
     np.testing.assert_array_equal(box_from_mask(mask, margin, limit=256), expected)
 
 
