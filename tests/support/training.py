@@ -37,7 +37,7 @@ def changed_by_a_step(module: SamModule, batch: Batch) -> set[str]:
 
 def logged_in(version: Path) -> dict[str, dict[int, float]]:
     """Return all values that one process logged, by column and step."""
-    table = pd.read_csv(version / "metrics.csv", index_col="step", float_precision="round_trip")
+    table = pd.read_csv(version / "metrics.csv", index_col="step")
     return {name: values.dropna().to_dict() for name, values in table.items()}
 
 
