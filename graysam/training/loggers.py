@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 Cell = str | int | float | None
 
+STAGING = "WANDB_DATA_DIR"  # folder of W&B's tables until they are uploaded, by default in the user's home
 HEADER_BYTES = 7  # size of an offline W&B file without content
 log = logging.getLogger(__name__)
 
 
-@rank_zero_only
 def log_table(
     loggers: Iterable[Logger], name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], step: int
 ) -> None:
@@ -58,7 +58,6 @@ def log_table(
                 csv.writer(file).writerows([["step", *columns], *kept, *([step, *row] for row in rows)])
 
 
-@rank_zero_only
 def log_images(
     loggers: Iterable[Logger], name: str, images: Sequence[NDArray[np.uint8]], captions: Sequence[str], step: int
 ) -> None:
@@ -67,11 +66,11 @@ def log_images(
     W&B keeps the captions. TensorBoard and the PNG files, which hold the last step's pictures, do not; several pictures
     are numbered there from 0.
     """
-    names = [f"images/{name}"] if len(images) == 1 else [f"images/{name}_{i}" for i in range(len(images))]
-    for logger in loggers if len(images) else ():
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"images/{name}", list(images), step=step, caption=list(captions))
-        for tag, image in zip(names, images, strict=True):
+        for i, image in enumerate(images):
+            tag = f"images/{name}_{i}" if len(images) > 1 else f"images/{name}"
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(tag, image, step, dataformats="HWC")
             elif isinstance(logger, CSVLogger):
@@ -101,7 +100,14 @@ class RunWandbLogger(WandbLogger):
     """
 
     def __init__(self, *, run_dir: str | Path, project: str, entity: str | None, finish_timeout: float) -> None:
-        super().__init__(project=project, save_dir=run_dir, entity=entity)
+        super().__init__(
+            project=project,
+            save_dir=run_dir,
+            entity=entity,
+            job_type="train",
+            reinit="create_new",
+            allow_val_change=True,  # a resumed run may use other threads
+        )
         self.run_dir, self.finish_timeout = Path(run_dir), finish_timeout
         self.folder = self.run_dir / "wandb"
 
@@ -109,46 +115,33 @@ class RunWandbLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> "Run | RunDisabled":
         """The W&B run, started on first access."""
-        if self._experiment is None:
-            self._experiment = self._start()
-        return self._experiment
-
-    def _start(self) -> "Run":
+        if self._experiment is not None:
+            return self._experiment
         import wandb
 
         origin, config = (read_json_object(self.run_dir / name) for name in (RUN, CONFIG))
         for file in self.folder.glob("offline-run-*/*.wandb"):
             if file.stat().st_size <= HEADER_BYTES:  # of a killed process; `wandb sync` would stop at it
                 shutil.rmtree(file.parent)
-        os.environ["WANDB_DATA_DIR"] = str(self.folder)  # of tables until they are uploaded: not the user's home
         settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
         settings.x_transaction_log_flush_interval = 1.0  # seconds of an offline file that a killed run loses; else 15
         settings.finish_timeout, settings.finish_timeout_raises = self.finish_timeout, True
         experiment, _, swept = origin["name"].partition("/")
-        facts: dict[str, Any] = {
-            key: origin[key] for key in ("versions", "machine", "weights", "shards") if key in origin
-        }
+        facts = {key: origin.get(key) for key in ("versions", "machine", "weights", "shards")}
         facts["git"] = {key: value for key, value in (origin.get("git") or {}).items() if key in ("commit", "dirty")}
+        self._wandb_init |= {
+            "id": origin["id"],
+            "config": {**config, "run": facts},
+            "group": experiment,
+            "name": f"{swept or experiment} seed{origin['seed']}",
+        }
         try:
-            mode: Any = wandb_mode()
-            return wandb.init(
-                mode=mode,
-                project=self._wandb_init["project"],
-                entity=self._wandb_init["entity"],
-                dir=str(self.run_dir),
-                id=origin["id"],
-                resume="allow" if mode == "online" else None,
-                config={**config, "run": facts},
-                allow_val_change=True,  # a resumed run may use other threads
-                reinit="create_new",
-                group=experiment,
-                name=f"{swept or experiment} seed{origin['seed']}",
-                job_type="train",
-                settings=settings,
-            )
+            self._experiment = wandb.init(**self._wandb_init, mode=wandb_mode(), settings=settings)
         except wandb.Error as error:
             message = f"W&B: {one_line(error)[:300]}; WANDB_MODE=offline keeps the run on this machine"
             raise ValueError(message) from error
+        os.environ.setdefault(STAGING, str(self.folder))
+        return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -164,11 +157,13 @@ class RunWandbLogger(WandbLogger):
             self._experiment.finish(exit_code=int(failed))
         except TimeoutError:
             log.warning("W&B: not everything was uploaded; `wandb sync --include-online %s`", self.folder)
+        if os.environ.get(STAGING) == str(self.folder):  # not a user's own
+            del os.environ[STAGING]
         if self._experiment.offline or self._experiment.url:
             log.info("W&B: %s", self._experiment.url or f"upload with `wandb sync {self.folder}`")
 
 
-def wandb_mode() -> str:
+def wandb_mode() -> Any:
     """Return the mode of WANDB_MODE or `wandb offline`; else online where there is a key, else offline."""
     import wandb
     from requests.utils import get_netrc_auth  # wandb's own dependency

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graysam.data.dataset import Batch
 from graysam.metrics.aggregation import MACRO
+from graysam.metrics.challenge import binary_metrics
 from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
@@ -104,12 +105,15 @@ class SamModule(lightning.LightningModule):
             where training does not need them.
         """
         empty = batch.valid & ~batch.masks.flatten(2).any(dim=2)
-        if empty.any():
-            raise ValueError(f"empty mask in {stage}: sample {_keys(batch, empty)}; pack the shards again")
+        _refuse(batch, empty, ValueError, f"empty mask in {stage}; pack the shards again")
         images = batch.images
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         embedding = self.model.encode(images)
+        diverged = (
+            f"the loss is not finite in {stage}, step {self.global_step}; "
+            "lower optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true"
+        )
         zero = embedding.new_zeros((), dtype=torch.float32)
         sums = TermSums(dict.fromkeys((*TERMS, "count"), zero))
         total, logits = None, None
@@ -117,22 +121,15 @@ class SamModule(lightning.LightningModule):
             logits, iou = self.model.decode(embedding, batch.boxes)
             terms = self.loss(logits, iou, batch.masks)
             total = terms["total"]
-            self._refuse(batch, batch.valid & ~total.isfinite(), stage)
+            _refuse(batch, batch.valid & ~total.isfinite(), FloatingPointError, diverged)
             sums |= {name: term[batch.valid].sum() for name, term in terms.items()}
             sums["count"] = batch.valid.sum().to(sums["total"])
         if self.distillation is not None:
             target = self.distillation.targets(batch)
             error = embedding_error(embedding, target, batch.masks, self.distillation.mask_weight)
-            self._refuse(batch, ~error.isfinite()[:, None], stage)
+            _refuse(batch, ~error.isfinite()[:, None], FloatingPointError, diverged)
             sums |= {EMBEDDING: error.sum(), "images": zero + len(error)}
         return sums, total, logits
-
-    def _refuse(self, batch: Batch, bad: Tensor, stage: str) -> None:
-        if bad.any():
-            raise FloatingPointError(
-                f"the loss is not finite in {stage}, step {self.global_step}: sample {_keys(batch, bad)}; "
-                "lower optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true"
-            )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make a step's random numbers a function of seed, epoch, step and rank, so that a run can resume from it."""
@@ -187,20 +184,24 @@ class SamModule(lightning.LightningModule):
         found, masks = predicted.cpu().numpy(), batch.masks.cpu().numpy()
         scores = []
         for i, n in batch.valid.nonzero().tolist():
-            group, modality, loss = batch.groups[i], batch.modalities[i], float(total[i, n])
-            scores.append(self.scores.add(group, modality, masks[i, n], found[i, n], loss, batch.keys[i], n))
+            dsc, nsd = binary_metrics(masks[i, n], found[i, n])
+            loss = float(total[i, n])
+            scores.append(ObjectScore(batch.groups[i], batch.modalities[i], dsc, nsd, loss, batch.keys[i], n))
+        self.scores += scores
         return predicted, scores
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, DSC and NSD of every group, every modality and their macro average over modalities."""
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.scores.objects)
-            self.scores = Scores([score for part in gathered for score in part])
+            torch.distributed.all_gather_object(gathered, self.scores)
+            self.scores = Scores(score for part in gathered for score in part)
         values = {f"val/{LOGGED[name]}": mean for name, mean in self.val_sums.over_ranks().means().items()}
-        rows = {f"{what}/{name}": mean for what in ("group", "modality") for name, mean in self.scores.by(what).items()}
-        for row, scores in {**rows, MACRO: self.scores.macro()}.items():
-            values |= {f"val/{name}_slice256/{row}": getattr(scores, name) for name in ("loss", "dsc", "nsd")}
+        rows = {f"group/{name}": means for name, means in self.scores.by("group").items()}
+        for name, means in self.scores.by_modality().items():
+            rows[name if name == MACRO else f"modality/{name}"] = means
+        for row, means in rows.items():
+            values |= {f"val/{name}_slice256/{row}": getattr(means, name) for name in ("loss", "dsc", "nsd")}
         # A validation before or after training is no point of the curves; Lightning refuses to log without loggers.
         curves = self.trainer.state.fn == TrainerFn.FITTING and bool(self.trainer.loggers)
         for name, value in values.items():
@@ -251,5 +252,8 @@ class SamModule(lightning.LightningModule):
         self.validated = state["validated"]
 
 
-def _keys(batch: Batch, chosen: Tensor) -> str:
-    return ", ".join(key for key, hit in zip(batch.keys, chosen.any(dim=1).tolist(), strict=True) if hit)
+def _refuse(batch: Batch, bad: Tensor, kind: type[Exception], problem: str) -> None:
+    """Raise an error that names the samples with a bad object, (B,N) bool."""
+    if bad.any():
+        keys = [key for key, hit in zip(batch.keys, bad.any(dim=1).tolist(), strict=True) if hit]
+        raise kind(f"sample {', '.join(keys)}: {problem}")

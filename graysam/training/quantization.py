@@ -20,28 +20,31 @@ from graysam.exporting.methods import METHODS, MethodName, PreparedModel, Target
 from graysam.exporting.pipeline import read_calibration_images
 from graysam.inference.backend import decode_all
 from graysam.metrics.aggregation import MACRO
+from graysam.metrics.challenge import binary_metrics
 from graysam.models.cost import measure_cost
 from graysam.models.registry import open_pretrained
-from graysam.reporting.schemas import QUANTIZATION, TIMES, MethodResult, QuantizationReport, read_json_object
+from graysam.reporting.schemas import (
+    QUANTIZATION,
+    TIMES,
+    MethodResult,
+    QuantizationReport,
+    parse_scores,
+    read_json_object,
+)
 from graysam.system.files import sha256_of, write_json_file
 from graysam.system.terminal import one_line, progress
 from graysam.training.checkpoints import BEST
 from graysam.training.loggers import log_table
 from graysam.training.run_directory import training_machine
-from graysam.training.scores import Scores, comparison_table
+from graysam.training.scores import ObjectScore, Scores, comparison_table
 
 log = logging.getLogger(__name__)
 
-PRINTED = (
-    *("method", "DSC / NSD %", "encoder ms", "decoder ms, 1 box", "image ms", "MB"),
-    *("encoder layers", "head layers", "parameters", "MACs"),
+COLUMNS = (
+    *("method", "dsc", "nsd", *(f"{time}{end}" for time in TIMES for end in ("", "_min", "_max")), "size_mb"),
+    *("quantized_encoder_layers", "quantized_head_layers", "quantized_parameters_percent", "quantized_macs_percent"),
+    "why_unavailable",
 )
-LAYERS = {"quantized_encoder_layers": "image_encoder", "quantized_head_layers": "heads"}
-PERCENTS = {"quantized_parameters_percent": "parameters", "quantized_macs_percent": "macs"}
-SPREADS = {
-    f"{time}{end}": (time, key) for time in TIMES for end, key in (("", "median"), ("_min", "min"), ("_max", "max"))
-}
-COLUMNS = ("method", "dsc", "nsd", *SPREADS, "size_mb", *LAYERS, *PERCENTS, "why_unavailable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +98,17 @@ class QuantizationComparison(Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare the methods, print and log the result; the model in training stays as it is."""
-        if not self.settings.methods or not trainer.is_global_zero:
+        if not self.settings.methods or not trainer.is_global_zero or not self.checkpoint.is_file():
             return
-        if not self.checkpoint.is_file():
-            log.warning("no quantization: %s does not exist, because no validation has finished", self.checkpoint)
-            return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        report = self.report(data.validation_set())
+        report = self.report(trainer.datamodule.validation_set())  # type: ignore[attr-defined]
         print(f"\n{text(report)}", flush=True)
+        table = rows(report)
+        names = ("dsc", "nsd", *TIMES, "size_mb")
+        values = {f"quantization/{row['method']}/{name}": row[name] for row in table for name in names if name in row}
         for logger in trainer.loggers:
-            logger.log_metrics(scalars(report), step=trainer.global_step)
-        table = [[row.get(name) for name in COLUMNS] for row in rows(report)]
-        log_table(trainer.loggers, "quantization", COLUMNS, table, trainer.global_step)
+            logger.log_metrics(values, step=trainer.global_step)
+        cells = [[row.get(name) for name in COLUMNS] for row in table]
+        log_table(trainer.loggers, "quantization", COLUMNS, cells, trainer.global_step)
 
     def stored(self) -> QuantizationReport | None:
         """Return the stored report; None for another checkpoint or settings, or where a method was not available."""
@@ -140,7 +142,8 @@ def score(prepared: Mapping[str, PreparedModel], item: Item, scores: Mapping[str
     for name, network in prepared.items():
         embedding = network.backend.encode(image)[0]
         for prompt, (logits, _) in enumerate(decode_all(network.backend, embedding, boxes)):
-            scores[name].add(item.group, item.modality, masks[prompt], logits > 0, key=item.key, prompt=prompt)
+            dsc, nsd = binary_metrics(masks[prompt], logits > 0)
+            scores[name].append(ObjectScore(item.group, item.modality, dsc, nsd, key=item.key, prompt=prompt))
 
 
 def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) -> QuantizationReport:
@@ -158,10 +161,8 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
     found = open_pretrained(str(checkpoint))
     unavailable = {name: METHODS[name].why_unavailable() for name in settings.methods}
     prepared: dict[str, PreparedModel] = {}
-    draw = partial(
-        read_calibration_images, items.reader, settings.calibration_images, scheme=items.scheme, size=found.size
-    )
-    images = cache(draw)
+    draw = partial(read_calibration_images, items.reader, settings.calibration_images)
+    images = cache(partial(draw, scheme=items.scheme, size=found.size))
     groups = items.reader.groups[items.rows]
     timed = [items[i] for i in choose(groups, settings.timing_images)]
     with tempfile.TemporaryDirectory(prefix="graysam_quantization_") as folder:
@@ -171,13 +172,10 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
                 prepared[name] = METHODS[name].prepare(found.model, target)
             except Exception as error:  # whatever a library cannot do with this model: the others still count
                 unavailable[name] = f"failed on this model: {one_line(error)[:200]}"
-        scored = choose(groups, settings.max_images) if prepared else []
         scores = {name: Scores() for name in prepared}
-        objects = 0
+        scored = choose(groups, settings.max_images) if prepared else []
         for i in progress(scored, "scoring every method"):
-            item = items[i]
-            objects += len(item.boxes)
-            score(prepared, item, scores)
+            score(prepared, items[i], scores)
         times = time_methods(
             checkpoint,
             list(prepared),
@@ -188,20 +186,15 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
             warmup=settings.warmup,
         )
     cost = measure_cost(found.model, found.size)
-    methods: dict[str, MethodResult] = {}
-    for name, reason in unavailable.items():
-        if reason is not None:
-            methods[name] = MethodResult(reason=reason)
-            continue
-        result = {
-            "available": True,
-            "scores": scores[name].summary(),
-            "objects": scores[name].rows(),
-            **times[name],
-            "size_mb": prepared[name].saved_bytes / 1e6,
-            "quantized": cost.quantized(prepared[name].quantized_layers),
-        }
-        methods[name] = MethodResult.from_json(result)
+    methods = {name: MethodResult(reason=reason or "") for name, reason in unavailable.items()}
+    for name, network in prepared.items():
+        methods[name] = MethodResult(
+            scores=parse_scores(scores[name].summary()),
+            objects=scores[name].rows(),
+            times_ms=times[name],
+            size_mb=network.saved_bytes / 1e6,
+            quantized=cost.quantized(network.quantized_layers),
+        )
     return QuantizationReport(
         methods=methods,
         checkpoint=checkpoint.name,
@@ -209,7 +202,7 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
         settings=asdict(settings),
         threads=settings.threads,
         images=len(scored),
-        objects=objects,
+        objects=max((len(found) for found in scores.values()), default=0),
         boxes_of_timed_images=[len(item.boxes) for item in timed],
         machine={**training_machine(), "threads": settings.threads, "torch": str(torch.__version__)},
     )
@@ -220,46 +213,37 @@ def rows(report: QuantizationReport) -> list[dict[str, Any]]:
     """Return one row per method by COLUMNS; DSC and NSD in [0,1]. An unavailable one has only its name and why."""
     table: list[dict[str, Any]] = []
     for name, method in report.methods.items():
-        row: dict[str, Any] = {"method": name, "why_unavailable": method.reason}
+        if method.reason:
+            table.append({"method": name, "why_unavailable": method.reason})
+            continue
+        macro, layers = method.scores[MACRO], method.quantized["layers"]
+        row = {"method": name, "dsc": macro.dsc, "nsd": macro.nsd, "size_mb": method.size_mb}
+        for time in TIMES:
+            spread = method.times_ms[time]
+            row |= {time: spread["median"], f"{time}_min": spread["min"], f"{time}_max": spread["max"]}
+        for column, part in (("encoder", "image_encoder"), ("head", "heads")):
+            row[f"quantized_{column}_layers"] = "{}/{}".format(*layers[part])
+        for what in ("parameters", "macs"):
+            hits, totals = zip(*method.quantized[what].values(), strict=True)
+            row[f"quantized_{what}_percent"] = 100 * sum(hits) / sum(totals)
         table.append(row)
-        if not method.reason:
-            macro, quantized = method.scores[MACRO], method.quantized
-            row |= {"dsc": macro.dsc, "nsd": macro.nsd, "size_mb": method.size_mb}
-            row |= {column: method.times_ms[time][key] for column, (time, key) in SPREADS.items()}
-            row |= {column: "{}/{}".format(*quantized["layers"][part]) for column, part in LAYERS.items()}
-            for column, what in PERCENTS.items():
-                hits, totals = zip(*quantized[what].values(), strict=True)
-                row[column] = 100 * sum(hits) / sum(totals)
     return table
-
-
-def scalars(report: QuantizationReport) -> dict[str, float]:
-    """Return `quantization/<method>/<dsc|nsd|encoder_ms|decoder_ms|image_ms|size_mb>`; DSC and NSD in [0,1]."""
-    names = ("dsc", "nsd", *TIMES, "size_mb")
-    return {f"quantization/{row['method']}/{name}": row[name] for row in rows(report) for name in names if name in row}
 
 
 def text(report: QuantizationReport) -> str:
     """Format a report for a terminal: the methods side by side, then their scores by modality."""
     lines = [
         f"{report.checkpoint} with several quantization methods. DSC and NSD: {report.images} images with "
-        f"{report.objects} boxes, slice-wise, mean over modalities. Times: median (min-max), threads={report.threads}, "
+        f"{report.objects} boxes, slice-wise, mean over modalities. Times: medians, threads={report.threads}, "
         f"{report.machine['cpu']}, torch {report.machine['torch']}. Layers, parameters, MACs: really quantized."
     ]
-    available = [row for row in rows(report) if not row["why_unavailable"]]
+    available = [row for row in rows(report) if "dsc" in row]
     if available:
-        table = [
-            [
-                row["method"],
-                f"{100 * row['dsc']:.2f} / {100 * row['nsd']:.2f}",
-                *[f"{row[key]:.1f} ({row[f'{key}_min']:.1f}-{row[f'{key}_max']:.1f})" for key in TIMES],
-                f"{row['size_mb']:.1f}",
-                *[row[column].replace("/", " of ") for column in LAYERS],
-                *[f"{row[column]:.1f} %" for column in PERCENTS],
-            ]
-            for row in available
-        ]
-        lines.append(tabulate(table, PRINTED, tablefmt="plain", disable_numparse=True, stralign="right"))
+        table = []
+        for column in COLUMNS[:-1]:
+            values = [row[column] for row in available]
+            table.append([column, *(f"{value:.4g}" if isinstance(value, float) else value for value in values)])
+        lines.append(tabulate(table, "firstrow", tablefmt="plain", disable_numparse=True, stralign="right"))
         scores = {row["method"]: report.methods[row["method"]].to_json()["scores"] for row in available}
         lines += ["", comparison_table(scores)]
     lines += [f"{name} is unavailable: {method.reason}" for name, method in report.methods.items() if method.reason]

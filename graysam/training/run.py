@@ -101,7 +101,15 @@ def _run_and_explain(
         if trainer.is_global_zero:
             print(stop, file=sys.stderr)
     except (OSError, RuntimeError) as error:
-        print(f"error: {_explain(error)}", file=sys.stderr)
+        what = one_line(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            what = f"the device is out of memory ({what[:200]}); lower data.batch_size under another name"
+        elif "DataLoader worker" in what:
+            what = f"a DataLoader worker died ({what[:200]}), probably out of memory; lower data.num_workers"
+        elif not isinstance(error, OSError):
+            raise
+        kept = "the stored checkpoints are kept, and the same command resumes from them"
+        print(f"error: {what}; {kept}", file=sys.stderr)
     finally:
         for logger in trainer.loggers:  # Lightning itself ends the others
             if isinstance(logger, RunWandbLogger):
@@ -168,16 +176,3 @@ def _print_summary(summary: dict[str, Any], config: Config) -> int:
             print(f"error: training did not improve DSC ({100 * before:.2f} -> {100 * after:.2f})", file=sys.stderr)
             return FAILED
     return 0
-
-
-def _explain(error: OSError | RuntimeError) -> str:
-    """Return one line for a failure of the machine; any other error is raised again."""
-    after = "the stored checkpoints are kept, and the same command resumes from them"
-    line = one_line(error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"the device is out of memory ({line[:200]}); lower data.batch_size under another name; {after}"
-    if "DataLoader worker" in line:
-        return f"a DataLoader worker died ({line[:200]}), probably out of memory; lower data.num_workers; {after}"
-    if isinstance(error, OSError):
-        return f"{line}; {after}"
-    raise error

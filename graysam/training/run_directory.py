@@ -61,13 +61,8 @@ class RunDirectory:
     def claim(self, *, ranks: int, weights: Sequence[dict[str, Any]], shards_dirs: Sequence[Path]) -> None:
         """Make the folder and store the config, a new run's origin, and the command and time of this start.
 
-        Args:
-            ranks: processes that train together.
-            weights: the sources of the first weights, as plain containers.
-            shards_dirs: folders of packed shards.
-
-        Raises:
-            ValueError: the run was started with other shards.
+        `ranks` processes train together from weights of the sources `weights`, as plain containers. Raises ValueError
+        where the run was started with other shards.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         shards = [{"path": str(path), "manifest_sha256": sha256_of(path / "manifest.json")} for path in shards_dirs]
@@ -86,10 +81,8 @@ class RunDirectory:
                 "machine": training_machine(),
                 "starts": [],
             }
-        if origin.get("shards") != shards:
-            raise ValueError(
-                f"{self.path} was started with other shards, see run.json; give another name=..., or those shards"
-            )
+        if origin["shards"] != shards:
+            raise ValueError(f"{self.path} was started with other shards, see run.json; give another name, or those")
         if not self.config_file.is_file():  # first, because it marks the folder as a run's
             write_json_file(self.config_file, self.config)
         now = datetime.now(UTC).isoformat(timespec="seconds")

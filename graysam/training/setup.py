@@ -46,10 +46,8 @@ REMEDIES = {
     "weights": "give weights=PATH of EfficientViT-SAM's .pt file, or weights=efficientvit_sam_l0 to download it, "
     "or weights=null to start the encoder at random",
     "heads": "give heads=PATH of MedSAM's or SAM's .pth file, or heads=lite_medsam",
-    "shards": "pack some: python -m graysam.pack input_dir=FOLDER_OF_NPZ output_dir=DIR, then data.shards_dir=DIR; "
-    "or use data=demo",
-    "further_shards": "pack them (images without masks: python -m graysam.pack source=images "
-    "input_dir=FOLDER_OF_IMAGES output_dir=DIR), or omit them with data.further_shards=[]",
+    "shards": "pack them: python -m graysam.pack input_dir=FOLDER output_dir=DIR (source=images where there are no "
+    "masks); or use data=demo and data.further_shards=[]",
 }
 LOSS = "|".join(LOGGED.values())
 MONITORED = re.compile(rf"val/({LOSS})|train/({LOSS})_epoch|val/(loss|dsc|nsd)_slice256/(macro|(modality|group)/.+)")
@@ -70,12 +68,9 @@ def check_inputs(config: Config) -> None:
                 resolve(config[key])
         except ValueError as error:
             problems.append(f"{key}: {error}; {REMEDIES[key]}")
-    folders = [(folder, "further_shards") for folder in data["further_shards"]]
-    if not data["prepare"]:
-        folders.insert(0, (data["shards_dir"], "shards"))
-    for folder, remedy in folders:
+    for folder in [*([] if data["prepare"] else [data["shards_dir"]]), *data["further_shards"]]:
         if not (Path(folder) / "manifest.json").is_file():
-            problems.append(f"no shards in {folder}: {REMEDIES[remedy]}")
+            problems.append(f"no shards in {folder}: {REMEDIES['shards']}")
     if config["match_embedding_scale"] and config["heads"] is None:
         problems.append("match_embedding_scale=true takes the scale from the heads' file, but heads is null")
     modes = {"monitor": "monitor_mode"} | ({"scheduler_monitor": "scheduler_mode"} if config["scheduler"] else {})

@@ -14,7 +14,6 @@ from torch import Tensor
 from graysam.data.dataset import Batch
 from graysam.data.shards import ShardReader
 from graysam.imaging.drawing import draw_detail
-from graysam.metrics.aggregation import MACRO
 from graysam.training.loggers import log_images, log_table
 from graysam.training.module import SamModule
 from graysam.training.scores import ObjectScore
@@ -46,19 +45,16 @@ class ValidationReport(Callback):
 
     def __init__(self, *, best: int, worst: int, pictures_every_n_epochs: int) -> None:
         if min(best, worst) < 0 or pictures_every_n_epochs < 1:
-            given = f"best {best}, worst {worst}, pictures_every_n_epochs {pictures_every_n_epochs}"
-            raise ValueError(f"{given}; required: at least 0, 0 and 1")
+            raise ValueError("validation_report: best and worst must be 0 or more, pictures_every_n_epochs 1 or more")
         self.best, self.worst, self.every = best, worst, pictures_every_n_epochs
         self.seen: dict[str, list[SeenObject]] = {}
         self.title, self.draws = "", False
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         """Decide whether this validation is drawn, and forget the last one."""
-        if trainer.state.fn == TrainerFn.FITTING:
-            self.title = "validation"
-        else:
-            self.title = "trained" if trainer.global_step else "start"
-        due = self.title != "validation" or (trainer.current_epoch + 1) % self.every == 0
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self.title = "validation" if fitting else "trained" if trainer.global_step else "start"
+        due = not fitting or (trainer.current_epoch + 1) % self.every == 0
         self.draws = bool(trainer.loggers) and not trainer.sanity_checking and due
         self.seen = {}
 
@@ -83,22 +79,22 @@ class ValidationReport(Callback):
         if not trainer.is_global_zero:
             return
         title, step = self.title, trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own metrics
-        rows = {**module.scores.by("modality"), MACRO: module.scores.macro()}
+        rows = module.scores.by_modality()
         table = [(name, m.n, m.dsc, m.nsd, m.loss) for name, m in rows.items()]
         log_table(trainer.loggers, title, ("modality", "objects", "DSC", "NSD", "loss"), table, step)
         if title != "validation":
-            scores = {
-                f"{title}/{what}_slice256/{name}": getattr(m, what)
-                for what in ("dsc", "nsd")
-                for name, m in rows.items()
-            }
+            scores = {f"{title}/dsc_slice256/{name}": m.dsc for name, m in rows.items()}
+            scores |= {f"{title}/nsd_slice256/{name}": m.nsd for name, m in rows.items()}
             for logger in trainer.loggers:
                 logger.log_metrics(scores, step)
         reader = trainer.datamodule.reader  # type: ignore[attr-defined]
         for modality, found in sorted(self.seen.items()):
             for end, chosen in (("worst", found[: self.worst]), ("best", found[::-1][: self.best])):
-                pictures = [draw_object(seen, reader) for seen in chosen]
-                log_images(trainer.loggers, f"{title}/{end}/{modality}", pictures, [caption(s) for s in chosen], step)
+                if chosen:
+                    pictures, captions = zip(
+                        *((draw_object(seen, reader), caption(seen)) for seen in chosen), strict=True
+                    )
+                    log_images(trainer.loggers, f"{title}/{end}/{modality}", pictures, captions, step)
 
     def _keep(self, found: Iterable[SeenObject]) -> None:
         for seen in found:

@@ -96,7 +96,7 @@ def test_few_objects_are_all_kept_and_none_twice(worst: int, best: int, keys: li
 
 
 def test_counts_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="best 1, worst -1, pictures_every_n_epochs 1; required"):
+    with pytest.raises(ValueError, match="best and worst must be 0 or more"):
         ValidationReport(best=1, worst=-1, pictures_every_n_epochs=1)
 
 

@@ -88,10 +88,10 @@ def test_an_empty_mask_and_a_loss_that_is_not_finite_name_the_sample(config: Con
     module, batch = module_and_batch(config())
     module.eval()  # in training, batch norm would spread the NaN over the batch
     batch.images[1] = float("nan")
-    with pytest.raises(FloatingPointError, match=f"sample {batch.keys[1]}; "):
+    with pytest.raises(FloatingPointError, match=f"sample {batch.keys[1]}: "):
         module.training_step(batch, 0)
     batch.masks[2] = False
-    with pytest.raises(ValueError, match=f"empty mask in train: sample {batch.keys[2]};"):
+    with pytest.raises(ValueError, match=f"sample {batch.keys[2]}: empty mask in train"):
         module.training_step(batch, 0)
 
 
