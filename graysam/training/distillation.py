@@ -18,15 +18,10 @@ from graysam.system.files import replacing, sha256_of
 
 
 class Teacher(Protocol):
-    """A frozen network that embeds images.
+    """A frozen network that embeds images."""
 
-    Attributes:
-        identity: identifies the weights and everything else that decides the embeddings.
-        scheme: the channels of its input.
-    """
-
-    identity: str
-    scheme: Scheme
+    identity: str  # of the weights and everything else that decides the embeddings
+    scheme: Scheme  # of its input's channels
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images (B,3,S,S) float32 in [0,1], on the CPU -> (B,256,64,64) float16, on the CPU."""
@@ -140,12 +135,11 @@ class VitTeacher:
             for key, value in read_tensors(Path(weights))[0].items()
             if key.startswith("image_encoder.")
         }
-        missing, unexpected = self.network.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            wrong = [*missing, *unexpected][0]
+        if wrong := sorted(state.keys() ^ self.network.state_dict().keys()):
             raise ValueError(
-                f"{weights} is no ViT-B of SAM or MedSAM (first difference: {wrong}); give medsam_vit_b.pth"
+                f"{weights} is no ViT-B of SAM or MedSAM (it differs in {wrong[0]}); give medsam_vit_b.pth"
             )
+        self.network.load_state_dict(state)
         self.network.to(self.device).eval().requires_grad_(False)
 
     @torch.inference_mode()

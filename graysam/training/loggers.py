@@ -28,15 +28,13 @@ if TYPE_CHECKING:
     from wandb import Run
     from wandb.sdk.lib import RunDisabled
 
-Cell = str | int | float | None
-
 STAGING = "WANDB_DATA_DIR"  # folder of W&B's tables until they are uploaded, by default in the user's home
 HEADER_BYTES = 7  # size of an offline W&B file without content
 log = logging.getLogger(__name__)
 
 
 def log_table(
-    loggers: Iterable[Logger], name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], step: int
+    loggers: Iterable[Logger], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int
 ) -> None:
     """Log a table to every logger that can hold one.
 
@@ -117,7 +115,7 @@ class RunWandbLogger(WandbLogger):
         """The W&B run, started on first access."""
         if self._experiment is not None:
             return self._experiment
-        import wandb
+        import wandb  # takes a second
 
         origin, config = (read_json_object(self.run_dir / name) for name in (RUN, CONFIG))
         for file in self.folder.glob("offline-run-*/*.wandb"):
@@ -136,7 +134,7 @@ class RunWandbLogger(WandbLogger):
             "name": f"{swept or experiment} seed{origin['seed']}",
         }
         try:
-            self._experiment = wandb.init(**self._wandb_init, mode=wandb_mode(), settings=settings)
+            self._experiment = wandb.init(**self._wandb_init | {"mode": wandb_mode()}, settings=settings)
         except wandb.Error as error:
             message = f"W&B: {one_line(error)[:300]}; WANDB_MODE=offline keeps the run on this machine"
             raise ValueError(message) from error
@@ -163,7 +161,7 @@ class RunWandbLogger(WandbLogger):
             log.info("W&B: %s", self._experiment.url or f"upload with `wandb sync {self.folder}`")
 
 
-def wandb_mode() -> Any:
+def wandb_mode() -> str:
     """Return the mode of WANDB_MODE or `wandb offline`; else online where there is a key, else offline."""
     import wandb
     from requests.utils import get_netrc_auth  # wandb's own dependency

@@ -22,15 +22,7 @@ from graysam.training.module import SamModule
 from graysam.training.quantization import QuantizationComparison, text
 from graysam.training.run_directory import RunDirectory
 from graysam.training.scores import comparison_table, score_filled_boxes
-from graysam.training.setup import (
-    Build,
-    Config,
-    build_all,
-    build_data,
-    build_module,
-    build_trainer,
-    check_inputs,
-)
+from graysam.training.setup import Build, Config, build_all, build_data, build_module, build_trainer, check_inputs
 
 log = logging.getLogger("graysam.train")
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(  # Lightning advertises its products in each run

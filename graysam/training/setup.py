@@ -22,15 +22,7 @@ from graysam.data.shards import load_manifest
 from graysam.imaging.channels import scheme_to_dict
 from graysam.models.registry import check_grid, model_config
 from graysam.models.sam import Sam
-from graysam.models.weights import (
-    FORMAT,
-    HEADS,
-    load_embedding_norm,
-    load_parts,
-    load_whole,
-    read_weights,
-    resolve,
-)
+from graysam.models.weights import FORMAT, HEADS, load_embedding_norm, load_parts, load_whole, read_weights, resolve
 from graysam.system.terminal import one_line
 from graysam.training.checkpoints import WholeFileIO
 from graysam.training.distillation import Distillation

@@ -6,8 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from lightning.pytorch.loggers import CSVLogger
 
 from graysam.data.shards import ShardReader
 from graysam.training.loggers import log_images, log_table
@@ -46,21 +45,6 @@ def test_pictures_become_files_numbered_where_there_are_several(tmp_path: Path) 
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
     assert found == ["images/best/CT.png", "images/worst/CT_0.png", "images/worst/CT_1.png"]
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / found[2]))[..., ::-1], pictures[1])
-
-
-def test_a_resumed_run_continues_in_the_same_tensorboard_folder(tmp_path: Path) -> None:
-    for steps in ((0, 1, 2), (2, 3)):
-        part = TensorBoardLogger(tmp_path, name="tensorboard", version="", default_hp_metric=False)
-        for step in steps:
-            part.log_metrics({"val/dsc": step / 10}, step=step)
-        log_table([part], "t", ["ab", "x"], [["cd", 0.123456]], step=steps[-1])
-        part.finalize("success")
-    assert not [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]
-    found = EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    assert {event.step: round(event.value, 5) for event in found.Scalars("val/dsc")} == {0: 0, 1: 0.1, 2: 0.2, 3: 0.3}
-    texts = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("tables/t/text_summary")]
-    assert [text.replace(" ", "").split("\n")[::2] for text in texts] == [["|ab|x|", "|cd|0.1235|"]] * 2
 
 
 @pytest.mark.parametrize("name", ["csv", "wandb", "tensorboard", "all"])

@@ -1,17 +1,17 @@
 """The W&B logger by itself: one run under one id, parts that join, and when it goes online."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import wandb
 
-from graysam.training.loggers import RunWandbLogger, log_images, log_table, wandb_mode
-from tests.support.wandb_files import read, wandb_files, without_account
+from graysam.training.loggers import RunWandbLogger, wandb_mode
+from tests.support.wandb_files import read, without_account
 
 KEY = "0" * 40
 
@@ -47,16 +47,19 @@ def logger(run_dir: Path) -> RunWandbLogger:
 
 
 def test_a_resumed_run_has_the_same_id_and_one_command_uploads_its_parts(
-    run_dir: Path, capfd: pytest.CaptureFixture[str]
+    run_dir: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = run_dir / "wandb" / "offline-run-20240101_000000-0123abcd" / "run-0123abcd.wandb"
     empty.parent.mkdir(parents=True)
     empty.write_bytes(b":W&B\xe1\xbe\x00")  # of a killed start; `wandb sync` would stop at it
-    for steps, failed in ((range(0, 5), True), (range(3, 8), False)):
+    for steps, failed, tables in ((range(0, 5), True, None), (range(3, 8), False, "a user's own folder")):
+        if tables:
+            monkeypatch.setenv("WANDB_DATA_DIR", tables)
         part = logger(run_dir)
         for step in steps:
             part.log_metrics({"train/loss": 1.0 / (step + 1)}, step=step)
         part.finish(failed=failed)
+        assert os.environ.get("WANDB_DATA_DIR") == tables
     first, second = read(run_dir)
     assert first.id == second.id == "0123abcd"
     assert (first.exit_code, second.exit_code) == (1, 0)
@@ -67,20 +70,6 @@ def test_a_resumed_run_has_the_same_id_and_one_command_uploads_its_parts(
     command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(run_dir / "wandb")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Would sync 2 run(s)" in done.stdout + done.stderr
-
-
-def test_tables_and_pictures_of_any_name_arrive(run_dir: Path) -> None:
-    part, unused = logger(run_dir), logger(run_dir.parent / "unused")
-    log_table([part], "benchmark", ["method", "ms"], [["none", 1.5], ["dynamic_qint8", None]], step=9)
-    log_images([part], "worst/CT", [np.zeros((8, 9, 3), np.uint8)], ["a caption"], step=9)
-    for one in (part, unused):
-        one.finish(failed=False)
-    assert not unused.folder.exists()
-    (only,), (path,) = read(run_dir), wandb_files(run_dir)
-    row = only.rows[9]
-    table = json.loads((path.parent / "files" / row["tables/benchmark"]["path"]).read_text())
-    assert table["data"] == [["none", 1.5], ["dynamic_qint8", None]]
-    assert row["images/worst/CT"]["captions"] == ["a caption"]
 
 
 @pytest.mark.parametrize(

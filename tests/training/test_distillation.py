@@ -121,7 +121,7 @@ def test_sams_vit_b_is_read_by_its_own_names(tmp_path: Path) -> None:
     assert found.shape == (1, 256, 64, 64)
     assert torch.equal(found, expected.half())
     torch.save({"image_encoder.pos_embed": state["image_encoder.pos_embed"]}, tmp_path / "part.pth")
-    with pytest.raises(ValueError, match=r"no ViT-B of SAM or MedSAM \(first difference: .*\); give medsam_vit_b\.pth"):
+    with pytest.raises(ValueError, match=r"no ViT-B of SAM or MedSAM \(it differs in .*\); give medsam_vit_b\.pth"):
         VitTeacher(weights=str(tmp_path / "part.pth"), device="cpu")
 
 
@@ -173,11 +173,7 @@ def test_targets_belong_to_their_images_and_come_from_the_cache_later(
     config: Config, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the student's channels are other ones, and images are changed before."""
-    given = config(
-        f"data.further_shards=[{pictures}]",
-        "channels=perona_malik",
-        "augment=distill",
-    )
+    given = config(f"data.further_shards=[{pictures}]", "channels=perona_malik", "augment=distill")
     _, distillation, batches = prepared(given)
     assert {group for batch in batches for group in batch.groups} == {"US", "CT_toy", "unlabelled_fundus"}
     for batch in batches:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.benchmarking.method_timing import time_methods
 from graysam.config.targets import build
 from graysam.data.dataset import FixedSlices, Item
 from graysam.data.sampling import choose
@@ -20,15 +19,7 @@ from graysam.exporting.methods import METHODS, PreparedModel, QuantizationMethod
 from graysam.imaging.channels import load_scheme
 from graysam.inference.backend import BOX_BATCH
 from graysam.training import quantization
-from graysam.training.quantization import (
-    COLUMNS,
-    QuantizationComparison,
-    Settings,
-    compare_methods,
-    rows,
-    score,
-    text,
-)
+from graysam.training.quantization import COLUMNS, QuantizationComparison, Settings, compare_methods, rows, score, text
 from graysam.training.scores import Scores
 from tests.support.commands import save_tiny_model
 from tests.support.config import compose_plain
@@ -95,22 +86,6 @@ def test_chosen_images_are_round_robin_over_groups_and_spread_within_them() -> N
     assert choose(groups, 8) == [0, 3, 5, 8, 9, 10, 11, 12]
 
 
-# ------------------------------------------------------------------ times
-def test_methods_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
-    checkpoint = save_tiny_model(tmp_path / "tiny.ckpt")
-    box = np.array([[60, 60, 140, 140]], np.float32)
-    prompts = [(np.zeros((3, 256, 256), np.float32), np.tile(box, (n, 1))) for n in (1, 3)]
-    methods = ["none", "dynamic_qint8"]
-    times = time_methods(checkpoint, methods, prompts, stored=tmp_path, threads=2, repeats=1, warmup=1)
-    assert list(times) == methods
-    for measures in times.values():
-        assert list(measures) == ["encoder_ms", "decoder_ms", "image_ms"]
-        assert all(s["n"] == 2 and 0 < s["min"] <= s["median"] <= s["max"] for s in measures.values())
-        assert measures["image_ms"]["median"] > measures["encoder_ms"]["min"]
-    with pytest.raises(ChildProcessError, match=r"absent\.ckpt does not exist"):
-        time_methods(tmp_path / "absent.ckpt", ["none"], prompts, stored=tmp_path, threads=1, repeats=1, warmup=0)
-
-
 # ------------------------------------------------------------------ the callback
 def test_a_run_ends_with_its_best_checkpoint_under_every_method(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -137,6 +112,8 @@ def test_a_run_ends_with_its_best_checkpoint_under_every_method(
     assert none["quantized"]["layers"] == {"image_encoder": [0, 33], "heads": [0, 52]}
     assert dynamic["quantized"]["layers"] == {"image_encoder": [0, 33], "heads": [47, 52]}
     assert none["size_mb"] > dynamic["size_mb"] > 1
+    for spread in (method[time] for method in (none, dynamic) for time in ("encoder_ms", "decoder_ms", "image_ms")):
+        assert spread["n"] == 3 and 0 < spread["min"] <= spread["median"] <= spread["max"]
 
     printed = capsys.readouterr().out
     assert f"torchao_int8 is unavailable: {REASON}" in printed
