@@ -186,12 +186,12 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
             warmup=settings.warmup,
         )
     cost = measure_cost(found.model, found.size)
-    methods = {name: MethodResult(reason=reason or "") for name, reason in unavailable.items()}
-    for name, network in prepared.items():
-        methods[name] = MethodResult(
-            scores=parse_scores(scores[name].summary()),
-            objects=scores[name].rows(),
-            times_ms=times[name],
+    methods: dict[str, MethodResult] = {name: MethodResult(reason=reason or "") for name, reason in unavailable.items()}
+    for method, network in prepared.items():
+        methods[method] = MethodResult(
+            scores=parse_scores(scores[method].summary()),
+            objects=scores[method].rows(),
+            times_ms=times[method],
             size_mb=network.saved_bytes / 1e6,
             quantized=cost.quantized(network.quantized_layers),
         )

@@ -45,12 +45,12 @@ class Scores(list[ObjectScore]):
         """Return the means by `group` or `modality`, sorted by name."""
         counts = Counter(getattr(score, attribute) for score in self)
         means = modality_means((getattr(s, attribute), (s.dsc, s.nsd, s.loss)) for s in self)
-        return {name: Means(*values.tolist(), counts[name]) for name, values in means.items()}
+        return {name: Means._make([*values.tolist(), counts[name]]) for name, values in means.items()}
 
     def by_modality(self) -> dict[str, Means]:
         """Return the means by modality, and MACRO: the means of these with all objects as n; there must be one."""
         macro = macro_average((s.modality, (s.dsc, s.nsd, s.loss)) for s in self)
-        return {**self.by("modality"), MACRO: Means(*macro.tolist(), len(self))}
+        return {**self.by("modality"), MACRO: Means._make([*macro.tolist(), len(self)])}
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return `{modality or "macro": {"dsc", "nsd", "n"}}` of plain numbers."""
