@@ -10,11 +10,10 @@ import math
 import os
 import pkgutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from graysam.system.terminal import exit_reason, one_line
@@ -130,11 +129,6 @@ def time_round_robin(
                     order.remove(name)
         order = order[1:] + order[:1]
     return runs, errors
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return `median`, `min`, `max` and the number `n` of values."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 if __name__ == "__main__":

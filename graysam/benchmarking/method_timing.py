@@ -1,5 +1,7 @@
 """Times of the quantization methods of one checkpoint, measured by the timing harness in a fresh process."""
 
+import itertools
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.benchmarking.harness import Worker, spread, time_round_robin
+from graysam.benchmarking.harness import Worker, time_round_robin
 from graysam.inference.backend import decode_all
 from graysam.reporting.schemas import TIMES
 from graysam.system.terminal import progress
@@ -56,9 +58,11 @@ def time_methods(
                     raise ChildProcessError(f"timing {name} failed: {error}")
                 for name in methods:
                     runs[name] += found[name]
-    return {
-        name: {measure: spread([run[measure] for run in timed]) for measure in TIMES} for name, timed in runs.items()
-    }
+    times: dict[str, dict[str, dict[str, float]]] = {name: {} for name in methods}
+    for name, measure in itertools.product(methods, TIMES):
+        ms = [run[measure] for run in runs[name]]
+        times[name][measure] = {"median": statistics.median(ms), "min": min(ms), "max": max(ms), "n": len(ms)}
+    return times
 
 
 class QuantizedModels:

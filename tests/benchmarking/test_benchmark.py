@@ -61,16 +61,11 @@ def test_a_run_times_every_competitor_on_every_case(
     rows = {(row["competitor"], row["case"]): row for row in document["results"]}
     assert set(rows) == {(name, case) for name in ("l0_int8", "daft") for case in ("2DBox_US_1", "3DBox_MR_2")}
     for row in rows.values():
-        assert len(row["seconds"]) == 2
-        assert min(*row["seconds"], row["read_s"], row["write_s"]) > 0
-        assert row["found"] == 2
+        assert len(row["seconds"]) == 2 and min(*row["seconds"], row["read_s"], row["write_s"]) > 0
+        assert row["found"] == 2 and row["peak_bytes"] > 10 << 20
         assert row["dsc"] > 0.75, "masks on the tiny network's coarse grid"
-        assert row["peak_bytes"] > 10 << 20
-    assert [(one["name"], one["case"]) for one in document["cold"]] == [
-        ("l0_int8", "2DBox_US_1"),
-        ("l0_int8_uncached", "2DBox_US_1"),
-    ]
-    assert all(len(entry["seconds"]) == 1 and not entry["error"] for entry in document["cold"])
+    assert [one["name"] for one in document["cold"]] == ["l0_int8", "l0_int8_uncached"]
+    assert all(one["case"] == "2DBox_US_1" and len(one["seconds"]) == 1 for one in document["cold"])
     assert document["cold"][0]["parts"]["model"] > 0
     text = (tmp_path / "out" / "benchmark.md").read_text()
     assert "Times as fast as DAFT's way" in text
@@ -108,16 +103,10 @@ def test_competitors_and_cases_that_fail_are_named_and_the_others_continue(
     ],
 )
 def test_invalid_arguments_are_one_line(
-    tmp_path: Path,
-    cases: Path,
-    arguments: str,
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, cases: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     (cases / "metrics.csv").write_text("case,modality,dsc,nsd,nsd_contour\na,CT,0.5,0.4,0\n")
-    assert benchmark(tmp_path, *arguments.split())[0] == 2
+    assert benchmark(tmp_path, *arguments.replace("cases", str(cases)).split())[0] == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert len(printed.splitlines()) == 1

@@ -1,5 +1,6 @@
 """The competitors that take part, the exported models that they run, and their times on a case."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,13 @@ def test_models_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("graysam.inference.exported_model.weights_dir", lambda: tmp_path / "nothing is shipped")
     requests: list[tuple[str, str, str | None]] = []
 
-    class Recorder:
-        def __init__(self, target: str, *, threads: int, model: str, precision: str, channels: str | None) -> None:
-            assert target.endswith("competitors:export")
-            requests.append((model, precision, channels))
-            write_tiny_exported(exported_path(model, precision, channels))
+    def record(target: str, *, threads: int, model: str, precision: str, channels: str | None) -> Any:
+        assert target.endswith("competitors:export")
+        requests.append((model, precision, channels))
+        write_tiny_exported(exported_path(model, precision, channels))
+        return nullcontext()
 
-        def __enter__(self) -> None:
-            pass
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(competitors, "Worker", Recorder)
+    monkeypatch.setattr(competitors, "Worker", record)
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
     for _ in range(2):

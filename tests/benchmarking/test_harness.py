@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graysam.benchmarking.harness import Worker, spread, time_round_robin
+from graysam.benchmarking.harness import Worker, time_round_robin
 from graysam.benchmarking.running import SEGMENTER
 from tests.support.exported_models import write_tiny_exported
 
@@ -35,10 +35,6 @@ def test_runs_are_interleaved_and_the_order_rotates() -> None:
 def test_slow_runs_are_repeated_less(seconds: float, runs: int) -> None:
     timed, _ = time_round_robin({"a": lambda: {"seconds": seconds}}, repeats=7, warmup=0, limit_s=3.0)
     assert len(timed["a"]) == runs
-
-
-def test_the_spread_of_values() -> None:
-    assert spread([4.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 4.0, "n": 3}
 
 
 def test_a_worker_that_fails_or_is_killed_is_reported_and_leaves_no_process(tmp_path: Path) -> None:

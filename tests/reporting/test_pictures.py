@@ -9,7 +9,6 @@ import pytest
 from graysam.imaging.channels import load_scheme
 from graysam.report import main
 from graysam.reporting.pictures import Folders, channels, grey_views, shown_cases
-from tests.reporting.test_accuracy import HEADER
 from tests.reporting.test_report import sections
 from tests.support.commands import write_case
 
@@ -117,14 +116,8 @@ def test_the_report_shows_cases(paths: list[Path], tmp_path: Path) -> None:
     assert b"Software" not in first["channels.png"] and b"Software" not in first["extremes.png"], "a version"
 
 
-def test_what_the_folders_cannot_show_is_named(
-    paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_folders_cannot_show_is_named(paths: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--cases", str(paths[0])]) == 0
     text = capsys.readouterr().out
     assert sections(text) == ["Channels (the paper's Figure 2)", "What is missing"]
     assert "also give `--gts GTS --segs SEGS`" in text and "no channels" not in text
-    (tmp_path / "m.csv").write_text(HEADER + "a,US,1,1,1\n")
-    assert main([str(tmp_path / "m.csv"), "--gts", str(paths[1])]) == 0
-    text = capsys.readouterr().out
-    assert "no channels (Figure 2)" in text and "also give `--cases IMGS --segs SEGS`" in text

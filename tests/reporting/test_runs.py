@@ -1,6 +1,7 @@
 """Run directories in the report: hand-computed means and spreads, learning curves, and every run is named."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,10 @@ def make_run(
 
 def tables(text: str) -> list[list[list[str]]]:
     """Return all Markdown tables of a text as rows of cells, without the rules below the headers."""
-    found: list[list[list[str]]] = []
-    before = ""
-    for line in text.splitlines():
-        if line.startswith("|"):
-            if not before.startswith("|"):
-                found.append([])
-            if not line.startswith(("|-", "|:")):
-                found[-1].append([text.strip() for text in line[1:-1].split("|")])
-        before = line
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        lines = [line for line in block.splitlines() if not line.startswith(("|-", "|:"))]
+        found.append([[cell.strip() for cell in line[1:-1].split("|")] for line in lines])
     return found
 
 

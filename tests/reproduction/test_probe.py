@@ -89,20 +89,14 @@ def test_the_command_skips_a_bad_case(tmp_path: Path, tiny_exported: Path, capsy
     ("option", "value", "reason"),
     [
         ("-i", "absent", "absent is not a directory"),
-        ("-o", "imgs", "-o imgs is a directory"),
+        ("-o", "imgs", "imgs is a directory"),
         ("--model", "absent.pth", "absent.pth does not exist"),
     ],
 )
 def test_unusable_arguments_are_one_line(
-    option: str,
-    value: str,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    option: str, value: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_case(Path("imgs"), "2DBox_US_a", imgs=image_2d(), boxes=BOXES_2D)
-    assert main(["-i", "imgs", "-g", "imgs", "-o", "out.json", "--model", "lite_medsam", option, value]) == 2
-    assert reason in capsys.readouterr().err
-    assert not Path("out.json").exists()
+    imgs = write_case(tmp_path / "imgs", "2DBox_US_a", imgs=image_2d(), boxes=BOXES_2D).parent
+    given = ["-i", str(imgs), "-g", str(imgs), "-o", str(tmp_path / "out.json"), "--model", "lite_medsam"]
+    assert main([*given, option, str(tmp_path / value)]) == 2
+    assert reason in capsys.readouterr().err and not (tmp_path / "out.json").exists()
