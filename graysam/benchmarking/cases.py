@@ -29,7 +29,6 @@ from graysam.reporting.schemas import BenchmarkedCase
 from graysam.system.extras import check_extra
 
 UInt8 = NDArray[np.uint8]
-Boxes = NDArray[np.int64]
 
 # Of six objects: part of the brain (top, bottom, left, right), and length along z and distance of the middle from the
 # common middle, both in mean lengths.
@@ -187,7 +186,7 @@ def _brain() -> tuple[UInt8, UInt8]:
     return t1[inside], (maps[2][inside] > 0).astype(np.uint8)
 
 
-def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
+def _volume(case: PaperCase) -> tuple[UInt8, NDArray[np.int64]]:
     """Resample the brain to the case's shape, and box parts of it over ranges of slices, which overlap."""
     t1, brain = _brain()
     depth, height, width = case.shape
@@ -212,7 +211,7 @@ def _volume(case: PaperCase) -> tuple[UInt8, Boxes]:
     return volume, np.array(boxes, np.int64)
 
 
-def _mosaic(case: PaperCase) -> tuple[UInt8, Boxes]:
+def _mosaic(case: PaperCase) -> tuple[UInt8, NDArray[np.int64]]:
     """Tile axial slices, and box each half of the brain, or the whole brain for one object.
 
     The three channels are neighbouring slices; in US and X-Ray, which are grey, they are equal.

@@ -31,7 +31,6 @@ from graysam.io.image import write_mask
 from graysam.reporting.speed import BASELINE
 
 PLAIN = "plain"  # graphs as converted, for one box
-_PROC = Path("/proc/self")
 
 
 class Competitor(NamedTuple):
@@ -158,7 +157,7 @@ class Segmenter:
         """Read a case into memory; on Linux, the peak of memory counts from here."""
         self._case = self._masks = None
         with contextlib.suppress(OSError):
-            (_PROC / "clear_refs").write_text("5")  # sets VmHWM to the present size
+            Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to the present size
         self._case = read_input_case(path)
 
     def segment(self) -> None:
@@ -169,6 +168,6 @@ class Segmenter:
     def write(self, path: str) -> dict[str, Any]:
         """Write the last masks; `peak_bytes` is the peak of resident memory, None where the system is not Linux."""
         write_mask(path, self._masks)
-        status = _PROC / "status"
+        status = Path("/proc/self/status")
         peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
         return {"peak_bytes": int(peak[1]) * 1024 if peak else None}

@@ -52,8 +52,7 @@ class Worker:
 
     def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         """Return a request's answer with its `seconds`; raise ChildProcessError if it or the process failed."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        assert self.process.stdin and self.process.stdout
         with contextlib.suppress(BrokenPipeError):  # the exit code says why
             self.process.stdin.write(json.dumps({"request": request, **arguments}) + "\n")
             self.process.stdin.flush()

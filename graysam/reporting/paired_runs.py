@@ -48,13 +48,6 @@ class Pair:
         scores = self.subjects.set_index("modality")[metric]
         return {m: estimate([scores.loc[[m]].tolist()]) for m in in_papers_order(set(scores.index))}
 
-    def verdict(self, metric: str) -> str:
-        """Return what the macro average's interval shows; one that contains 0 shows no difference."""
-        macro = self.macro[metric]
-        if macro.n < MIN_SUBJECTS:
-            return "too few subjects to tell" if macro.n else "not compared"
-        return "better" if macro.low > 0 else "worse" if macro.high < 0 else "no difference shown"
-
 
 def object_scores(runs: Iterable[Run]) -> Scored:
     """Return the scores of all objects of usable runs with the columns seed, OBJECT and METRICS."""
@@ -128,11 +121,14 @@ def unquantized(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def rank(pairs: Iterable[Pair], metric: str) -> str:
-    """Return the variants' short names and differences, by verdict."""
+    """Return the variants' short names and differences, by what the macro average's interval shows."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for pair in pairs:
-        macro = pair.macro[metric].percent(sign=True)
-        found.setdefault(pair.verdict(metric), []).append(f"`{pair.short_name}` {macro}")
+        macro = pair.macro[metric]
+        verdict = "better" if macro.low > 0 else "worse" if macro.high < 0 else "no difference shown"
+        if macro.n < MIN_SUBJECTS:
+            verdict = "too few subjects to tell" if macro.n else "not compared"
+        found.setdefault(verdict, []).append(f"`{pair.short_name}` {macro.percent(sign=True)}")
     return "; ".join(f"{verdict}: {', '.join(variants)}" for verdict, variants in found.items() if variants)
 
 

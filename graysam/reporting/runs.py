@@ -70,8 +70,7 @@ def images_per_step(config: Mapping[str, Any], ranks: object = None) -> int | No
         counts += [config["data"]["batch_size"], trainer["accumulate_grad_batches"]]
     except (KeyError, TypeError):
         return None
-    known = [count for count in counts if isinstance(count, int) and count > 0]
-    return math.prod(known) if len(known) == len(counts) else None
+    return math.prod(counts) if all(isinstance(count, int) and count > 0 for count in counts) else None
 
 
 def read_run(path: Path) -> Run:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 from graysam.metrics.aggregation import MACRO
 
 CONFIG, RUN, SUMMARY, QUANTIZATION = "config.json", "run.json", "summary.json", "quantization.json"  # of a run
-FORMAT = 2  # of quantization.json
 TIMES = ("encoder_ms", "decoder_ms", "image_ms")
 
 
@@ -95,14 +94,13 @@ class MethodResult:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "MethodResult":
-        """Parse one entry of `methods`; raise ValueError for damage."""
-        with parsing("quantization method"):
-            if not content["available"]:
-                return cls(reason=str(content["reason"]))
-            objects = [ObjectScore(*row) for row in content.get("objects", [])]
-            times = {key: content[key] for key in TIMES}
-            quantized = content.get("quantized", {})
-            return cls(parse_scores(content["scores"]), objects, times, float(content["size_mb"]), quantized)
+        """Parse one entry of `methods`; raise KeyError, TypeError or ValueError for damage."""
+        if not content["available"]:
+            return cls(reason=str(content["reason"]))
+        objects = [ObjectScore(*row) for row in content.get("objects", [])]
+        times = {key: content[key] for key in TIMES}
+        quantized = content.get("quantized", {})
+        return cls(parse_scores(content["scores"]), objects, times, float(content["size_mb"]), quantized)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers that `from_json` reads."""
@@ -134,7 +132,7 @@ class QuantizationReport:
     objects: int = 0
     boxes_of_timed_images: Sequence[int] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
+    format: int = 2
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "QuantizationReport":

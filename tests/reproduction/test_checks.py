@@ -175,7 +175,6 @@ def test_checks_have_their_sections_in_the_report(tmp_path: Path, capsys: pytest
     [
         ({"format": 99}, "format 1"),
         ({"checks": [{"name": "nsd"}]}, "damaged"),
-        ({"checks": [check("nsd", rows=[["one"]])]}, "damaged: nsd"),
     ],
 )
 def test_damaged_checks_are_one_line(
