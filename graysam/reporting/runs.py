@@ -62,7 +62,7 @@ def natural_key(text: str) -> list[Any]:
     return [float(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def images_per_step(config: Mapping[str, Any], ranks: object = None) -> int | None:
+def images_per_step(config: Mapping[str, Any], ranks: Any = None) -> int | None:
     """Return the number of images in one step over all ranks; None without `ranks` where the devices are no number."""
     try:
         trainer = config["trainer"]
