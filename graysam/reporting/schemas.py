@@ -78,7 +78,7 @@ class MethodResult:
 
     Attributes:
         scores: modality or `macro` -> score.
-        objects: scores of the validation objects; empty where an earlier version did not store them.
+        objects: scores of the validation objects.
         times_ms: each of TIMES -> `median`, `min`, `max` and `n` of its measurements.
         size_mb: size on disk in 10^6 bytes.
         quantized: `layers`, `parameters` and `macs` -> `image_encoder` and `heads` -> (quantized, all).

@@ -83,7 +83,6 @@ def test_a_probe_without_objects_has_no_means(probe: Any) -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"objects": None}, "NoneType"),
         ({"objects": [found(changed={"shifted": [0.1, 0.2]})]}, "another number of changed boxes"),
         ({"objects": [found(dsc="high")]}, "could not convert"),
         ({"objects": [{}]}, "modality' is missing"),

@@ -45,10 +45,7 @@ def test_every_input_has_its_section(inputs: Path, tmp_path: Path) -> None:
     assert sections(markdown) == [*SECTIONS, "What is missing"]
     assert "no quantized baseline: no metrics file lite_medsam_int8.csv was given" in markdown
     assert set(re.findall(r"\]\((\S+\.png)\)", markdown)) == {name for name in first if name.endswith(".png")} != set()
-    _check_page(first["report.html"].decode())
-
-
-def _check_page(text: str) -> None:
+    text = first["report.html"].decode()
     sources, links = re.findall(r'src="([^"]*)"', text), re.findall(r'href="([^"]*)"', text)
     pictures = [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources]
     assert pictures and all(picture.startswith(b"\x89PNG\r\n\x1a\n") for picture in pictures)

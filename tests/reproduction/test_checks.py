@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def test_networks_by_the_papers_numbers(tmp_path: Path, monkeypatch: pytest.Monk
     assert lite["int8 exported model (MB)"] == 1.5 and rows["graysam L0"]["weights file (MB)"] == 3.0
     assert rows["graysam L0"]["int8 exported model (MB)"] is None and rows["graysam L1"]["weights file (MB)"] is None
 
-    gone = replace(networks.METHODS[networks.DYNAMIC], why_unavailable=lambda: "torch 9 has none")
+    gone = networks.METHODS[networks.DYNAMIC]._replace(why_unavailable=lambda: "torch 9 has none")
     monkeypatch.setitem(networks.METHODS, networks.DYNAMIC, gone)
     assert networks.count_quantized_layers().skipped == "torch 9 has none"
 
