@@ -61,7 +61,7 @@ class Settings:
         calibration_images: most training images that a method is calibrated on.
 
     Raises:
-        ValueError: a repeated method, or a count out of range.
+        ValueError: a count out of range.
     """
 
     methods: list[MethodName]
@@ -73,8 +73,6 @@ class Settings:
     calibration_images: int
 
     def __post_init__(self) -> None:
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"quantize.methods names one twice: {', '.join(self.methods)}")
         for name, value in asdict(self).items():
             least = 0 if name == "warmup" else 1
             if isinstance(value, int) and value < least:

@@ -12,24 +12,7 @@ from graysam.data.sources import ChallengeSource
 from graysam.data.split import Split
 from graysam.imaging.channels import load_scheme, scheme_names
 from graysam.inference.volume import segment
-
-
-class Spy:
-    """Keeps what the volume engine hands to a network."""
-
-    def __init__(self) -> None:
-        self.images: list[np.ndarray] = []
-        self.boxes: list[np.ndarray] = []
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        self.images += list(images)
-        return np.zeros((len(images), 1, 64, 64), np.float32)
-
-    def decode(
-        self, embedding: np.ndarray, grid_boxes: np.ndarray, valid_size: object = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        self.boxes += list(grid_boxes)
-        return np.full((len(grid_boxes), 256, 256), -1, np.float32), np.zeros(len(grid_boxes), np.float32)
+from tests.support.exported_models import Spy
 
 
 @pytest.mark.parametrize("size", [(30, 40), (301, 197), (256, 256)])  # enlarged, reduced, as it is

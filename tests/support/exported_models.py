@@ -70,3 +70,21 @@ def tiny_graphs(level: float, plain: bool) -> Callable[[Path], None]:
         save("box_decoder", [tokens, embedding, valid_size], {"logits": cropped, "iou": iou})
 
     return write
+
+
+class Spy:
+    """A network that keeps what it is given, and answers with empty masks."""
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+        self.boxes: list[np.ndarray] = []
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        self.images += list(images)
+        return np.zeros((len(images), 1, 64, 64), np.float32)
+
+    def decode(
+        self, embedding: np.ndarray, grid_boxes: np.ndarray, valid_size: object = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.boxes += list(grid_boxes)
+        return np.full((len(grid_boxes), 256, 256), -1, np.float32), np.zeros(len(grid_boxes), np.float32)

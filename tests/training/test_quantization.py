@@ -1,7 +1,6 @@
 """After training: quantization methods compared on the best checkpoint, with the same boxes, once."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from graysam.training.quantization import COLUMNS, QuantizationComparison, Setti
 from graysam.training.scores import Scores
 from tests.support.commands import save_tiny_model
 from tests.support.config import compose_plain
+from tests.support.exported_models import Spy
 from tests.support.tiny import overrides
 from tests.support.training import build_data, build_module, build_trainer
 
@@ -35,46 +35,23 @@ def settings(*methods: Any, **changes: Any) -> Settings:
     return Settings(methods=list(methods), **({"max_images": None} | numbers | changes))
 
 
-@pytest.mark.parametrize(
-    ("methods", "changes", "message"),
-    [
-        (["none", "none"], {}, "quantize.methods names one twice: none, none"),
-        (["none"], {"max_images": 0}, r"quantize\.max_images is 0; required: at least 1"),
-        (["none"], {"warmup": -1}, r"quantize\.warmup is -1; required: at least 0"),
-    ],
-)
-def test_bad_settings_are_refused(methods: Sequence[str], changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        settings(*methods, **changes)
+@pytest.mark.parametrize(("name", "value", "least"), [("max_images", 0, 1), ("warmup", -1, 0)])
+def test_bad_settings_are_refused(name: str, value: int, least: int) -> None:
+    with pytest.raises(ValueError, match=rf"quantize\.{name} is {value}; required: at least {least}"):
+        settings("none", **{name: value})
 
 
 # ------------------------------------------------------------------ accuracy and the images it is measured on
-class Recorder:
-    """Records the boxes it is given, and answers with empty masks."""
-
-    def __init__(self) -> None:
-        self.boxes: list[np.ndarray] = []
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        return np.zeros((len(images), 4, 2, 2), np.float32)
-
-    def decode(
-        self, embedding: np.ndarray, grid_boxes: np.ndarray, valid_size: object = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        self.boxes.append(grid_boxes.copy())
-        return np.full((len(grid_boxes), 256, 256), -1, np.float32), np.zeros(len(grid_boxes), np.float32)
-
-
 def test_every_method_gets_the_same_boxes_and_every_box_is_scored() -> None:
     count = 2 * BOX_BATCH + 1
     boxes = torch.arange(4 * count).reshape(count, 4).float()
     masks = torch.zeros(count, 256, 256, dtype=torch.bool)
     item = Item("key", "CT_a", "CT", torch.zeros(3, 256, 256), boxes, masks)
-    recorders = {name: Recorder() for name in ("a", "b")}
+    recorders = {name: Spy() for name in ("a", "b")}
     scores = {name: Scores() for name in recorders}
     score({name: PreparedModel(recorder, frozenset(), 0) for name, recorder in recorders.items()}, item, scores)
     for name, recorder in recorders.items():
-        assert np.array_equal(np.concatenate(recorder.boxes), boxes.numpy())
+        assert np.array_equal(recorder.boxes, boxes.numpy())
         assert [s.prompt for s in scores[name]] == list(range(count))
 
 

@@ -241,10 +241,3 @@ def test_what_cannot_run_is_refused_before_the_run_directory_is_made(
         run(config(*changes))
     assert "\n" not in str(error.value).strip()
     assert not run_dir.exists()
-
-
-def test_null_and_none_mean_none(config: Config) -> None:
-    given = config("logger=none", "callbacks.progress=null", "scheduler=none", "augment=none")
-    trainer = build_trainer(given)
-    assert trainer.loggers == []
-    assert "TQDMProgressBar" not in {type(callback).__name__ for callback in trainer.callbacks}
