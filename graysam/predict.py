@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from graysam.imaging.channels import scheme_names
-from graysam.inference.case_files import Stopwatch, TimedBackend, find_case_files, read_ahead, segment_case_files
+from graysam.inference.case_files import find_case_files, read_ahead, segment_case_files
 from graysam.inference.exported_model import export_on_first_use
-from graysam.inference.openvino_core import disable_telemetry, skip_converter
+from graysam.inference.openvino_core import skip_converter
 from graysam.inference.predictor import Predictor, choose_backend
 from graysam.io.cases import read_input_case
 from graysam.system.renamed import reject_renamed_options
@@ -39,35 +39,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", help="of the torch backend, e.g. cuda; default: cpu")
     add("--no-cache", action="store_true", help="do not keep the compiled model for the next start")
     add("--overlay", type=Path, metavar="DIR", help="also write one PNG a case there")
-    add("--timing", action="store_true", help="print where the time went since the process started")
     reject_renamed_options(parser, "predict")
     return parser.parse_args(argv)
 
 
-def open_predictor(arguments: argparse.Namespace, watch: Stopwatch) -> Predictor:
+def open_predictor(arguments: argparse.Namespace) -> Predictor:
     """Load the model, exporting a weight file first where OpenVINO is to run it; ValueError where that cannot be."""
     options = {"backend": arguments.backend, "precision": arguments.precision, "device": arguments.device}
     model = arguments.model
-    watch.lap("imports")
     if choose_backend(arguments.model, **options) == "openvino":
         model = export_on_first_use(arguments.model, arguments.precision, arguments.channels, arguments.threads)
-        watch.lap("model")
-        disable_telemetry()
-        import openvino  # noqa: F401  # a part of its own in the timing
-
-        watch.lap("imports")
     options |= {"channels": arguments.channels, "threads": arguments.threads, "cache": not arguments.no_cache}
     predictor = Predictor(model, **options)
     print(predictor.description)
-    watch.lap("model")
-    if arguments.timing:
-        predictor.backend = TimedBackend(predictor.backend, watch)
     return predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    watch = Stopwatch()
     arguments = parse(argv)
     options = {"propagation": arguments.propagation, "z_max_inclusive": arguments.z_max == "inclusive"}
     read = partial(read_input_case, z_max_inclusive=options["z_max_inclusive"])
@@ -76,17 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             paths = find_case_files(arguments.input, **folders)
             cases = read_ahead(paths, read, reader)  # the first while the model is loaded
-            predictor = open_predictor(arguments, watch)
+            predictor = open_predictor(arguments)
             for folder in filter(None, folders.values()):
                 folder.mkdir(parents=True, exist_ok=True)
         except (ValueError, OSError) as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return BAD_INPUT
         started = time.perf_counter()
-        failures = segment_case_files(cases, len(paths), writer, predictor, watch, **folders, **options)
+        failures = segment_case_files(cases, len(paths), writer, predictor, **folders, **options)
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
-    if arguments.timing:
-        print(f"timing: {watch.describe()}")
     sys.stderr.writelines(f"error: {failure}\n" for failure in failures)
     return FAILED if failures else 0
 

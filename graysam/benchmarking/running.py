@@ -3,7 +3,6 @@
 import argparse
 import math
 import platform
-import re
 import shlex
 import statistics
 import subprocess
@@ -158,7 +157,7 @@ def _cold_commands(competitors: Iterable[Competitor], exported: Mapping[str, Pat
         if one.engine == "script":
             commands.append((one.name, one.title, [*python, "graysam.benchmarking.litemedsam_script", *options]))
         elif one.engine == "predictor":
-            predict = [*python, "graysam.predict", "--model", str(exported[one.name]), "--timing", *options]
+            predict = [*python, "graysam.predict", "--model", str(exported[one.name]), *options]
             commands.append((one.name, f"{one.title}, with cache", predict))
             commands.append((f"{one.name}_uncached", f"{one.title}, without cache", [*predict, "--no-cache"]))
     return commands
@@ -179,17 +178,15 @@ def time_cold_starts(
         variables = environment(threads, GRAYSAM_CACHE=str(folder / "cache"))
         for name, title, command in commands:
             starts[name] = ColdStart(case=case.name, name=name, title=title)
-            runs[name] = partial(_run_command, command, folder, variables, starts[name])
+            runs[name] = partial(_run_command, command, folder, case.name, variables)
         timed, errors = time_round_robin(runs, warmup=1, repeats=repeats)
     for name, one in starts.items():
         one.seconds, one.error = [run["seconds"] for run in timed[name]], errors.get(name, "")
     return list(starts.values())
 
 
-def _run_command(
-    command: Sequence[str], folder: Path, variables: Mapping[str, str], start: ColdStart
-) -> dict[str, float]:
-    target = folder / "out" / f"{start.case}.npz"
+def _run_command(command: Sequence[str], folder: Path, case: str, variables: Mapping[str, str]) -> dict[str, float]:
+    target = folder / "out" / f"{case}.npz"
     target.unlink(missing_ok=True)
     begin = time.perf_counter()
     done = subprocess.run(
@@ -200,7 +197,4 @@ def _run_command(
         raise ChildProcessError(exit_reason(done.stderr, done.returncode))
     if not target.is_file():
         raise ChildProcessError("the command succeeded without writing masks")
-    # `predict --timing` prints `timing: imports 0.210, model 0.105, ...; in all 0.5 s`.
-    phases = re.search(r"^timing: ([^;\n]*)", done.stdout, re.MULTILINE)
-    start.parts = {name: float(value) for name, value in re.findall(r"(\w+) (\d+\.\d+)", phases[1] if phases else "")}
     return {"seconds": seconds}

@@ -1,8 +1,6 @@
-"""Segment a folder of case files, reading the next and writing the last while one is computed, and time the parts."""
+"""Segment a folder of case files, reading the next and writing the last while one is computed."""
 
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -13,59 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.inference.backend import Backend, Float32Array, FloatArray
 from graysam.inference.predictor import Predictor
 from graysam.io.cases import Case, case_paths
 from graysam.io.image import write_mask
 from graysam.system.terminal import one_line, progress
 
-PARTS = ("imports", "model", "read", "preprocess", "encode", "decode", "masks", "write")  # of a command's time
-
 Item = TypeVar("Item")
 Content = TypeVar("Content")
-
-
-class Stopwatch:
-    """Adds up seconds by PARTS; every moment since the process was started belongs to one of them."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        if sys.platform == "linux":  # elsewhere the time before this line is not known
-            ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[19])  # proc(5)
-            self.seconds["imports"] = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-        self._last = time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        """Count the time since the last lap for a part."""
-        now = time.perf_counter()
-        self.seconds[part] += now - self._last
-        self._last = now
-
-    def describe(self) -> str:
-        """Return one line: the parts and their sum, in seconds."""
-        parts = ", ".join(f"{part} {seconds:.3f}" for part, seconds in self.seconds.items())
-        return f"{parts}; in all {sum(self.seconds.values()):.3f} s"
-
-
-class TimedBackend:
-    """A backend that laps a stopwatch: `preprocess` before an encode, `encode`, `decode`, and `masks` in between."""
-
-    def __init__(self, backend: Backend, watch: Stopwatch) -> None:
-        self.backend, self.watch = backend, watch
-
-    def encode(self, images: Float32Array) -> FloatArray:
-        self.watch.lap("preprocess")
-        embeddings = self.backend.encode(images)
-        self.watch.lap("encode")
-        return embeddings
-
-    def decode(
-        self, embedding: FloatArray, grid_boxes: Float32Array, valid_size: tuple[int, int] | None = None
-    ) -> tuple[Float32Array, Float32Array]:
-        self.watch.lap("masks")
-        result = self.backend.decode(embedding, grid_boxes, valid_size)
-        self.watch.lap("decode")
-        return result
 
 
 def find_case_files(input: Path, output: Path, overlay: Path | None) -> list[Path]:
@@ -99,7 +51,6 @@ def segment_case_files(
     count: int,
     writer: Executor,
     predictor: Predictor,
-    watch: Stopwatch,
     output: Path,
     overlay: Path | None = None,
     **options: Any,
@@ -112,7 +63,6 @@ def segment_case_files(
         cases, count: as `read_ahead` returns them, and how many they are.
         writer: where they are written, of one thread.
         predictor, options: the model, and options of its `predict`.
-        watch: gets the laps `read`, `masks` and `write`.
         output, overlay: directories for an NPZ with segs and a PNG a case; None writes no PNG.
     """
     failures: list[str] = []
@@ -134,17 +84,14 @@ def segment_case_files(
             path, future = writing.pop()
             with noted(path):
                 future.result()
-            watch.lap("write")
 
     for path, reading in progress(cases, "predicting", count):
         with noted(path):
             case = reading.result()
-            watch.lap("read")
             assert case.boxes is not None  # as in every case to be segmented
             labels = predictor.predict(case.image, case.boxes, **options)
             for note in case.notes:
                 print(f"note: {path.name}: {note}", file=sys.stderr)
-            watch.lap("masks")
             finish()
             writing.append((path, writer.submit(_write, path.stem, case, labels, output, overlay)))
             del case, labels  # they go once they are written

@@ -205,13 +205,12 @@ class CaseTimes:
 
 @dataclass(kw_only=True)
 class ColdStart:
-    """Seconds of whole processes of one command on one case; parts: seconds by phase of the last run."""
+    """Seconds of whole processes of one command on one case."""
 
     case: str
     name: str
     title: str
     seconds: list[float] = field(default_factory=list)
-    parts: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
 

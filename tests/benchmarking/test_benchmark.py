@@ -66,7 +66,6 @@ def test_a_run_times_every_competitor_on_every_case(
         assert row["dsc"] > 0.75, "masks on the tiny network's coarse grid"
     assert [one["name"] for one in document["cold"]] == ["l0_int8", "l0_int8_uncached"]
     assert all(one["case"] == "2DBox_US_1" and len(one["seconds"]) == 1 for one in document["cold"])
-    assert document["cold"][0]["parts"]["model"] > 0
     text = (tmp_path / "out" / "benchmark.md").read_text()
     assert "Times as fast as DAFT's way" in text
     assert "Times as fast as LiteMedSAM" not in text, "it did not take part"
@@ -149,13 +148,11 @@ def test_cold_starts_are_interleaved_and_a_failing_command_stops(tmp_path: Path)
         "if name == 'c': sys.exit('broke')\n"
         "Path(target).mkdir(exist_ok=True)\n"
         "if name != 'd': shutil.copy(next(Path(source).glob('*')), target)\n"
-        "print('timing: imports 0.250, model 1.500; in all 1.750 s')\n"
     )
     commands = [(name, name, ["python", str(script), name]) for name in "abcd"]
     case = BenchmarkCase("case", image_2d(), BOXES_2D)
     first, second, broken, lazy = time_cold_starts(case, commands, repeats=2, threads=1)
     assert log.read_text() == "abcd" + "ba" + "ab"
     assert (len(first.seconds), len(second.seconds)) == (2, 2)
-    assert first.parts == {"imports": 0.25, "model": 1.5}
     assert broken.error == "broke"
     assert "without writing masks" in lazy.error

@@ -5,13 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from graysam.inference.case_files import PARTS, Stopwatch
 from tests.support.commands import write_case
 from tests.support.exported_models import write_tiny_exported
 
@@ -49,41 +47,12 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
 
 def test_nothing_heavy_is_imported(folder: Path) -> None:
     done = predict(folder, python=("-X", "importtime"))
-    assert "timing" not in done.stdout
     modules = imported(done)
     assert {"numpy", "cv2", "openvino", "graysam.inference.backend"} <= modules
     assert not {module.partition(".")[0] for module in modules} & HEAVY
     parts = {module for module in modules if module.startswith("graysam.")}
     assert not parts & {"graysam.imaging.drawing", "graysam.metrics.challenge", "graysam.metrics.surface"}
     assert not {part for part in parts if part.startswith(("graysam.models", "graysam.training", "graysam.config"))}
-
-
-def test_the_split_adds_up_to_the_process(folder: Path) -> None:
-    for _ in ("without cache", "with cache"):
-        started = time.perf_counter()
-        done = predict(folder, "--timing")
-        seconds = time.perf_counter() - started
-        (line,) = (line for line in done.stdout.splitlines() if line.startswith("timing: "))
-        found = dict(re.findall(r"(\w+) (\d+\.\d{3})[,;]", line))
-        assert tuple(found) == PARTS
-        total = float(re.search(r"in all (\d+\.\d{3}) s$", line)[1])  # type: ignore[index]
-        assert sum(map(float, found.values())) == pytest.approx(total, abs=0.005)
-        assert all(float(found[part]) > 0 for part in ("imports", "model", "encode", "decode"))
-        assert total < seconds + 0.02  # what it measures is true to a hundredth
-
-
-def test_a_stopwatch_counts_every_moment_of_the_process_once() -> None:
-    started = time.perf_counter()
-    watch = Stopwatch()
-    age = watch.seconds["imports"]
-    time.sleep(0.02)
-    watch.lap("read")
-    time.sleep(0.01)
-    watch.lap("write")
-    watch.lap("read")
-    assert 0.03 <= sum(watch.seconds.values()) - age <= time.perf_counter() - started
-    assert watch.seconds["read"] >= 0.02
-    assert watch.seconds["write"] >= 0.01
 
 
 def test_the_containers_script_segments_what_is_mounted(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from graysam.inference import case_files
-from graysam.inference.case_files import Stopwatch, read_ahead, segment_case_files
+from graysam.inference.case_files import read_ahead, segment_case_files
 
 
 class Content:
@@ -32,7 +32,7 @@ def segment_all(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         predictor: Any = SimpleNamespace(predict=lambda image, boxes: compute(image))
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             cases = read_ahead([Path(f"{number}.npz") for number in range(count)], read, reader)
-            return segment_case_files(cases, count, writer, predictor, Stopwatch(), Path("out"))
+            return segment_case_files(cases, count, writer, predictor, Path("out"))
 
     return run
 
