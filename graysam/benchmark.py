@@ -15,9 +15,8 @@ from graysam.benchmarking.cases import choose_cases, folder_cases, paper_cases
 from graysam.benchmarking.competitors import COMPETITORS
 from graysam.benchmarking.running import run
 from graysam.imaging.channels import scheme_names
-from graysam.reporting.schemas import BenchmarkReport
 from graysam.reporting.speed import failures, markdown, write_accuracy_chart, write_seconds_chart
-from graysam.system.extras import require
+from graysam.system.environment import require
 from graysam.system.files import replacing, write_json_file
 from graysam.system.renamed import reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
@@ -27,6 +26,7 @@ SLICES = 16  # of volumes; with it and LiteMedSAM a run takes about a quarter of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    reject_renamed_options("benchmark", argv)
     arguments = _parser().parse_args(argv)
     require("benchmark")
     try:
@@ -35,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.slices = arguments.slices or (math.inf if arguments.input else SLICES)
         arguments.output.mkdir(parents=True, exist_ok=True)
         report = run(choose_cases(sources, arguments.cases), arguments)
-        _write_report(report, arguments.output)
+        write_json_file(arguments.output / "benchmark.json", report.to_json())
+        with replacing(arguments.output / "benchmark.md") as temporary:
+            temporary.write_text(markdown(report), encoding="utf-8")
+        write_seconds_chart(report, arguments.output / "seconds.png")
+        write_accuracy_chart(report, arguments.output / "accuracy.png")
+        print(markdown(report), end="")
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
@@ -46,15 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     return FAILED if lines else 0
-
-
-def _write_report(report: BenchmarkReport, folder: Path) -> None:
-    write_json_file(folder / "benchmark.json", report.to_json())
-    with replacing(folder / "benchmark.md") as temporary:
-        temporary.write_text(markdown(report), encoding="utf-8")
-    write_seconds_chart(report, folder / "seconds.png")
-    write_accuracy_chart(report, folder / "accuracy.png")
-    print(markdown(report), end="")
 
 
 def _pair(text: str) -> tuple[str, Path]:
@@ -90,7 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=_count, default=7, help="most timed runs a case (default: 7)")
     add("--repeat-seconds", type=float, default=3.0, help="repeat while runs fit into so many seconds (default: 3)")
     add("--cold", type=int, default=0, metavar="N", help="also time N processes on the smallest case")
-    reject_renamed_options(parser, "benchmark")
     return parser
 
 

@@ -7,13 +7,12 @@ import argparse
 import sys
 from itertools import zip_longest
 
-from graysam.system.extras import require
+from graysam.system.environment import conf_dir, require
 
 require("train")
 
 from graysam.config.composing import compose_config  # noqa: E402
 from graysam.config.planning import check_config  # noqa: E402
-from graysam.system.folders import conf_dir  # noqa: E402
 from graysam.system.terminal import BAD_INPUT  # noqa: E402
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graysam.imaging.channels import scheme_names
-from graysam.system.extras import require
+from graysam.system.environment import require
 from graysam.system.renamed import reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--interpolate-from", metavar="MODEL", help="with --format weights: the model that MODEL was fine-tuned from")
     add("--interpolate-weight", type=float, default=0.5, help="MODEL's weight in the interpolation (default: 0.5)")
     add("--keep-below-gate", action="store_true", help="keep a model that segments worse than the gate allows")
-    reject_renamed_options(parser, "export")
+    reject_renamed_options("export", argv)
     arguments = parser.parse_args(argv)
     if (arguments.cases is None) != (arguments.gts is None):
         parser.error("--cases and --gts go together: case files, and their ground truths")

@@ -1,6 +1,6 @@
 """`python -m graysam.pack`: raw cases become shards, an index and a manifest."""
 
-from graysam.system.extras import require
+from graysam.system.environment import require
 
 require("train")
 

@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", help="of the torch backend, e.g. cuda; default: cpu")
     add("--no-cache", action="store_true", help="do not keep the compiled model for the next start")
     add("--overlay", type=Path, metavar="DIR", help="also write one PNG a case there")
-    reject_renamed_options(parser, "predict")
+    reject_renamed_options("predict", argv)
     return parser.parse_args(argv)
 
 

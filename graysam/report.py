@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graysam.system.extras import require
+from graysam.system.environment import require
 from graysam.system.files import write_json_file
 from graysam.system.renamed import reject_renamed_options
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
@@ -20,6 +20,7 @@ INPUTS = "run directories, metrics files (evaluate -o), probes, benchmarks, repr
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 where something could not be reported, 2 for unusable arguments."""
+    reject_renamed_options("report", argv)
     arguments = _parser().parse_args(argv)
     try:
         if arguments.reproducibility_checks is not None:
@@ -87,7 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--reproducibility-checks", nargs="*", metavar="NAME", help=checks)
     add("--train-npz", type=Path, metavar="DIR", help="training NPZ whose volumes the check `split` splits")
     add("--wandb-workspace", metavar="ENTITY/PROJECT", help="save a W&B view of the runs' panels and end")
-    reject_renamed_options(parser, "report")
     return parser
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from graysam.system.extras import require
+from graysam.system.environment import require
 
 require("train")
 

@@ -26,7 +26,7 @@ from graysam.imaging.canvas import to_uint8
 from graysam.io.cases import case_paths, read_gts, read_input_case
 from graysam.io.image import modality_of
 from graysam.reporting.schemas import BenchmarkedCase
-from graysam.system.extras import check_extra
+from graysam.system.environment import check_extra
 
 UInt8 = NDArray[np.uint8]
 

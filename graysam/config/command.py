@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from graysam.config.composing import to_plain
 from graysam.config.planning import Run, plan_runs
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
 Function = Callable[[dict[str, Any]], int]  # of a command: plain containers to an exit code

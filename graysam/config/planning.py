@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from graysam.config.composing import compose_config, open_configs, to_plain
 from graysam.config.schema import SUPPLIED, TrainConfig
 from graysam.config.targets import check_targets
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 
 
 class Run(NamedTuple):

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from graysam.data.augment import Augmentation
+from graysam.data.augment import Augmentation, Jitter
 from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
-from graysam.data.jitter import Jitter
 from graysam.data.sampling import BalancedSampler
 from graysam.data.shards import ShardReader
 from graysam.imaging.channels import Scheme

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from graysam.data.augment import Augmentation
-from graysam.data.jitter import Box, Jitter
+from graysam.data.augment import Augmentation, Box, Jitter
 from graysam.data.sampling import Draw
 from graysam.data.shards import Sample, ShardReader
 from graysam.imaging.canvas import boxes_to_grid, pad, prepare_image

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graysam.models.cost import LAYERS
+from graysam.models.heads import Attention
 from graysam.models.image_encoders import EfficientVitSamEncoder, SamNeck, bicubic_matrix
-from graysam.models.mask_decoder import Attention
 from graysam.models.sam import Sam
 
 

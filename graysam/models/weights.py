@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from graysam.models.sam import Sam
+from graysam.system.environment import user_cache_dir, weights_dir
 from graysam.system.files import sha256_of
-from graysam.system.folders import user_cache_dir, weights_dir
 from graysam.system.terminal import one_line
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")

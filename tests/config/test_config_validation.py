@@ -12,7 +12,7 @@ from graysam import check
 from graysam.config.planning import plan_runs
 from graysam.config.schema import TrainConfig
 from graysam.config.targets import Target, build, check_targets
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 from tests.support.config import compose_plain
 from tests.support.tiny import OVERRIDES
 
@@ -160,8 +160,8 @@ def test_an_experiments_own_grid_is_checked(conf: Path) -> None:
 
 SMALL = {
     "toy.yaml": "defaults:\n  - jitter: none\n  - _self_\n  - experiment: null\nseed: 0\n",
-    "jitter/none.yaml": "_target_: graysam.data.jitter.NoJitter\n",
-    "jitter/outward.yaml": "_target_: graysam.data.jitter.OutwardJitter\nmax_px: 5\n",
+    "jitter/none.yaml": "_target_: graysam.data.augment.NoJitter\n",
+    "jitter/outward.yaml": "_target_: graysam.data.augment.OutwardJitter\nmax_px: 5\n",
     "experiment/one.yaml": f"{EXPERIMENT}defaults:\n  - override /jitter: outward\n",
 }
 
@@ -211,4 +211,4 @@ def takes_anything(*, width: Any, **others: Any) -> None: ...
 
 def test_building_refuses_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"^Error in call to target 'builtins.int': TypeError\(.*\)$"):
-        build({"_target_": "graysam.data.jitter.OutwardJitter", "max_px": {"_target_": "builtins.int", "x": 3}})
+        build({"_target_": "graysam.data.augment.OutwardJitter", "max_px": {"_target_": "builtins.int", "x": 3}})

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graysam.config.composing import compose_config, to_plain
 from graysam.config.planning import check_config
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 from graysam.training.run_directory import differing_keys
 
 FILES = sorted((conf_dir() / "experiment").glob("*.yaml"))
@@ -72,7 +72,7 @@ PRESETS: list[tuple[str, dict[str, Any]]] = [
             "channels._target_": "graysam.imaging.channels.Paper",
             "channels.built_on": "resized",
             "channels.built_on_training": "resized",
-            "jitter._target_": "graysam.data.jitter.PositionSizeJitter",
+            "jitter._target_": "graysam.data.augment.PositionSizeJitter",
             "data.batch_size": 32,
             "data.samples_per_group": 1000,
             "data.with_replacement": False,
@@ -103,7 +103,7 @@ PRESETS: list[tuple[str, dict[str, Any]]] = [
             "augment.flip.horizontal": 0.5,
             "augment.flip.vertical": 0.5,
             "augment.crop_shift._target_": "absent",
-            "jitter._target_": "graysam.data.jitter.OutwardJitter",
+            "jitter._target_": "graysam.data.augment.OutwardJitter",
             "jitter.max_px": 5,
             "optimizer.lr": 2e-5,
             "optimizer.weight_decay": 0.01,

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from graysam.data.augment import CropShift, Flip
-from graysam.data.jitter import NoJitter, OutwardJitter, PositionSizeJitter
+from graysam.data.augment import CropShift, Flip, NoJitter, OutwardJitter, PositionSizeJitter
 from graysam.imaging.prompts import tight_box
 
 

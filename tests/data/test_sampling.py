@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graysam.data.augment import NoJitter, OutwardJitter
 from graysam.data.datamodule import ShardDataModule
-from graysam.data.jitter import NoJitter, OutwardJitter
 from graysam.data.sampling import BalancedSampler, Draw, group_counts
 from graysam.imaging.channels import load_scheme
 from tests.support.config import compose_plain

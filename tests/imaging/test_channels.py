@@ -7,7 +7,7 @@ import pytest
 from graysam.imaging import channels, diffusion
 from graysam.imaging.channels import load_scheme, scheme_from_dict, scheme_names, scheme_to_dict
 from graysam.imaging.diffusion import difference_percentile, diffuse, diffuse_wrapped
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 
 
 def test_released_is_bit_exact(golden):

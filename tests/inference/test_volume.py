@@ -10,7 +10,7 @@ from graysam.imaging.channels import load_scheme
 from graysam.imaging.masks import mask_to_native
 from graysam.inference import volume as module
 from graysam.inference.backend import BOX_BATCH, decode_all
-from graysam.inference.volume import Segmentation, segment
+from graysam.inference.volume import Segmentation
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "e2e"
 E2E_FILES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
@@ -159,9 +159,9 @@ def test_every_slice_is_encoded_once_while_embeddings_fit_and_decoded_for_all_ob
     volume = bright_volume(depth=12)
     boxes = [[5, 15, 1, 60, 45, 7], [10, 22, 2, 40, 38, 5], [30, 10, 5, 70, 50, 10], [30, 10, 6, 70, 50, 9]]
     backend = StubBackend()
-    expected = segment(volume, boxes, StubBackend(), REPLICATE)
+    expected = Segmentation(volume, boxes, StubBackend(), REPLICATE).labels()
     monkeypatch.setattr(module, "EMBEDDING_BYTES", slices_kept * 3 * 256 * 256 * 4)
-    np.testing.assert_array_equal(segment(volume, boxes, backend, REPLICATE), expected)
+    np.testing.assert_array_equal(Segmentation(volume, boxes, backend, REPLICATE).labels(), expected)
     # The middles are 4, 3, 7, 7: upwards 3 to 10, downwards 6, 5, 3, 2, 1. Slices 0 and 11 belong to nobody.
     assert backend.encoded == 10 + 3 - min(3, slices_kept)
     assert [len(prompts) for prompts in backend.prompts] == [1, 2, 2, 1, 3, 2, 2, 1, 2, 1, 1, 2, 1]
@@ -189,8 +189,8 @@ def test_a_backend_may_reuse_its_buffer():
 
     volume = bright_volume()
     boxes = [[5, 15, 0, 60, 45, 4], [10, 15, 2, 70, 45, 8]]
-    expected = segment(volume, boxes, StubBackend(), REPLICATE)
-    np.testing.assert_array_equal(segment(volume, boxes, OneBuffer(), REPLICATE), expected)
+    expected = Segmentation(volume, boxes, StubBackend(), REPLICATE).labels()
+    np.testing.assert_array_equal(Segmentation(volume, boxes, OneBuffer(), REPLICATE).labels(), expected)
 
 
 @pytest.mark.parametrize(
@@ -216,18 +216,18 @@ def test_boxes_partly_outside_are_clipped_with_a_warning():
         (volume[0], [[5, -15, 99, 45]], [[5, 0, 79, 45]]),
     ):
         with pytest.warns(UserWarning, match="box 1 clipped to the image"):
-            segs = segment(image, given, StubBackend(), REPLICATE)
+            segs = Segmentation(image, given, StubBackend(), REPLICATE).labels()
         assert segs.any()
-        np.testing.assert_array_equal(segs, segment(image, clipped, StubBackend(), REPLICATE))
+        np.testing.assert_array_equal(segs, Segmentation(image, clipped, StubBackend(), REPLICATE).labels())
 
 
 def test_later_boxes_overwrite_earlier_ones_whatever_the_sweeps_order():
     volume = np.full((9, 32, 32), 9, np.uint8)
     # Object 1 starts high and comes down past object 2, which was finished on its way up.
     boxes = [[0, 0, 0, 20, 20, 8], [10, 10, 0, 30, 30, 3], [15, 15, 2, 25, 25, 2]]
-    segs = segment(volume, boxes, StubBackend(1), REPLICATE)
+    segs = Segmentation(volume, boxes, StubBackend(1), REPLICATE).labels()
     assert segs[1, 12, 12] == 2 and segs[1, 2, 2] == 1 and segs[2, 18, 18] == 3 and segs[6, 12, 12] == 1
-    swapped = segment(volume, boxes[::-1], StubBackend(1), REPLICATE)
+    swapped = Segmentation(volume, boxes[::-1], StubBackend(1), REPLICATE).labels()
     assert swapped[1, 12, 12] == 3 and swapped[2, 18, 18] == 3
 
 
@@ -237,7 +237,7 @@ def test_later_boxes_overwrite_earlier_ones_whatever_the_sweeps_order():
 )
 def test_no_boxes_give_zeros_and_encode_nothing(image_shape, boxes, segs_shape):
     backend = StubBackend()
-    segs = segment(np.ones(image_shape, np.uint8), boxes, backend, REPLICATE)
+    segs = Segmentation(np.ones(image_shape, np.uint8), boxes, backend, REPLICATE).labels()
     assert segs.shape == segs_shape and segs.dtype == np.uint16 and not segs.any() and not backend.encoded
 
 
@@ -248,14 +248,15 @@ def test_sixteen_bit_volumes_are_scaled_as_a_whole():
     low, high = int(volume.min()), int(volume.max())
     as_bytes = np.rint((volume.astype(float) - low) / (high - low) * 255).astype(np.uint8)
     np.testing.assert_array_equal(
-        segment(wide, boxes, StubBackend(), REPLICATE), segment(as_bytes, boxes, StubBackend(), REPLICATE)
+        Segmentation(wide, boxes, StubBackend(), REPLICATE).labels(),
+        Segmentation(as_bytes, boxes, StubBackend(), REPLICATE).labels(),
     )
 
 
 def test_more_than_255_objects_keep_their_labels():
     image = np.full((64, 64), 9, np.uint8)
     boxes = [[1, 1, 60, 60]] * 299 + [[5, 5, 30, 30]]
-    segs = segment(image, boxes, StubBackend(1), REPLICATE, propagation="litemedsam")
+    segs = Segmentation(image, boxes, StubBackend(1), REPLICATE, propagation="litemedsam").labels()
     assert set(np.unique(segs)) == {0, 299, 300}
 
 
@@ -270,7 +271,7 @@ def test_more_than_255_objects_keep_their_labels():
 )
 def test_what_does_not_fit_is_refused(image_shape, boxes, options, message):
     with pytest.raises(ValueError, match=message):
-        segment(np.ones(image_shape, np.uint8), boxes, StubBackend(), REPLICATE, **options)
+        Segmentation(np.ones(image_shape, np.uint8), boxes, StubBackend(), REPLICATE, **options).labels()
 
 
 @pytest.mark.parametrize("propagation", ["own", "litemedsam"])
@@ -279,7 +280,7 @@ def test_painting_the_masks_in_order_gives_the_labels(name, propagation):
     with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as stored:
         image, boxes = stored["in_imgs"], stored["in_boxes"]
     options = {"backend": StubBackend(), "scheme": REPLICATE, "propagation": propagation}
-    labels, masks = segment(image, boxes, **options), Segmentation(image, boxes, **options).masks()
+    labels, masks = Segmentation(image, boxes, **options).labels(), Segmentation(image, boxes, **options).masks()
     painted = np.zeros_like(labels)
     for label, prompt in enumerate(masks, start=1):
         painted[prompt.mask] = label

@@ -9,7 +9,7 @@ import torch
 
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.channels import load_scheme
-from graysam.inference.volume import segment
+from graysam.inference.volume import Segmentation
 from graysam.models.registry import build_model, build_sam
 from graysam.models.weights import load_parts
 from tests.support.fill import as_weight_file, official_state
@@ -44,7 +44,7 @@ def test_masks_match_the_original(case: str, key: str, allowed: float) -> None:
     with np.load(GOLDENS / "e2e" / f"{case}.npz", allow_pickle=False) as file:
         image, boxes, wanted = file["in_imgs"], file["in_boxes"], file[key]
     name, layout, channels = MODELS[key]
-    segs = segment(image, boxes, backend(name, layout), load_scheme(channels), propagation="litemedsam")
+    segs = Segmentation(image, boxes, backend(name, layout), load_scheme(channels), propagation="litemedsam").labels()
     assert segs.dtype == np.uint16
     assert (segs != wanted).mean() <= allowed
     assert set(np.unique(segs)) == set(np.unique(wanted))

@@ -114,10 +114,10 @@ def test_declared_dependencies() -> None:
 
 def test_configs_are_found_in_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = """
-import graysam.config.composing, graysam.system.folders
+import graysam.config.composing, graysam.system.environment
 from graysam.imaging.channels import load_scheme, scheme_names
-folder = graysam.system.folders.conf_dir()
-assert folder == graysam.system.folders.Path(sys.path[0]).resolve() / "graysam" / "conf"
+folder = graysam.system.environment.conf_dir()
+assert folder == graysam.system.environment.Path(sys.path[0]).resolve() / "graysam" / "conf"
 for path in sorted((folder / "experiment").glob("*.yaml")):
     graysam.config.composing.compose_config("train", [f"experiment={path.stem}"], folder)
     print(path.stem)

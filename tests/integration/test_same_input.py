@@ -11,7 +11,7 @@ from graysam.data.shards import ShardReader
 from graysam.data.sources import ChallengeSource
 from graysam.data.split import Split
 from graysam.imaging.channels import load_scheme, scheme_names
-from graysam.inference.volume import segment
+from graysam.inference.volume import Segmentation
 from tests.support.exported_models import Spy
 
 
@@ -32,7 +32,7 @@ def test_validation_and_prediction_agree(tmp_path: Path, size: tuple[int, int], 
         samples_per_shard=10,
     )
     scheme, spy = load_scheme(channels), Spy()
-    segment(image, [[3, 5, 24, 20], [10, 22, 18, 27]], spy, scheme)
+    Segmentation(image, [[3, 5, 24, 20], [10, 22, 18, 27]], spy, scheme).labels()
     reader = ShardReader(tmp_path / "shards")
     item = FixedSlices(reader, np.array([0]), scheme=scheme, size=256, max_boxes_per_image=None)[0]
     np.testing.assert_array_equal(item.image, spy.images[0])

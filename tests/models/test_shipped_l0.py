@@ -7,12 +7,12 @@ import torch
 
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.inference.predictor import Predictor
-from graysam.inference.volume import segment
+from graysam.inference.volume import Segmentation
 from graysam.metrics.challenge import dice
 from graysam.models.registry import open_pretrained
 from graysam.models.weights import GRAYSAM_L0_SHA256, read_weights
+from graysam.system.environment import weights_dir
 from graysam.system.files import sha256_of
-from graysam.system.folders import weights_dir
 from tests.support.commands import BOXES_2D, image_2d
 
 
@@ -35,7 +35,7 @@ def test_the_bundle_segments_as_the_weights_do_in_torch() -> None:
     assert found.scheme is not None
     backend = TorchBackend(found.model, device="cpu", precision="fp32")
     image = np.dstack([image_2d()] * 3)
-    expected = segment(image, BOXES_2D, backend, found.scheme, size=found.size)
+    expected = Segmentation(image, BOXES_2D, backend, found.scheme, size=found.size).labels()
     masks = predictor.predict(image, BOXES_2D)
     for label in (1, 2):
         assert dice(masks == label, expected == label) > 0.98

@@ -11,8 +11,15 @@ from scipy.ndimage import distance_transform_edt
 
 from graysam.data.split import Subject
 from graysam.report import main as report
-from graysam.reproduction.checks import CHECKS, NEED_TRAIN, run_checks
-from graysam.reproduction.pictures import compare_surfaces, disc, measure_diffusion, score_shifted_disc
+from graysam.reproduction.checks import (
+    CHECKS,
+    NEED_TRAIN,
+    compare_surfaces,
+    disc,
+    measure_diffusion,
+    run_checks,
+    score_shifted_disc,
+)
 from graysam.reproduction.splits import count_leaks, count_split, read_patients
 from tests.support.commands import run_without, write_case
 

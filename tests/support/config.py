@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from graysam.config.composing import compose_config, to_plain
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 
 
 def compose_plain(config_name: str, overrides: Sequence[str] = (), conf: Path | None = None) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from graysam.models.registry import EncoderNumbers, HeadNumbers, model_config
+from graysam.models.registry import EncoderNumbers, model_config
 
 ENCODER = EncoderNumbers(widths=[8, 16, 32, 32, 64], depths=[1, 1, 1, 1, 1], neck_depth=1, embedding_dim=32)
-HEADS = HeadNumbers(dim=32, mlp_dim=64, num_heads=2, head_hidden=32)
+HEADS = {"dim": 32, "mlp_dim": 64, "num_heads": 2, "head_hidden": 32}
 OVERRIDES = [
     *(f"+model.encoder.{key}={value}" for key, value in ENCODER.items()),
     *(f"+model.heads.{key}={value}" for key, value in HEADS.items()),

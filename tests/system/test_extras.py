@@ -2,16 +2,16 @@
 
 import pytest
 
-from graysam.system import extras
+from graysam.system import environment
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(extras.MODULES, "demo", "json no_such_module")
-    assert extras.missing("demo") == ["no_such_module"]
+    monkeypatch.setitem(environment.MODULES, "demo", "json no_such_module")
+    assert environment.missing("demo") == ["no_such_module"]
     with pytest.raises(ValueError, match=r"needs no_such_module, .*: pip install '\.\[demo\]'"):
-        extras.check_extra("demo")
+        environment.check_extra("demo")
     with pytest.raises(SystemExit, match="2"):
-        extras.require("demo")
+        environment.require("demo")
     assert capsys.readouterr().err.count("\n") == 1
-    monkeypatch.setitem(extras.MODULES, "demo", "json")
-    extras.require("demo")
+    monkeypatch.setitem(environment.MODULES, "demo", "json")
+    environment.require("demo")

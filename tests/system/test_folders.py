@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from graysam.system.folders import user_cache_dir
+from graysam.system.environment import user_cache_dir
 
 
 @pytest.mark.parametrize(

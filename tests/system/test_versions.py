@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-from graysam.system.versions import NOT_INSTALLED, machine, versions
+from graysam.system.environment import NOT_INSTALLED, machine, versions
 
 
 def test_packages_are_named_with_their_versions_and_absent_ones_too() -> None:

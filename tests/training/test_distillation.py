@@ -14,10 +14,9 @@ from graysam.data.augment import Tone
 from graysam.data.dataset import Batch
 from graysam.data.packing import pack
 from graysam.data.sources import ImageSource
-from graysam.exporting.teacher import OpenVinoTeacher
 from graysam.imaging.channels import load_scheme
 from graysam.models.registry import open_pretrained
-from graysam.training.distillation import Distillation, VitTeacher, embedding_error
+from graysam.training.distillation import Distillation, OpenVinoTeacher, VitTeacher, embedding_error
 from graysam.training.module import SamModule
 from tests.support.commands import save_tiny_model
 from tests.support.config import compose_plain

