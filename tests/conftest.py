@@ -11,6 +11,8 @@ import pytest
 from graysam.inference.openvino_core import disable_telemetry, signal_stack_kept
 
 GOLDENS = Path(__file__).parent / "goldens"
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores, and so one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 disable_telemetry()  # tests import OpenVINO themselves
 
 
