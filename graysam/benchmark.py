@@ -1,4 +1,4 @@
-"""Time segmentation against LiteMedSAM and the challenge's winners: `python -m graysam.benchmark -o DIR --l0 FILE`.
+"""Time segmentation against LiteMedSAM and DAFT's method: `python -m graysam.benchmark -o DIR --l0 FILE`.
 
 Times the 14 cases of the paper's Table 5, or the cases of a folder, round-robin, with each competitor in a process of
 its own. Writes `benchmark.json`, `benchmark.md`, `seconds.png` and, where accuracy is known, `accuracy.png`. A

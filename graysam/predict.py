@@ -25,7 +25,7 @@ from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; argparse exits with code 2 on a mistake."""
-    parser = argparse.ArgumentParser(prog="graysam predict", description="Segment what boxes hold.")
+    parser = argparse.ArgumentParser(prog="graysam predict", description="Segment the object in each box.")
     add = parser.add_argument
     add("-i", "--input", type=Path, required=True, help="directory of NPZ with imgs and boxes")
     add("-o", "--output", type=Path, required=True, help="directory for the NPZ with segs")

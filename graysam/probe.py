@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             objects += probe_image(read_image(path), read_gts(arguments.gts / path.name)[0], predictor)
         except (ValueError, OSError) as error:
             problems.append(f"{path.stem}: {one_line(error)}")
-    model = {"name": predictor.name, "kind": predictor.precision}
+    model = {"name": predictor.name, "precision": predictor.precision}
     write_json_file(output, {**model, "changes": CHANGES, "objects": objects})
     dsc = 100 * macro_average((found["modality"], found["dsc"]) for found in objects)
     print(f"{output}: {len(objects)} objects of {len(paths) - len(problems)} cases, DSC {dsc:.2f} % for tight boxes")
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-i", "--input", type=Path, required=True, help="folder of NPZ with imgs and boxes")
     add("-g", "--gts", type=Path, required=True, help="folder of NPZ with gts, of the same names")
     add("-o", "--output", type=Path, required=True, metavar="FILE.json", help="results by object")
-    add("--model", required=True, help="graysam_l0, lite_medsam, an exported model's folder, or a cached model")
+    add("--model", required=True, help="graysam_l0, lite_medsam, an exported model's folder, or a weight file")
     add("--precision", choices=("fp32", "bf16", "int8"), help="default: that of the exported model, int8 for names")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     add("--threads", type=int, help="CPU threads; default: chosen by OpenVINO")

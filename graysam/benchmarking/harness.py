@@ -76,7 +76,7 @@ def _serve(target: str) -> None:
     """Open the target and answer requests, a JSON object per line of the standard input and output, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints, from Python or C, is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print, from Python or C, is not an answer
     opened: Any = None
     for line in sys.stdin:
         arguments = json.loads(line)

@@ -115,6 +115,8 @@ def _run_swept(config: DictConfig, *, function: Function, parent: int, runs: lis
         code, reason = FAILED, f"{type(error).__name__}: {one_line(error)}"
     except KeyboardInterrupt:
         code, reason = STOPPED[0], ""
+    except SystemExit as error:  # of a library: the other jobs still run
+        code, reason = (error.code, "") if isinstance(error.code, int) else (FAILED, str(error.code or ""))
     state = "stopped" if code in STOPPED else f"failed ({code})" if code else ""
     runs[number] = run = run._replace(state=state, reason=reason)
     gc.collect()  # a model and its trainer refer to each other, and the next job needs the memory

@@ -1,5 +1,6 @@
 """Plan what a command line runs: expand its grid, name each job after its choices, and check every config."""
 
+import hashlib
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -53,7 +54,9 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
         parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in grid.items()), *task])
         points: list[list[str]] = BasicSweeper.split_arguments(parsed, None)[0]
     swept = list(dict.fromkeys([*grid, *(o.key_or_group for o in parsed if o.is_sweep_override())]))
-    labelled = set(swept) - {"seed", "name", "experiment", "run_dir"}  # these choose a run directory themselves
+    # These choose a run directory themselves; an experiment does so by its name, unless another is given.
+    named = any(o.key_or_group == "name" for o in parsed)
+    labelled = set(swept) - {"seed", "name", "run_dir", *(() if named else ("experiment",))}
     runs: list[Run] = []
     errors: list[str] = []
     for point in points if swept else [task]:
@@ -96,7 +99,7 @@ def label(point: Sequence[str], keys: Collection[str]) -> str:
     """Return the values of some keys as the name of a folder, e.g. `augment=flips,channels=paper`; "" without keys.
 
     Keys are sorted; brackets and quotes are dropped, an empty list is `none`, other characters that paths and shells
-    treat specially become `-`.
+    treat specially become `-`. More than 120 characters end in a hash.
     """
     parts = []
     for override in point:
@@ -104,4 +107,5 @@ def label(point: Sequence[str], keys: Collection[str]) -> str:
         if key in keys:
             value = re.sub(r"[\[\]{}()'\"\s\\]", "", value).replace(",", "+") or "none"
             parts.append(re.sub(r"[^\w.+=-]", "-", f"{key}={value}", flags=re.ASCII))
-    return ",".join(sorted(parts))
+    text = ",".join(sorted(parts))
+    return text if len(text) <= 120 else f"{text[:111]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -2,10 +2,11 @@
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from textwrap import shorten
-from typing import Any, get_args, is_typeddict
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, is_typeddict
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -89,6 +90,14 @@ def _check_value(value: Any, annotation: Any, path: str) -> Iterator[str]:
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):  # a string could not be evaluated
         return
     built = _built(value)
+    if isinstance(value, bool | str):  # typing counts True as a number, and a text as a sequence of texts
+        members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        unwanted = (int, float) if isinstance(value, bool) else (Sequence, Iterable, Collection)
+        fitting = tuple(one for one in members if one not in unwanted and get_origin(one) not in unwanted)
+        if not fitting:
+            yield f"{path} is {value!r}; required: {inspect.formatannotation(annotation)}"
+            return
+        annotation = Union[fitting]  # noqa: UP007
     reasons = []
     for reading in (built, tuple(built)) if isinstance(built, list) else (built,):
         try:

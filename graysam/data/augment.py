@@ -66,7 +66,7 @@ class CropShift:
 
 @dataclass(frozen=True, kw_only=True)
 class Tone:
-    """Change brightness: a gamma, and now and then the negative; masks and places stay.
+    """Change brightness: a gamma, and sometimes the negative; masks and places stay.
 
     The gamma is drawn log-uniformly from [1/max_gamma, max_gamma], for each channel of a colour image its own within
     [1/max_tint, max_tint] of it. The negative comes with the probability `negative`.

@@ -93,7 +93,14 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name in ("boxes_per_image", "batch_size", "val_batch_size", "samples_per_group", "views_per_group"):
+        for name in (
+            "boxes_per_image",
+            "batch_size",
+            "val_batch_size",
+            "samples_per_group",
+            "views_per_group",
+            "val_boxes_per_image",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} is {value}; required: at least 1")

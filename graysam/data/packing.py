@@ -160,5 +160,5 @@ def _encode_all(source: Source, files: Sequence[str], workers: int) -> Iterator[
             for start in range(0, len(files), at_once):
                 yield from pool.map(source.encode_or_report, files[start : start + at_once])
         except BrokenProcessPool:
-            message = f"one of {workers} workers was killed, probably for want of memory; use fewer workers"
+            message = f"one of {workers} workers was killed, probably out of memory; use fewer workers"
             raise ValueError(message) from None

@@ -110,7 +110,9 @@ class ShardWriter:
         self._open.close()
 
     def write(self, sample: EncodedSample) -> None:
-        """Append one sample, whose key is new."""
+        """Append one sample; raise ShardError for a key that was written before."""
+        if sample.key in self._rows:
+            raise ShardError(f"key {sample.key} occurs twice; rename one of the two case files")
         number, place = divmod(len(self._rows), self._samples_per_shard)
         name = f"shard-{number:06d}.tar"
         if place == 0:

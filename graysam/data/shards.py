@@ -89,7 +89,7 @@ class Sample:
             # Where the runs are too short, pycocotools leaves memory uninitialised: encode again and compare.
             if coco_mask.encode(mask)["counts"] != counts:
                 raise ValueError("the runs do not cover the image")
-        except (ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise ShardError(f"sample {self.key}, label {label}: damaged RLE ({error}); pack again") from None
         return np.ascontiguousarray(mask, dtype=np.bool_)
 
@@ -114,6 +114,8 @@ class ShardReader:
         self._folder_numbers, self.keys, self._shards, offsets, lengths = columns[:5]
         self._offsets, self._lengths = offsets.astype(np.int64), lengths.astype(np.int64)
         self.groups, self.modalities, self.splits = columns[5:]
+        if len(known := np.unique(self.keys)) < len(self.keys):
+            raise ShardError(f"{len(self.keys) - len(known)} keys occur twice in {', '.join(map(str, folders))}")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -136,11 +138,15 @@ class ShardReader:
             with open(path, "rb") as file:
                 file.seek(int(self._offsets[row]))
                 members = _members(file.read(int(self._lengths[row])), key, where)
-            image = cv2.imdecode(np.frombuffer(members["png"], np.uint8), cv2.IMREAD_ANYCOLOR)
+            image = cv2.imdecode(np.frombuffer(members["png"], np.uint8), cv2.IMREAD_UNCHANGED)
             rles = {int(label): rle for label, rle in json.loads(members["rle.json"]).items()}
             meta = json.loads(members["meta.json"])
-            if image is None or any(tuple(rle["size"]) != image.shape[:2] for rle in rles.values()):
-                raise ValueError("the PNG is damaged, or a mask has another size")
+            if image is None or image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
+                raise ValueError("the PNG is damaged, or not 8-bit grey or RGB")
+            if bool(rles) == (self.splits[row] == "unlabelled") or meta["boxes_xyxy"].keys() != set(map(str, rles)):
+                raise ValueError("masks and boxes do not belong together")
+            if any(tuple(rle["size"]) != image.shape[:2] for rle in rles.values()):
+                raise ValueError("a mask has another size")
         except ShardError:
             raise
         except (OSError, ValueError, LookupError, TypeError, AttributeError, tarfile.TarError, cv2.error) as error:
@@ -153,15 +159,21 @@ def _read_index(folder: Path) -> list[list[str]]:
     """Return the index's rows by COLUMNS; the files of the manifest are there with the sizes packed."""
     manifest = load_manifest(folder)
     path = folder / INDEX_NAME
-    for shard in manifest["shards"]:
-        file = folder / Path(shard["file"]).name
-        got = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
-        if got != f"{shard['bytes']} bytes":
-            raise ShardError(f"{file}: {got}; required: {shard['bytes']} bytes; copy or pack it again")
-    if not path.is_file() or sha256_of(path) != manifest["index"]["sha256"]:
-        raise ShardError(f"{path} is absent or was changed after packing (sha256); pack again")
-    with open(path, newline="", encoding="utf-8") as lines:
-        return list(csv.reader(lines))[1:]
+    try:
+        sizes = {Path(shard["file"]).name: shard["bytes"] for shard in manifest["shards"]}
+        for name, size_bytes in sizes.items():
+            got = f"{(folder / name).stat().st_size} bytes" if (folder / name).is_file() else "no such file"
+            if got != f"{size_bytes} bytes":
+                raise ShardError(f"{folder / name}: {got}; required: {size_bytes} bytes; copy or pack it again")
+        if not path.is_file() or sha256_of(path) != manifest["index"]["sha256"]:
+            raise ShardError(f"{path} is absent or was changed after packing (sha256); pack again")
+        with open(path, newline="", encoding="utf-8") as lines:
+            rows = list(csv.reader(lines))[1:]
+        if any(row[1] not in sizes or row[6] not in SPLITS for row in rows):
+            raise ShardError(f"{path} names a shard or a split that is unknown; pack again")
+    except (OSError, LookupError, TypeError) as error:
+        raise ShardError(f"{folder / MANIFEST_NAME} or its index is damaged ({error!r}); pack again") from None
+    return rows
 
 
 def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:

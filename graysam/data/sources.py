@@ -110,6 +110,15 @@ class ChallengeSource(Source):
     spacing_order: SpacingOrder
     patient_pattern: str | None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            groups = re.compile(self.patient_pattern or "()").groups
+        except re.error as error:
+            raise ValueError(f"patient_pattern {self.patient_pattern!r}: {error}") from None
+        if groups != 1:
+            raise ValueError(f"patient_pattern {self.patient_pattern!r} has {groups} groups; required: one")
+
     def settings(self) -> dict[str, Any]:
         """Return the settings of this layout for the manifest."""
         return {"spacing_order_read": self.spacing_order, "patient_pattern": self.patient_pattern}
@@ -186,11 +195,8 @@ def subject_of(name: str, patient_pattern: str | None = None) -> Subject:
     """
     _, dataset, subject = training_name(name)
     if patient_pattern is not None:
-        try:
-            match = re.search(patient_pattern, subject)
-            subject = match[1] if match else ""
-        except (re.error, IndexError) as error:
-            raise CaseError(f"patient_pattern {patient_pattern!r}: {error}; required: one group, the patient") from None
+        match = re.search(patient_pattern, subject)
+        subject = match[1] if match else ""
         if not subject:
             raise CaseError(f"patient_pattern {patient_pattern!r} finds no patient in the name; correct the pattern")
     return Subject(dataset, subject)

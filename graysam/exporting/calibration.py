@@ -77,7 +77,7 @@ def quantize_encoder(encoder: ov.Model, images: Sequence[NDArray[np.float32]]) -
             subset_size=len(images),
             preset=nncf.QuantizationPreset.PERFORMANCE,
             ignored_scope=nncf.IgnoredScope(names=sorted(_ignored(lifted)), validate=False),
-            # It would be for weights rounded to nearest.
+            # NNCF's bias correction assumes weights that are rounded to nearest.
             advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
         )
     round_weights(quantized, lifted, images[:: -(-len(images) // ROUNDED_ON)])

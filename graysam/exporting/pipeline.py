@@ -94,6 +94,8 @@ def export_model(
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} is {count}; required: at least 1")
+    if (cases is None) != (gts is None):
+        raise ValueError("cases and gts are required together")
     precision = precision or ("int8" if format == "openvino" else "fp32")
     found, scheme = open_with_scheme(model, channels)
     if not shards and (precision == "int8" or cases is None):

@@ -1,1 +1,1 @@
-"""Segmentation without torch: predictor, walk through slices, exported models, OpenVINO."""
+"""Segmentation without torch: predictor, propagation through slices, exported models, OpenVINO."""

@@ -85,6 +85,8 @@ def segment_case_files(
             with noted(path):
                 future.result()
 
+    case: Any
+    labels: Any
     for path, reading in progress(cases, "predicting", count):
         with noted(path):
             case = reading.result()
@@ -94,7 +96,7 @@ def segment_case_files(
                 print(f"note: {path.name}: {note}", file=sys.stderr)
             finish()
             writing.append((path, writer.submit(_write, path.stem, case, labels, output, overlay)))
-            del case, labels  # they go once they are written
+        case = labels = None  # they go once they are written
     finish()
     return sorted(failures)
 

@@ -95,7 +95,7 @@ class Predictor:
         propagation: Propagation = "own",
         z_max_inclusive: bool = True,
     ) -> npt.NDArray[np.uint16]:
-        """Segment what boxes hold into one array of labels.
+        """Segment the object in each box into one array of labels.
 
         Args:
             image: an Image, or an array (H, W), RGB (H, W, 3) or a volume (D, H, W). Best uint8; other dtypes are
@@ -118,7 +118,7 @@ class Predictor:
             return Segmentation(image, boxes, self.backend, self.scheme, **options).labels()
 
     def predict_masks(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> list[PromptMask]:
-        """Segment what boxes hold into one mask a box, with its logits and predicted IoU; masks may overlap.
+        """Segment the object in each box into one mask a box, with its logits and predicted IoU; masks may overlap.
 
         The arguments are those of `predict`, and painting the masks in order gives its labels. A volume's masks take a
         byte a voxel and box.

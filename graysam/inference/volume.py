@@ -99,7 +99,7 @@ class Segmentation:
         labels = np.zeros(self.shape, np.uint16)
         for item, z, logits, _, bounds in self.visits():
             for rows, columns, mask in native_blocks(logits, self.canvas, bounds):
-                # The largest label is that of the last box, in whatever order the sweeps come by.
+                # The largest label is that of the last box, regardless of the order of the sweeps.
                 block = labels[z, rows, columns]
                 np.maximum(block, mask * np.uint16(item.label), out=block)
         return labels if self.is_volume else labels[0]

@@ -70,7 +70,7 @@ def _read_header(key: str, start: io.BytesIO) -> tuple[tuple[int, ...], np.dtype
         shape, _, dtype = readers[version](start)
         if any(length < 0 for length in shape):
             raise ValueError(f"negative length in shape {shape}")
-    except Exception as error:  # a forged header reaches ast and tokenize, which raise what they like
+    except Exception as error:  # a forged header reaches ast and tokenize, which raise arbitrary exceptions
         raise ValueError(f"{key} is no readable NPY array ({one_line(error)}); save the file again") from None
     return shape, dtype
 

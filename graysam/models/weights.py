@@ -201,15 +201,18 @@ def read_weights(name_or_path: str) -> WeightFile:
     """
     path = resolve(name_or_path)
     state, metadata = read_tensors(path)
-    state = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if others := [str(key) for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"weight file {path}: {', '.join(others[:3])} hold no tensors; give a file of weights alone")
+    state = {str(key): value for key, value in state.items()}
     layout = next((name for name, (mark, _) in LAYOUTS.items() if any(key.startswith(mark) for key in state)), None)
     if layout is None and state and all(key.startswith(HEAD_PREFIXES) for key in state):
         layout = "graysam"
     if layout is None:
         known = "EfficientViT-SAM, LiteMedSAM, MedSAM/SAM with a ViT encoder, graysam"
         raise ValueError(f"weight file {path}: its {len(state)} tensors are of no known model; known are {known}")
-    if metadata is not None and metadata.get("format") != FORMAT:
-        raise ValueError(f"weight file {path} is of format {metadata.get('format')!r}; this graysam reads {FORMAT}")
+    version = metadata.get("format") if isinstance(metadata, Mapping) else metadata
+    if metadata is not None and version != FORMAT:
+        raise ValueError(f"weight file {path} is of format {version!r}; this graysam reads {FORMAT}")
     tensors = {rename(key, layout): value for key, value in state.items()}
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     digest = sha256_of(path)

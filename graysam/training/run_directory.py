@@ -80,7 +80,7 @@ class RunDirectory:
                 "machine": training_machine(),
                 "starts": [],
             }
-        if origin["shards"] != shards:
+        if origin.get("shards") != shards:
             raise ValueError(f"{self.path} was started with other shards, see run.json; give another name, or those")
         if not self.config_file.is_file():  # first, because it marks the folder as a run's
             write_json_file(self.config_file, self.config)

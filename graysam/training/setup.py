@@ -131,7 +131,7 @@ def build_module(
     for source in sources:
         log.info("weights: %s", source.describe())
     if not any("image_encoder" in source.parts for source in sources):
-        log.info("weights: the rest of the image encoder starts at random")
+        log.info("weights: what no file was given for starts at random in the image encoder")
     return SamModule(
         model=model,
         loss=build(config["loss"]),

@@ -198,6 +198,11 @@ def test_every_config_file_and_experiment_is_valid(monkeypatch: pytest.MonkeyPat
         ([{"_target_": "builtins.dict"}], list[Target], True),
         ("x", Callable[[Path], Any] | None, False),
         ("x", Optional["OnlyForTypeCheckers"], True),  # noqa: F821
+        (True, int, False),
+        (True, int | None, False),
+        (True, bool, True),
+        ("CT", Sequence[str], False),
+        ("CT", str | Path, True),
     ],
 )
 def test_values_fit_annotations_as_yaml_writes_them(value: Any, annotation: Any, expected: bool) -> None:

@@ -142,3 +142,34 @@ def test_damaged_folders_are_refused(raw: Path, tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(ShardError, match="no such file"):
         ShardReader(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rle": b"{}"},  # a training sample without masks
+        {"meta": b'{"boxes_xyxy": {}}'},
+        {"png": cv2.imencode(".png", np.zeros(SQUARE.shape, np.uint16))[1].tobytes()},
+    ],
+)
+def test_contradictory_samples_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ShardError, match="not readable"):
+        written(tmp_path, replace(good_sample(), **changes)).read(0)
+
+
+def test_keys_are_unique_within_and_across_folders(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="key k occurs twice"):
+        written(tmp_path / "a", good_sample(), good_sample())
+    folders = [written(tmp_path / name, good_sample()).folders[0] for name in "bc"]
+    with pytest.raises(ShardError, match=r"1 keys occur twice in "):
+        ShardReader(*folders)
+
+
+@pytest.mark.parametrize("manifest", [{}, {"shards": []}, {"shards": [{"file": "../x.tar"}], "index": {}}])
+def test_incomplete_manifests_are_refused(tmp_path: Path, manifest: dict[str, Any]) -> None:
+    folder = written(tmp_path / "a", good_sample()).folders[0]
+    file = folder / MANIFEST_NAME
+    kept = {key: json.loads(file.read_text())[key] for key in ("format", "version")}
+    file.write_text(json.dumps(kept | manifest))
+    with pytest.raises(ShardError, match="damaged"):
+        ShardReader(folder)

@@ -11,6 +11,7 @@ import pytest
 from graysam.imaging.channels import load_scheme
 from graysam.io.image import Image
 from graysam.probe import main
+from graysam.reporting.probes import read_probe
 from graysam.reproduction.probing import CHANGES, changed_boxes, probe_image
 from tests.support.commands import BOXES_2D, image_2d, write_case
 
@@ -80,7 +81,8 @@ def test_the_command_skips_a_bad_case(tmp_path: Path, tiny_exported: Path, capsy
     assert main([*folders, "--model", str(tiny_exported), "-o", str(target)]) == 1
     assert "2DBox_US_b" in capsys.readouterr().err.splitlines()[-1]
     document = json.loads(target.read_text())
-    assert (document["name"], document["kind"]) == ("tiny", "fp32")
+    assert (document["name"], document["precision"]) == ("tiny", "fp32")
+    assert read_probe(target).name == "tiny fp32"
     assert [found["case"] for found in document["objects"]] == ["2DBox_US_a"] * 2
     assert all(0 <= found["dsc"] <= 1 for found in document["objects"])
 
