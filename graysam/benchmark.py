@@ -35,12 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.slices = arguments.slices or (math.inf if arguments.input else SLICES)
         arguments.output.mkdir(parents=True, exist_ok=True)
         report = run(choose_cases(sources, arguments.cases), arguments)
+        text = markdown(report)
         write_json_file(arguments.output / "benchmark.json", report.to_json())
         with replacing(arguments.output / "benchmark.md") as temporary:
-            temporary.write_text(markdown(report), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         write_seconds_chart(report, arguments.output / "seconds.png")
         write_accuracy_chart(report, arguments.output / "accuracy.png")
-        print(markdown(report), end="")
+        print(text, end="")
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT

@@ -117,7 +117,7 @@ def write_model(
             if precision == "bf16":
                 layers = graph_layers(model)
             elif precision == "int8":
-                from graysam.exporting.calibration import quantize_encoder, quantized_layers
+                from graysam.exporting.int8 import quantize_encoder, quantized_layers
 
                 graphs["encoder"] = quantize_encoder(graphs["encoder"], images)
                 layers = quantized_layers(graphs["encoder"], model)

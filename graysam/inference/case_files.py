@@ -85,18 +85,18 @@ def segment_case_files(
             with noted(path):
                 future.result()
 
-    case: Any
-    labels: Any
+    def segment(path: Path, case: Case) -> None:
+        """Segment a case and start to write it once the last one is written."""
+        assert case.boxes is not None  # as in every case to be segmented
+        labels = predictor.predict(case.image, case.boxes, **options)
+        for note in case.notes:
+            print(f"note: {path.name}: {note}", file=sys.stderr)
+        finish()
+        writing.append((path, writer.submit(_write, path.stem, case, labels, output, overlay)))
+
     for path, reading in progress(cases, "predicting", count):
         with noted(path):
-            case = reading.result()
-            assert case.boxes is not None  # as in every case to be segmented
-            labels = predictor.predict(case.image, case.boxes, **options)
-            for note in case.notes:
-                print(f"note: {path.name}: {note}", file=sys.stderr)
-            finish()
-            writing.append((path, writer.submit(_write, path.stem, case, labels, output, overlay)))
-        case = labels = None  # they go once they are written
+            segment(path, reading.result())
     finish()
     return sorted(failures)
 

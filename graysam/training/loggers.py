@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -20,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from graysam.imaging.drawing import write_picture
 from graysam.reporting.schemas import CONFIG, RUN, read_json_object
 from graysam.system.files import replacing
 from graysam.system.terminal import one_line
@@ -74,9 +74,7 @@ def log_images(
             elif isinstance(logger, CSVLogger):
                 path = Path(logger.save_dir) / f"{tag}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as temporary:
-                    png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-                    temporary.write_bytes(png.tobytes())
+                write_picture(path, image)
 
 
 # ------------------------------------------------------------------------------------------------ Weights & Biases

@@ -15,7 +15,7 @@ from graysam.inference.openvino_core import has_bf16, open_core
 from graysam.models.sam import Sam
 from tests.exporting.test_methods import tiny_l0, tiny_vit
 
-calibration = pytest.importorskip("graysam.exporting.calibration", reason="an extra", exc_type=ImportError)
+calibration = pytest.importorskip("graysam.exporting.int8", reason="an extra", exc_type=ImportError)
 
 import openvino as ov  # noqa: E402
 import openvino.opset13 as op  # noqa: E402
