@@ -2,10 +2,9 @@
 
 import runpy
 import sys
-from difflib import get_close_matches
 
-from graysam.system.renamed import RENAMED_COMMANDS
-from graysam.system.terminal import BAD_INPUT
+from graysam.system.command import RENAMED_COMMANDS
+from graysam.system.terminal import BAD_INPUT, suggestion
 
 COMMANDS = {
     "pack": "turn a folder of cases into shards for training",
@@ -32,11 +31,10 @@ def main() -> int:
         print("\n".join(f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()))
         return 0
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"commands are {', '.join(COMMANDS)}"
+        hint = suggestion(name, COMMANDS) or f"; commands are {', '.join(COMMANDS)}"
         if name in RENAMED_COMMANDS:
-            hint = f"it was renamed to graysam {RENAMED_COMMANDS[name]}"
-        print(f"error: there is no command {name!r}; {hint}", file=sys.stderr)
+            hint = f"; it was renamed to graysam {RENAMED_COMMANDS[name]}"
+        print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
         return BAD_INPUT
     del sys.argv[1]
     runpy.run_module(f"graysam.{name}", run_name="__main__", alter_sys=True)

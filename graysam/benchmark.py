@@ -15,20 +15,20 @@ from graysam.benchmarking.cases import choose_cases, folder_cases, paper_cases
 from graysam.benchmarking.competitors import COMPETITORS
 from graysam.benchmarking.running import run
 from graysam.imaging.channels import scheme_names
-from graysam.reporting.speed import failures, markdown, write_accuracy_chart, write_seconds_chart
-from graysam.system.environment import require
+from graysam.reporting.speed import failures, markdown, points, write_accuracy_chart, write_seconds_chart
+from graysam.system.command import command
+from graysam.system.environment import check_extra
 from graysam.system.files import replacing, write_json_file
-from graysam.system.renamed import reject_renamed_options
-from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
+from graysam.system.terminal import parse_list, report_problems
 
 SLICES = 16  # of volumes; with it and LiteMedSAM a run takes about a quarter of an hour on two cores
 
 
+@command("benchmark")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    reject_renamed_options("benchmark", argv)
     arguments = _parser().parse_args(argv)
-    require("benchmark")
+    check_extra("benchmark")
     try:
         sources = paper_cases() if arguments.input is None else folder_cases(arguments.input)
         # Masks are scored on whole volumes only, so a folder's own cases keep all slices.
@@ -40,18 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with replacing(arguments.output / "benchmark.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
         write_seconds_chart(report, arguments.output / "seconds.png")
-        write_accuracy_chart(report, arguments.output / "accuracy.png")
+        if points(report):
+            write_accuracy_chart(report, arguments.output / "accuracy.png")
         print(text, end="")
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
     except KeyboardInterrupt:
         print("error: interrupted; nothing is written", file=sys.stderr)
         return 130  # as shells do after SIGINT
-    lines = failures(report)
-    for line in lines:
-        print(f"error: {line}", file=sys.stderr)
-    return FAILED if lines else 0
+    return report_problems(failures(report))
 
 
 def _pair(text: str) -> tuple[str, Path]:

@@ -5,23 +5,25 @@ Prints each error in a line of its own and exits with 2, or one line and 0 where
 
 import argparse
 import sys
+from collections.abc import Sequence
 from itertools import zip_longest
 
-from graysam.system.environment import conf_dir, require
-
-require("train")
-
-from graysam.config.composing import compose_config  # noqa: E402
-from graysam.config.planning import check_config  # noqa: E402
-from graysam.system.terminal import BAD_INPUT  # noqa: E402
+from graysam.system.command import command
+from graysam.system.environment import check_extra, conf_dir
+from graysam.system.terminal import BAD_INPUT
 
 
-def main() -> int:
+@command("check")
+def main(argv: Sequence[str] | None = None) -> int:
     """Check every config at the top, every choice of its groups and every experiment; a grid when its sweep starts.
 
     The first choices of all groups are checked together, then the second ones and so on.
     """
-    argparse.ArgumentParser(prog="graysam check", description=(__doc__ or "").partition(":")[0]).parse_args()
+    argparse.ArgumentParser(prog="graysam check", description=(__doc__ or "").partition(":")[0]).parse_args(argv)
+    check_extra("train")
+    from graysam.config.composing import compose_config
+    from graysam.config.planning import check_config
+
     conf = conf_dir()
     errors: dict[str, str] = {}  # and the overrides at which each appeared first
     for top in sorted(path.stem for path in conf.glob("*.yaml")):

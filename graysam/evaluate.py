@@ -12,29 +12,23 @@ from pathlib import Path
 
 from graysam.io.cases import case_paths
 from graysam.reporting.evaluation import Evaluation, ScoredCase, format_means, write_metrics
-from graysam.system.terminal import BAD_INPUT, FAILED, progress
+from graysam.system.command import command
+from graysam.system.terminal import FAILED, check_at_least, progress
 
 
+@command("evaluate")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
     evaluation = Evaluation(
         arguments.segs, arguments.gts, arguments.spacing_order, arguments.absent, arguments.overlay, arguments.images
     )
-    try:
-        names = _check(evaluation, arguments.output, arguments.workers)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    names = _check(evaluation, arguments.output, arguments.workers)
     results = progress(evaluation.score_all(names, min(arguments.workers, len(names))), "evaluating", len(names))
     cases = sorted(results, key=lambda case: case.case)
     scored = [case for case in cases if case.metrics is not None]
     if scored:
-        try:
-            write_metrics(arguments.output, scored)
-        except OSError as error:
-            print(f"error: {arguments.output} cannot be written: {error}", file=sys.stderr)
-            return BAD_INPUT
+        write_metrics(arguments.output, scored)
         print(format_means(scored))
     sys.stderr.writelines(f"{line}\n" for line in _problems(cases, evaluation, names))
     return FAILED if any(case.error for case in cases) else 0
@@ -42,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(evaluation: Evaluation, output: Path, workers: int) -> list[str]:
     """Return the names of the case files; make the folders to write to."""
-    if workers < 1:
-        raise ValueError(f"--workers is {workers}; required: at least 1")
+    check_at_least(1, "--workers", workers)
     if (evaluation.overlay is None) != (evaluation.images is None):
         raise ValueError("--overlay DIR and --images IMGS are required together")
-    for option, folder in {"-s": evaluation.segs, "--images": evaluation.images}.items():
-        if folder is not None and not folder.is_dir():
-            raise ValueError(f"{option} {folder} is not a directory; required: a folder of case files (.npz)")
-    names = [path.name for path in case_paths(evaluation.gts)]
+    if evaluation.images is not None:
+        case_paths(evaluation.images, "--images")
+    if not evaluation.segs.is_dir():
+        raise ValueError(f"-s {evaluation.segs} is not a directory; required: a folder of case files (.npz)")
+    names = [path.name for path in case_paths(evaluation.gts, "-g")]
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory; required: a file name, such as metrics.csv")
     for folder in (output.parent, evaluation.overlay):

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graysam.imaging.channels import scheme_names
-from graysam.system.environment import require
-from graysam.system.renamed import reject_renamed_options
-from graysam.system.terminal import BAD_INPUT, FAILED, one_line
+from graysam.system.command import command
+from graysam.system.environment import check_extra
+from graysam.system.terminal import FAILED, one_line
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -36,26 +36,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--interpolate-from", metavar="MODEL", help="with --format weights: the model that MODEL was fine-tuned from")
     add("--interpolate-weight", type=float, default=0.5, help="MODEL's weight in the interpolation (default: 0.5)")
     add("--keep-below-gate", action="store_true", help="keep a model that segments worse than the gate allows")
-    reject_renamed_options("export", argv)
     arguments = parser.parse_args(argv)
-    if (arguments.cases is None) != (arguments.gts is None):
-        parser.error("--cases and --gts go together: case files, and their ground truths")
     if arguments.interpolate_from is not None and arguments.format != "weights":
         parser.error("--interpolate-from requires --format weights; export the file that this writes afterwards")
+    if arguments.format == "weights" and (arguments.shards or arguments.cases or arguments.channels):
+        parser.error("--format weights stores a model as it is; leave out --shards, --cases and --channels")
     if arguments.format != "openvino" and arguments.precision not in (None, "fp32"):
         parser.error(f"--precision {arguments.precision} requires --format openvino")
     return arguments
 
 
+@command("export")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parse(argv)
-    require("train")
-    if arguments.format != "weights":
-        if arguments.format == "onnx" or arguments.precision in (None, "int8"):
-            require("quantize")
-        if arguments.shards is None:
-            require("demo")
+    check_extra("train")
+    if arguments.format == "onnx" or (arguments.format == "openvino" and arguments.precision in (None, "int8")):
+        check_extra("quantize")
     from graysam.exporting.pipeline import BelowGate
 
     try:
@@ -64,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error.table)
         print(f"error: not kept: {one_line(error)}; see --keep-below-gate", file=sys.stderr)
         return FAILED
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
+    except RuntimeError as error:  # torch's and OpenVINO's
+        raise ValueError(one_line(error)) from error
     return 0
 
 

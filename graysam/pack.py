@@ -1,15 +1,18 @@
 """`python -m graysam.pack`: raw cases become shards, an index and a manifest."""
 
-from graysam.system.environment import require
+from collections.abc import Sequence
 
-require("train")
-
-from graysam.config.command import run_command  # noqa: E402
-from graysam.config.targets import build  # noqa: E402
+from graysam.system.command import command
+from graysam.system.environment import check_extra
 
 
-def main() -> int:
+@command("pack")
+def main(_: Sequence[str] | None = None) -> int:
     """Pack a folder of cases, or the demo, and return the exit code, which is 1 when bad files were left out."""
+    check_extra("train")
+    from graysam.config.command import run_command
+    from graysam.config.targets import build
+
     return run_command("pack", build)
 
 

@@ -19,8 +19,8 @@ from graysam.inference.exported_model import export_on_first_use
 from graysam.inference.openvino_core import skip_converter
 from graysam.inference.predictor import Predictor, choose_backend
 from graysam.io.cases import read_input_case
-from graysam.system.renamed import reject_renamed_options
-from graysam.system.terminal import BAD_INPUT, FAILED, one_line
+from graysam.system.command import command
+from graysam.system.terminal import report_problems
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -39,7 +39,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", help="of the torch backend, e.g. cuda; default: cpu")
     add("--no-cache", action="store_true", help="do not keep the compiled model for the next start")
     add("--overlay", type=Path, metavar="DIR", help="also write one PNG a case there")
-    reject_renamed_options("predict", argv)
     return parser.parse_args(argv)
 
 
@@ -55,6 +54,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
     return predictor
 
 
+@command("predict")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parse(argv)
@@ -62,20 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     read = partial(read_input_case, z_max_inclusive=options["z_max_inclusive"])
     folders = {"output": arguments.output, "overlay": arguments.overlay}
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # one pool of two starts later
-        try:
-            paths = find_case_files(arguments.input, **folders)
-            cases = read_ahead(paths, read, reader)  # the first while the model is loaded
-            predictor = open_predictor(arguments)
-            for folder in filter(None, folders.values()):
-                folder.mkdir(parents=True, exist_ok=True)
-        except (ValueError, OSError) as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            return BAD_INPUT
+        paths = find_case_files(arguments.input, **folders)
+        cases = read_ahead(paths, read, reader)  # the first while the model is loaded
+        predictor = open_predictor(arguments)
+        for folder in filter(None, folders.values()):
+            folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         failures = segment_case_files(cases, len(paths), writer, predictor, **folders, **options)
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
-    sys.stderr.writelines(f"error: {failure}\n" for failure in failures)
-    return FAILED if failures else 0
+    return report_problems(failures)
 
 
 if __name__ == "__main__":

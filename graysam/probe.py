@@ -17,25 +17,23 @@ from graysam.io.cases import case_paths, read_gts
 from graysam.io.image import read_image
 from graysam.metrics.aggregation import macro_average
 from graysam.reproduction.probing import CHANGES, probe_image
+from graysam.system.command import command
 from graysam.system.files import write_json_file
-from graysam.system.terminal import BAD_INPUT, FAILED, one_line, progress
+from graysam.system.terminal import one_line, progress, report_problems
 
 
+@command("probe")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
     output: Path = arguments.output
-    try:
-        paths = case_paths(arguments.input)
-        if output.is_dir():
-            raise ValueError(f"-o {output} is a directory; required: a file name, such as probe.json")
-        predictor = Predictor(
-            arguments.model, precision=arguments.precision, threads=arguments.threads, channels=arguments.channels
-        )
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
+    paths = case_paths(arguments.input, "-i")
+    if output.is_dir():
+        raise ValueError(f"-o {output} is a directory; required: a file name, such as probe.json")
+    predictor = Predictor(
+        arguments.model, precision=arguments.precision, threads=arguments.threads, channels=arguments.channels
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
     objects: list[dict[str, Any]] = []
     problems = []
     for path in progress(paths, "probing"):
@@ -47,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json_file(output, {**model, "changes": CHANGES, "objects": objects})
     dsc = 100 * macro_average((found["modality"], found["dsc"]) for found in objects)
     print(f"{output}: {len(objects)} objects of {len(paths) - len(problems)} cases, DSC {dsc:.2f} % for tight boxes")
-    sys.stderr.writelines(f"error: {problem}\n" for problem in problems)
-    return FAILED if problems else 0
+    return report_problems(problems)
 
 
 def _parser() -> argparse.ArgumentParser:

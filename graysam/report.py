@@ -6,43 +6,38 @@ Without `-o` the report is printed; `-o FILE.md` also writes it. `-o FOLDER` wri
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graysam.system.environment import require
+from graysam.system.command import command
+from graysam.system.environment import check_extra
 from graysam.system.files import write_json_file
-from graysam.system.renamed import reject_renamed_options
-from graysam.system.terminal import BAD_INPUT, FAILED, one_line, parse_list
+from graysam.system.terminal import parse_list, report_problems
 
 INPUTS = "run directories, metrics files (evaluate -o), probes, benchmarks, reproducibility checks, or folders of these"
 
 
+@command("report")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 where something could not be reported, 2 for unusable arguments."""
-    reject_renamed_options("report", argv)
     arguments = _parser().parse_args(argv)
-    try:
-        if arguments.reproducibility_checks is not None:
-            from graysam.reporting.reproducibility import parse_checks
-            from graysam.reproduction.checks import run_checks
+    if arguments.reproducibility_checks is not None:
+        from graysam.reporting.reproducibility import parse_checks
+        from graysam.reproduction.checks import run_checks
 
-            checks = run_checks(arguments.reproducibility_checks, arguments.train_npz)
-            if arguments.output is not None:
-                arguments.output.parent.mkdir(parents=True, exist_ok=True)
-                write_json_file(arguments.output, checks)
-            print(*(f"### {one.title}\n\n{one.text}" for one in parse_checks(checks)), sep="\n\n")
-        elif arguments.wandb_workspace is not None:
-            require("dashboards")
-            from graysam.reporting.wandb_workspace import save_workspace
+        checks = run_checks(arguments.reproducibility_checks, arguments.train_npz)
+        if arguments.output is not None:
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            write_json_file(arguments.output, checks)
+        print(*(f"### {one.title}\n\n{one.text}" for one in parse_checks(checks)), sep="\n\n")
+    elif arguments.wandb_workspace is not None:
+        check_extra("dashboards")
+        from graysam.reporting.wandb_workspace import save_workspace
 
-            print(save_workspace(arguments.wandb_workspace, arguments.over))
-        else:
-            require("report")
-            return _report(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
+        print(save_workspace(arguments.wandb_workspace, arguments.over))
+    else:
+        check_extra("report")
+        return _report(arguments)
     return 0
 
 
@@ -67,8 +62,7 @@ def _report(arguments: argparse.Namespace) -> int:
     print(text, end="")
     if excluded:
         problems.append(f"{len(excluded)} of {len(inputs.runs)} runs are not in the table")
-    sys.stderr.writelines(f"error: {problem}\n" for problem in problems)
-    return FAILED if problems else 0
+    return report_problems(problems)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,12 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from graysam.system.environment import require
-
-require("train")
-
-from graysam.config.command import in_sweep, run_command  # noqa: E402
-from graysam.config.targets import build  # noqa: E402
+from graysam.system.command import command
+from graysam.system.environment import check_extra
 
 
 def _summarize(runs: Sequence[tuple[str, int, str, str, str]]) -> str:
@@ -25,14 +21,20 @@ def _summarize(runs: Sequence[tuple[str, int, str, str, str]]) -> str:
 
 
 def _train(config: dict[str, Any]) -> int:
+    from graysam.config.command import in_sweep
+    from graysam.config.targets import build
     from graysam.training.run import run_training  # after the config was checked: torch takes seconds to import
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run_training(config, build, in_sweep=in_sweep())
 
 
-def main() -> int:
+@command("train")
+def main(_: Sequence[str] | None = None) -> int:
     """Train what the command line describes, and return the exit code."""
+    check_extra("train")
+    from graysam.config.command import run_command
+
     return run_command("train", _train, summarize=_summarize)
 
 

@@ -9,6 +9,7 @@ and slice and takes 0.40 s for one small image (2DBox_US_0525), so a volume's se
 objects, e.g. 210.98 s -> 527 slices of 6 objects.
 """
 
+import csv
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +85,7 @@ def folder_cases(folder: Path) -> Sources:
     """
     images, gts = folder / "imgs", folder / "gts"
     has_gts = images.is_dir() and gts.is_dir()
-    paths = case_paths(images if has_gts else folder)
+    paths = case_paths(images if has_gts else folder, "--input")
     if has_gts and (missing := [path.name for path in paths if not (gts / path.name).is_file()]):
         raise ValueError(f"{gts} has no {missing[0]}; required: the masks of every case")
     return {path.stem: partial(_read, path, gts / path.name if has_gts else None) for path in paths}
@@ -142,34 +143,25 @@ class PaperCase(NamedTuple):
     """A row of Table 5; seconds of the baseline (LiteMedSAM) and of the proposed model."""
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     objects: int
     baseline_s: float
     proposed_s: float
 
 
-TABLE_5 = (
-    PaperCase("3DBox_CT_0566", (287, 512, 512), 6, 210.98, 51.85),
-    PaperCase("3DBox_CT_0888", (237, 512, 512), 6, 53.35, 11.22),
-    PaperCase("3DBox_CT_0860", (246, 512, 512), 1, 7.50, 2.51),
-    PaperCase("3DBox_MR_0621", (115, 400, 400), 6, 83.16, 16.92),
-    PaperCase("3DBox_MR_0121", (64, 290, 320), 6, 51.20, 9.84),
-    PaperCase("3DBox_MR_0179", (84, 512, 512), 1, 6.92, 1.6),
-    PaperCase("3DBox_PET_0001", (264, 200, 200), 1, 3.50, 0.78),
-    PaperCase("2DBox_US_0525", (256, 256, 3), 1, 0.40, 0.11),
-    PaperCase("2DBox_X-Ray_0053", (320, 640, 3), 34, 0.90, 0.72),
-    PaperCase("2DBox_Dermoscopy_0003", (3024, 4032, 3), 1, 1.41, 2.09),
-    PaperCase("2DBox_Endoscopy_0086", (480, 560, 3), 1, 0.43, 0.09),
-    PaperCase("2DBox_Fundus_0003", (2048, 2048, 3), 1, 0.72, 0.38),
-    PaperCase("2DBox_Microscope_0008", (1536, 2040, 3), 19, 1.05, 0.66),
-    PaperCase("2DBox_Microscope_0016", (1920, 2560, 3), 241, 6.27, 6.19),
-)
+def table_5() -> list[PaperCase]:
+    """Return the rows of the paper's Table 5."""
+    with Path(__file__).with_name("paper_table5.csv").open(newline="") as file:
+        return [
+            PaperCase(name, tuple(map(int, shape.split("x"))), int(objects), float(baseline_s), float(proposed_s))
+            for name, shape, objects, baseline_s, proposed_s in list(csv.reader(file))[1:]
+        ]
 
 
 def paper_cases() -> Sources:
     """Return the 14 cases; raise ValueError where nilearn, whose brain they are made from, is missing."""
     check_extra("demo")
-    return {case.name: partial(build, case) for case in TABLE_5}
+    return {case.name: partial(build, case) for case in table_5()}
 
 
 def build(case: PaperCase) -> BenchmarkCase:

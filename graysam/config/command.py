@@ -86,7 +86,7 @@ def _run_sweep(config_name: str, overrides: Sequence[str], conf: Path, runs: lis
     """Let Hydra launch the jobs of a sweep, and replace the planned runs by those that ended."""
     task = partial(_run_swept, function=function, parent=os.getpid(), runs=runs)
     folder = os.path.relpath(os.path.commonpath([os.path.dirname(os.path.abspath(run.run_dir)) for run in runs]))
-    settings = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir='{folder}'"]
+    settings = ["hydra.mode=MULTIRUN", "hydra.sweep.dir='{}'".format(folder.replace("'", r"\'"))]
     logging.getLogger("hydra").setLevel(logging.WARNING)  # each job prints one line itself
     try:
         with hydra.initialize_config_dir(str(conf), job_name=config_name, version_base="1.3"):

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from graysam.system.renamed import RENAMED_KEYS
+from graysam.system.command import RENAMED_KEYS
+from graysam.system.terminal import suggestion
 
 
 @contextmanager
@@ -65,12 +65,11 @@ def first_line(error: Exception) -> str:
     return " ".join(re.split(r"\n\n|\nSee http|\n *full_key", str(error))[0].split()).rstrip(".")
 
 
-def suggestion(name: str, valid: Iterable[object], path: str = "") -> str:
-    """Return the end of a message about an unknown name: the nearest valid name, or the new name of its key path."""
+def key_suggestion(path: str, valid: Iterable[object]) -> str:
+    """Return the end of a message about an unknown key: its new name, or the nearest valid one."""
     if path in RENAMED_KEYS:
         return f"; it was renamed to {RENAMED_KEYS[path]}"
-    near = get_close_matches(name, sorted(set(map(str, valid))), n=1, cutoff=0.65)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return suggestion(path.rpartition(".")[2], valid)
 
 
 def _last_name(text: str) -> str:
@@ -86,7 +85,7 @@ def _explain(error: Exception, conf: Path) -> str:
         choices = error.options or []
         return reason + (suggestion(_last_name(reason), choices) or f"; choices are {', '.join(choices)}")
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
-        return reason + suggestion(str(cause.key), cause.parent_node, str(cause.full_key))
+        return reason + key_suggestion(str(cause.full_key), cause.parent_node)
     if "defaults list" in reason:
         return reason + suggestion(_last_name(reason), [group.name for group in conf.iterdir()])
     return reason

@@ -12,8 +12,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
 
-from graysam.config.composing import first_line, suggestion
-from graysam.system.terminal import one_line
+from graysam.config.composing import first_line, key_suggestion
+from graysam.system.terminal import one_line, suggestion
 
 
 class Target(Any):
@@ -67,9 +67,8 @@ def _check_call(node: dict[str, Any], path: str, supplied: Collection[str] | Non
             bind(**arguments, **dict.fromkeys(supplied or ()))
         except TypeError as error:
             name = str(error).split("'")[1]
-            near = (
-                suggestion(name, parameters.keys() - set(supplied or ()), f"{path}.{name}") if name in arguments else ""
-            )
+            valid = parameters.keys() - set(supplied or ())
+            near = key_suggestion(f"{path}.{name}", valid) if name in arguments else ""
             yield f"{path or 'config'}: {str(error).rpartition('() ')[2]} of {owner}{near}"
             return
     for name in [name for name in arguments if name in parameters]:

@@ -18,6 +18,7 @@ from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
 from graysam.data.sampling import BalancedSampler
 from graysam.data.shards import ShardReader
 from graysam.imaging.channels import Scheme
+from graysam.system.terminal import check_at_least
 
 
 class ResumableLoader(DataLoader[Item]):
@@ -93,17 +94,9 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name in (
-            "boxes_per_image",
-            "batch_size",
-            "val_batch_size",
-            "samples_per_group",
-            "views_per_group",
-            "val_boxes_per_image",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"data.{name} is {value}; required: at least 1")
+        counts = ("boxes_per_image", "batch_size", "val_batch_size")
+        for name in (*counts, "samples_per_group", "views_per_group", "val_boxes_per_image"):
+            check_at_least(1, f"data.{name}", getattr(self, name))
 
     @cached_property
     def reader(self) -> ShardReader:

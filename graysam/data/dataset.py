@@ -15,7 +15,7 @@ from graysam.data.sampling import Draw
 from graysam.data.shards import Sample, ShardReader
 from graysam.imaging.canvas import boxes_to_grid, pad, prepare_image
 from graysam.imaging.channels import Scheme
-from graysam.imaging.prompts import tight_box
+from graysam.imaging.prompts import mask_bounds
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,9 @@ class TrainingSlices(Slices):
             image, masks = augmentation(image, masks, fixed_rng)
         # Where an augmentation moved the objects, the native boxes no longer hold.
         moved = any(new is not old for new, old in zip(masks, stored, strict=True))
-        tight = [tight_box(m) for m in masks] if moved else [self._prompt_box(sample, label) for label in labels]
+        tight: list[Box] = [np.array(mask_bounds(mask), np.float32) for mask in masks]  # no augmentation empties one
+        if not moved:
+            tight = [self._prompt_box(sample, label) for label in labels]
         height, width = image.shape[:2]
         boxes = [self.jitter(box, height, width, rng) for box in tight]
         view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"

@@ -16,9 +16,9 @@ from graysam.data.shard_writing import ShardWriter, check_output
 from graysam.data.shards import SPLITS
 from graysam.data.sources import ChallengeSource, ImageSource, PackedCase, Source
 from graysam.data.split import Split, SplitBy, Subject
-from graysam.io.cases import SpacingOrder
+from graysam.io.image import SpacingOrder
 from graysam.system.files import replacing_folder
-from graysam.system.terminal import progress
+from graysam.system.terminal import check_at_least, progress
 
 CASES_PER_WORKER = 8  # in memory at once, so that finished cases do not pile up behind a slow one
 
@@ -109,8 +109,7 @@ def pack(
     Raises:
         ValueError: no usable file in the input folder, two files with the same key, or an output folder in use.
     """
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; required: 1 or more")
+    check_at_least(1, "workers", workers)
     check_output(output_dir, overwrite)
     files = source.list_files()
     bad: dict[str, str] = {}

@@ -19,6 +19,7 @@ from scipy.ndimage import find_objects
 from graysam.data.shards import COLUMNS, FORMAT, INDEX_NAME, MANIFEST_NAME, VERSION, ShardError
 from graysam.imaging.canvas import resize_longest_side
 from graysam.system.files import sha256_of
+from graysam.system.terminal import check_at_least
 
 MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
 
@@ -96,8 +97,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, samples_per_shard: int) -> None:
-        if samples_per_shard < 1:
-            raise ShardError(f"samples_per_shard is {samples_per_shard}; required: 1 or more")
+        check_at_least(1, "samples_per_shard", samples_per_shard)
         self._folder, self._samples_per_shard = folder, samples_per_shard
         self._rows: dict[str, tuple[str, int, int, str, str]] = {}  # by key: the index's columns without the split
         self._open = ExitStack()

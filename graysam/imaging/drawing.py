@@ -1,8 +1,8 @@
 """Pictures of cases: mask outlines, ground truth and prompt boxes over an image.
 
-`draw_overlay` draws a whole image or the objects of a volume, `draw_detail` the surroundings of some objects, and
-`draw_panel` one case of a report. Paths are float64 (n,2) x, y in pixels of the picture; whole numbers are edges
-between pixels. scikit-image is imported on first use.
+`draw_overlay` draws a whole image or the objects of a volume, `draw_panel` the surroundings of a 2D image's objects.
+Paths are float64 (n,2) x, y in pixels of the picture; whole numbers are edges between pixels. scikit-image is imported
+on first use.
 """
 
 from collections.abc import Iterable, Iterator
@@ -88,17 +88,13 @@ def write_picture(path: Path, picture: Picture) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def draw_detail(
-    image: NDArray[Any], segs: NDArray[Any], boxes: NDArray[Any], gts: NDArray[Any], *, caption: str = ""
-) -> Picture:
-    """Draw `draw_overlay` of the part of a 2D image around the boxes and masks; see `detail_window`."""
-    rows, columns = window = detail_window(segs.shape, boxes, (segs, gts))
-    moved = boxes - np.array([columns.start, rows.start] * 2)
-    return draw_overlay(image[window], segs[window], moved, gts[window], caption=caption)
-
-
 def draw_panel(
-    image: NDArray[np.uint8], boxes: NDArray[Any], masks: NDArray[Any] | None = None, gts: NDArray[Any] | None = None
+    image: NDArray[np.uint8],
+    boxes: NDArray[Any],
+    masks: NDArray[Any] | None = None,
+    gts: NDArray[Any] | None = None,
+    *,
+    caption: str = "",
 ) -> Picture:
     """Draw boxes, masks and ground truth of a 2D image upon each other, on the part of `detail_window`.
 
@@ -110,9 +106,10 @@ def draw_panel(
         boxes: (N,4), inclusive pixel indices; N may be 0.
         masks: integer labels (H,W), or None.
         gts: integer labels (H,W), or None.
+        caption: a line of text above.
 
     Returns:
-        uint8 RGB (h,w,3), the longest side of 560 px.
+        uint8 RGB (h,w,3), the longest side of 560 px without the caption.
     """
     labels = [array for array in (masks, gts) if array is not None]
     rows, columns = window = detail_window(image.shape[:2], boxes, labels)
@@ -127,7 +124,7 @@ def draw_panel(
         _draw_paths(picture, paths, PREDICTION, 4 if thin else 8)
     if gts is not None:
         _draw_paths(picture, [path for _, path in _outlines(gts[window], scale)], TRUTH, 2 if thin else 3)
-    return picture
+    return _add_caption(picture, caption)
 
 
 def detail_window(shape: tuple[int, ...], boxes: NDArray[Any], masks: Iterable[NDArray[Any]]) -> tuple[slice, slice]:

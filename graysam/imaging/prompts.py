@@ -109,14 +109,6 @@ def mask_bounds(mask: AnyArray) -> Bounds | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
 
-def tight_box(mask: AnyArray) -> NDArray[np.float32]:
-    """Return the box around a mask (H, W) that is not empty, float32 (4,); see `mask_bounds`."""
-    bounds = mask_bounds(mask)
-    if bounds is None:
-        raise ValueError("the mask is empty, so it has no box")
-    return np.array(bounds, np.float32)
-
-
 def check_labels(labels: AnyArray, name: str) -> AnyArray:
     """Return multi-label masks as integers, bool as uint8.
 

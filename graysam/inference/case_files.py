@@ -22,7 +22,7 @@ Content = TypeVar("Content")
 
 def find_case_files(input: Path, output: Path, overlay: Path | None) -> list[Path]:
     """Return the NPZ files of the input directory, sorted; raise ValueError for directories that cannot be used."""
-    paths = case_paths(input)
+    paths = case_paths(input, "-i")
     if output.resolve() == input.resolve():
         raise ValueError(f"-o {output} is the input directory, whose cases would be overwritten; give another")
     for option, folder in (("-o", output), ("--overlay", overlay)):

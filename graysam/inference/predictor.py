@@ -16,6 +16,7 @@ from graysam.inference.exported_model import ExportedModel, open_exported, shipp
 from graysam.inference.volume import PromptMask, Propagation, Segmentation
 from graysam.io.image import Image
 from graysam.system.environment import check_extra, user_cache_dir
+from graysam.system.terminal import check_at_least
 
 BackendName = Literal["openvino", "torch", "onnxruntime"]
 
@@ -65,8 +66,7 @@ class Predictor:
         device: str | None = None,
         cache: bool = True,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; required: at least 1, or None for the backend's own choice")
+        check_at_least(1, "threads", threads)
         self.backend: Backend
         self.scheme: Scheme
         if choose_backend(model, backend=backend, precision=precision, device=device) == "torch":

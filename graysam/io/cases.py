@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.prompts import check_labels, fit_boxes
-from graysam.io.image import UNKNOWN, Image, Spacing, stored_image, stored_spacing
-from graysam.io.image import SpacingOrder as SpacingOrder
-from graysam.io.npz import CaseError as CaseError  # readers of cases catch it from here
+from graysam.io.image import UNKNOWN, Image, Spacing, SpacingOrder, stored_image, stored_spacing
 from graysam.io.npz import open_npz
 
 
@@ -32,11 +30,11 @@ class Case:
     notes: tuple[str, ...] = ()
 
 
-def case_paths(folder: Path) -> list[Path]:
-    """Return the NPZ files of a folder, sorted. Raises ValueError where there is none."""
+def case_paths(folder: Path, option: str) -> list[Path]:
+    """Return the NPZ files of the folder that `option` names, sorted. Raises ValueError where there is none."""
     if not (paths := sorted(folder.glob("*.npz"))):
         what = "holds no .npz file" if folder.is_dir() else "is not a directory"
-        raise ValueError(f"{folder} {what}; required: a folder of case files (.npz)")
+        raise ValueError(f"{option} {folder} {what}; required: a folder of case files (.npz)")
     return paths
 
 

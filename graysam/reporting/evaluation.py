@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 from tabulate import tabulate
 
-from graysam.io.cases import SpacingOrder, read_gts, read_input_case, read_segs
-from graysam.io.image import modality_of
+from graysam.io.cases import read_gts, read_input_case, read_segs
+from graysam.io.image import SpacingOrder, modality_of
 from graysam.metrics.aggregation import macro_average, modality_means
 from graysam.metrics.challenge import Absent, CaseMetrics, case_metrics
 from graysam.system.files import replacing

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from graysam.imaging.canvas import Canvas, prepare_image, to_uint8
 from graysam.imaging.channels import Scheme, load_scheme
 from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, draw_panel
-from graysam.io.cases import read_gts, read_input_case, read_segs
+from graysam.io.cases import case_paths, read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
 from graysam.metrics.challenge import case_dice
 from graysam.reporting.accuracy import in_papers_order
@@ -51,9 +51,8 @@ class Folders:
 
     def __post_init__(self) -> None:
         for option, folder in vars(self).items():
-            if folder is not None and not any(folder.glob("*.npz")):
-                what = "holds no .npz file" if folder.is_dir() else "is not a directory"
-                raise ValueError(f"--{option} {folder} {what}; required: a folder of case files (.npz)")
+            if folder is not None:
+                case_paths(folder, f"--{option}")
 
     @property
     def absent(self) -> list[str]:

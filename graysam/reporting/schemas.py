@@ -132,7 +132,6 @@ class QuantizationReport:
     objects: int = 0
     boxes_of_timed_images: Sequence[int] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
-    format: int = 2
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "QuantizationReport":
@@ -222,7 +221,6 @@ class BenchmarkReport:
     settings: Mapping[str, Any]
     time: str = ""
     command: str = ""
-    format: int = 2
     competitors: dict[str, BenchmarkCompetitor] = field(default_factory=dict)
     cases: dict[str, BenchmarkedCase] = field(default_factory=dict)
     results: list[CaseTimes] = field(default_factory=list)

@@ -160,15 +160,13 @@ def points(report: BenchmarkReport) -> list[tuple[float, float, str]]:
 
 
 def write_accuracy_chart(report: BenchmarkReport, path: Path) -> None:
-    """Draw macro DSC over the geometric mean of the seconds; no file is written where none is known."""
+    """Draw macro DSC over the geometric mean of the seconds, at least one of `points`."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    if not (found := points(report)):
-        return
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
-    for index, (seconds, dsc, name) in enumerate(found):
+    for index, (seconds, dsc, name) in enumerate(points(report)):
         axes.scatter(seconds, dsc, s=60, color=_colour(report, name), zorder=3)
         title, place = report.competitors[name].title, (0, 9 if index % 2 else -15)
         axes.annotate(title, (seconds, dsc), textcoords="offset points", xytext=place, ha="center", fontsize=8)

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,12 @@ MODULES = {
 }
 
 
-def missing(extra: str) -> list[str]:
-    """Return the modules of an extra, a key of MODULES, that are not installed; nothing is imported."""
-    return [name for name in MODULES[extra].split() if importlib.util.find_spec(name) is None]
-
-
 def check_extra(extra: str) -> None:
     """Raise ValueError with the installation command when a module of an extra, a key of MODULES, is not installed."""
-    if absent := missing(extra):
+    if absent := [name for name in MODULES[extra].split() if importlib.util.find_spec(name) is None]:
         raise ValueError(
             f"this command needs {', '.join(absent)}, which the plain installation leaves out: pip install '.[{extra}]'"
         )
-
-
-def require(extra: str) -> None:
-    """Exit with code 2 and one line on the standard error when a module of an extra is not installed."""
-    try:
-        check_extra(extra)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import TypeVar
 
 FAILED = 1  # exit code of a command that could not do all it was asked
@@ -24,14 +25,14 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
     if sys.stderr.isatty():
         from tqdm import tqdm  # only here: it is not needed without a terminal
 
-        yield from tqdm(items, total=count, desc=title, unit="case")
+        yield from tqdm(items, total=count, desc=title)
         return
     last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         if done == count or time.monotonic() - last > 10:
             last = time.monotonic()
-            print(f"{title}: {done} of {count} cases", file=sys.stderr, flush=True)
+            print(f"{title}: {done} of {count}", file=sys.stderr, flush=True)
 
 
 def parse_list(text: str) -> list[str]:
@@ -48,6 +49,24 @@ def one_line(error: BaseException) -> str:
     if "Original Traceback" in text:
         text = text.rpartition(f"{type(error).__name__}: ")[2]
     return " ".join(text.split())[:2000] or type(error).__name__  # more would fill the screen
+
+
+def check_at_least(least: int, name: str, value: float | None) -> None:
+    """Raise ValueError where a setting is below its least value; None, which means no limit, is accepted."""
+    if value is not None and value < least:
+        raise ValueError(f"{name} is {value}; required: at least {least}")
+
+
+def report_problems(problems: Sequence[str]) -> int:
+    """Print what could not be done to the standard error, one line each; return FAILED, or 0 for no problems."""
+    sys.stderr.writelines(f"error: {problem}\n" for problem in problems)
+    return FAILED if problems else 0
+
+
+def suggestion(name: str, valid: Iterable[object]) -> str:
+    """Return the end of a message about an unknown name: the nearest valid name, "" where none is near."""
+    near = get_close_matches(name, sorted(set(map(str, valid))), n=1, cutoff=0.65)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def exit_reason(error_output: str, code: int) -> str:

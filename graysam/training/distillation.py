@@ -16,6 +16,7 @@ from graysam.imaging.channels import Scheme, load_scheme
 from graysam.models.registry import open_pretrained
 from graysam.models.weights import read_tensors
 from graysam.system.files import replacing, sha256_of
+from graysam.system.terminal import check_at_least
 
 
 class Teacher(Protocol):
@@ -59,8 +60,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         for name in ("weight", "segmentation_weight", "mask_weight", "cache_gb"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"distillation.{name} is {getattr(self, name)}; required: 0 or more")
+            check_at_least(0, f"distillation.{name}", getattr(self, name))
 
     def open_cache(self, preparation: str) -> None:
         """Open the cache of one way of preparing images, which the string `preparation` identifies."""

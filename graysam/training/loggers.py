@@ -77,7 +77,6 @@ def log_images(
                 write_picture(path, image)
 
 
-# ------------------------------------------------------------------------------------------------ Weights & Biases
 class RunWandbLogger(WandbLogger):
     """Logs a run to W&B: online where an account's key is found, else offline, in the run directory.
 

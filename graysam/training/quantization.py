@@ -32,7 +32,7 @@ from graysam.reporting.schemas import (
     read_json_object,
 )
 from graysam.system.files import sha256_of, write_json_file
-from graysam.system.terminal import one_line, progress
+from graysam.system.terminal import check_at_least, one_line, progress
 from graysam.training.checkpoints import BEST
 from graysam.training.loggers import log_table
 from graysam.training.run_directory import training_machine
@@ -74,9 +74,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = 0 if name == "warmup" else 1
-            if isinstance(value, int) and value < least:
-                raise ValueError(f"quantize.{name} is {value}; required: at least {least}")
+            if name != "methods":
+                check_at_least(0 if name == "warmup" else 1, f"quantize.{name}", value)
 
 
 class QuantizationComparison(Callback):
@@ -133,7 +132,6 @@ class QuantizationComparison(Callback):
         return report
 
 
-# ------------------------------------------------------------------ measuring
 def score(prepared: Mapping[str, PreparedModel], item: Item, scores: Mapping[str, Scores]) -> None:
     """Add every method's scores of one image, all with the same boxes."""
     image, boxes, masks = item.image.numpy()[None], item.boxes.numpy(), item.masks.numpy()
@@ -206,7 +204,6 @@ def compare_methods(checkpoint: Path, items: FixedSlices, settings: Settings) ->
     )
 
 
-# ------------------------------------------------------------------ reporting
 def rows(report: QuantizationReport) -> list[dict[str, Any]]:
     """Return one row per method by COLUMNS; DSC and NSD in [0,1]. An unavailable one has only its name and why."""
     table: list[dict[str, Any]] = []

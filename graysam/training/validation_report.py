@@ -13,7 +13,8 @@ from torch import Tensor
 
 from graysam.data.dataset import Batch
 from graysam.data.shards import ShardReader
-from graysam.imaging.drawing import draw_detail
+from graysam.imaging.drawing import draw_panel
+from graysam.system.terminal import check_at_least
 from graysam.training.loggers import log_images, log_table
 from graysam.training.module import SamModule
 from graysam.training.scores import ObjectScore
@@ -44,8 +45,9 @@ class ValidationReport(Callback):
     """
 
     def __init__(self, *, best: int, worst: int, pictures_every_n_epochs: int) -> None:
-        if min(best, worst) < 0 or pictures_every_n_epochs < 1:
-            raise ValueError("validation_report: best and worst must be 0 or more, pictures_every_n_epochs 1 or more")
+        check_at_least(0, "callbacks.validation_report.best", best)
+        check_at_least(0, "callbacks.validation_report.worst", worst)
+        check_at_least(1, "callbacks.validation_report.pictures_every_n_epochs", pictures_every_n_epochs)
         self.best, self.worst, self.every = best, worst, pictures_every_n_epochs
         self.seen: dict[str, list[SeenObject]] = {}
         self.title, self.draws = "", False
@@ -54,7 +56,8 @@ class ValidationReport(Callback):
         """Decide whether this validation is drawn, and forget the last one."""
         fitting = trainer.state.fn == TrainerFn.FITTING
         self.title = "validation" if fitting else "trained" if trainer.global_step else "start"
-        due = not fitting or (trainer.current_epoch + 1) % self.every == 0
+        # Of the validated epochs, the first in each interval.
+        due = not fitting or (trainer.current_epoch + 1) % self.every < (trainer.check_val_every_n_epoch or 1)
         self.draws = bool(trainer.loggers) and not trainer.sanity_checking and due
         self.seen = {}
 
@@ -91,9 +94,7 @@ class ValidationReport(Callback):
         for modality, found in sorted(self.seen.items()):
             for end, chosen in (("worst", found[: self.worst]), ("best", found[::-1][: self.best])):
                 if chosen:
-                    pictures, captions = zip(
-                        *((draw_object(seen, reader), caption(seen)) for seen in chosen), strict=True
-                    )
+                    pictures, captions = [draw_object(one, reader) for one in chosen], [caption(one) for one in chosen]
                     log_images(trainer.loggers, f"{title}/{end}/{modality}", pictures, captions, step)
 
     def _keep(self, found: Iterable[SeenObject]) -> None:
@@ -118,13 +119,9 @@ def caption(seen: SeenObject) -> str:
 
 
 def draw_object(seen: SeenObject, reader: ShardReader) -> NDArray[np.uint8]:
-    """Draw an object on its slice: box on the left; prediction in colour, ground truth dashed on the right.
-
-    The picture holds the box and both masks with their surroundings.
-    """
+    """Draw an object on its slice: its box dashed, the prediction orange, the ground truth blue."""
     (row,) = np.flatnonzero(reader.keys == seen.score.key)
     image = reader.read(int(row)).image
     height, width = image.shape[:2]
     mask, predicted = (array[:height, :width].astype(np.uint8) for array in (seen.mask, seen.predicted))
-    text = f"{caption(seen)}   (prediction: line, truth: dashes)"
-    return draw_detail(image, predicted, seen.box_xyxy[None], mask, caption=text)
+    return draw_panel(image, seen.box_xyxy[None], predicted, mask, caption=caption(seen))

@@ -59,7 +59,7 @@ def test_csv_and_table(folders: tuple[Path, Path], capsys: pytest.CaptureFixture
     assert lines["US"][1:] == ["1", *(f"{100 * value:.2f}" for value in expected)]
     macro = np.mean([float(rows[case]["dsc"]) for case in rows])
     assert lines["macro"][1:4] == ["average", "3", f"{100 * macro:.2f}"]
-    assert "3 of 3 cases" in captured.err
+    assert "3 of 3" in captured.err
     assert names(folders[0].parent) == ["gts", "metrics.csv", "segs"]
 
 

@@ -69,7 +69,7 @@ def test_an_exported_model_segments_images_and_volumes(
         assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny_exported) == 0
         captured = capsys.readouterr()
         assert f"tiny fp32 from {tiny_exported}\n2 of 2 cases in " in captured.out
-        assert captured.err == "predicting: 2 of 2 cases\n"
+        assert captured.err == "predicting: 2 of 2\n"
         assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
         assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
         assert np.array_equal(segs(tmp_path, "2DBox_US_1"), wanted[0])
@@ -184,8 +184,8 @@ def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("-i", "absent"), "absent is not a directory"),
-        (("-i", "empty"), "empty holds no .npz file"),
+        (("-i", "absent"), "-i absent is not a directory"),
+        (("-i", "empty"), "-i empty holds no .npz file"),
         (("-o", "in"), "-o in is the input directory, whose cases would be overwritten"),
         (("-o", "in/a.npz"), "-o in/a.npz is a file"),
         (("--overlay", "in/a.npz"), "--overlay in/a.npz is a file"),

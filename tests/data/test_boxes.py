@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from graysam.data.augment import CropShift, Flip, NoJitter, OutwardJitter, PositionSizeJitter
-from graysam.imaging.prompts import tight_box
+from graysam.imaging.prompts import mask_bounds
 
 
-def test_tight_box_is_inclusive() -> None:
+def test_mask_bounds_are_inclusive() -> None:
     mask = np.zeros((10, 12), dtype=bool)
     mask[3:5, 7:11] = True
-    assert tight_box(mask).tolist() == [7, 3, 10, 4]
+    assert mask_bounds(mask) == (7, 3, 10, 4)
 
 
 def test_outward_jitter_moves_each_side_outwards_by_up_to_the_limit() -> None:
@@ -75,5 +75,5 @@ def test_crop_shift_moves_image_and_mask_together_and_keeps_objects_visible() ->
         assert moved_masks[0].any()
         overlap = ((moved > 100) & moved_masks[0]).sum() / ((moved > 100) | moved_masks[0]).sum()
         assert overlap > 0.9
-        places.add(tuple(tight_box(moved_masks[0])))
+        places.add(mask_bounds(moved_masks[0]))
     assert len(places) > 20

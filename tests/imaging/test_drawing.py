@@ -151,13 +151,3 @@ def test_where_they_agree_the_ground_truth_lies_on_the_prediction() -> None:
     for masks, expected in ((labels, {PREDICTION}), (None, set())):
         picture = draw_panel(np.full((64, 64), 90, np.uint8), np.array([[10, 20, 29, 39]]), masks, labels)
         assert {colour for colour in (TRUTH, PREDICTION) if has_colour(picture, colour)} == {TRUTH, *expected}
-
-
-def test_a_detail_is_an_overlay_of_the_surroundings() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (100, 200), np.uint8)
-    labels = np.zeros((100, 200), np.uint8)
-    labels[40:60, 100:140] = 1
-    picture = drawing.draw_detail(image, np.roll(labels, 2, axis=0), np.array([[100, 40, 139, 59]]), labels)
-    part = slice(11, 91), slice(80, 160)
-    expected = draw_overlay(image[part], np.roll(labels, 2, 0)[part], np.array([[20, 29, 59, 48]]), labels[part])
-    np.testing.assert_array_equal(picture, expected)

@@ -48,19 +48,14 @@ def run_installed(installed: Path, hidden: set[str], code: str, cwd: Path) -> st
     return done.stdout
 
 
-# --------------------------------------------------------------------------------------------------- contents
-
-
 def test_the_wheel_holds_code_configs_templates_licence_and_weights_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "graysam").rglob("*.py")}
     configs = {f"graysam/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    reporting = (
-        path for path in (ROOT / "graysam" / "reporting").rglob("*") if path.suffix in (".html", ".j2", ".csv")
-    )
-    templates = {path.relative_to(ROOT).as_posix() for path in reporting}
+    found = (path for ending in ("html", "j2", "csv") for path in (ROOT / "graysam").rglob(f"*.{ending}"))
+    templates = {path.relative_to(ROOT).as_posix() for path in found}
     assert len(configs) > 20 and templates
     assert code | configs <= names
     rest = names - code - configs

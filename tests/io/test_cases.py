@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graysam.io import npz
-from graysam.io.cases import CaseError, read_gts, read_input_case, read_training_case, training_name
+from graysam.io.cases import read_gts, read_input_case, read_training_case, training_name
 from graysam.io.image import modality_of
+from graysam.io.npz import CaseError
 from tests.support.commands import Trap
 
 RNG = np.random.default_rng(0)

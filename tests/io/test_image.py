@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from graysam.io.cases import CaseError, read_segs
+from graysam.io.cases import read_segs
 from graysam.io.image import Image, read_image, write_mask
+from graysam.io.npz import CaseError
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)

@@ -2,20 +2,23 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from graysam.data.shards import ShardReader
+from graysam.imaging.drawing import BOX, PANEL_SIDE, PREDICTION, TRUTH
 from graysam.training.loggers import log_images, log_table
 from graysam.training.scores import ObjectScore
 from graysam.training.validation_report import SeenObject, ValidationReport, caption, draw_object, extremes
 from tests.support.config import compose_plain
 
 RNG = np.random.default_rng(0)
-YELLOW = (255, 255, 0)
 
 
 def csv_logger(run_dir: Path) -> CSVLogger:
@@ -80,8 +83,23 @@ def test_few_objects_are_all_kept_and_none_twice(worst: int, best: int, keys: li
 
 
 def test_counts_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="best and worst must be 0 or more"):
+    with pytest.raises(ValueError, match=r"callbacks\.validation_report\.worst is -1; required: at least 0"):
         ValidationReport(best=1, worst=-1, pictures_every_n_epochs=1)
+
+
+@pytest.mark.parametrize(("validated", "drawn"), [(1, [5, 10, 15]), (3, [6, 12, 15]), (7, [7, 14, 21])])
+def test_pictures_are_drawn_once_an_interval_whatever_epochs_are_validated(validated: int, drawn: list[int]) -> None:
+    report = ValidationReport(best=1, worst=1, pictures_every_n_epochs=5)
+    trainer: Any = SimpleNamespace(
+        state=SimpleNamespace(fn=TrainerFn.FITTING), loggers=[1], sanity_checking=False, global_step=1
+    )
+    trainer.check_val_every_n_epoch = validated
+    found = []
+    for epoch in range(validated, 22, validated):
+        trainer.current_epoch = epoch - 1
+        report.on_validation_start(trainer)
+        found += [epoch] if report.draws else []
+    assert found[:3] == drawn
 
 
 def test_a_picture_shows_the_slice_with_box_prediction_truth_and_caption(toy_shards: Path) -> None:
@@ -91,9 +109,6 @@ def test_a_picture_shows_the_slice_with_box_prediction_truth_and_caption(toy_sha
     one = SeenObject(ObjectScore("US", "US", 0.875, 0.5, 0.1, sample.key, 1), box, mask, np.roll(mask, 4, axis=1))
     assert caption(one) == f"US  DSC 87.5  NSD 50.0  {sample.key} box 1"
     picture = draw_object(one, reader)
-    height, width = picture.shape[0] - 22, (picture.shape[1] - 4) // 2
-    assert (height, width) == (512, 512)
-    left, right = picture[22:, :width], picture[22:, -width:]
-    rows, columns = np.nonzero((left == YELLOW).all(axis=-1))
-    assert (rows.max() - rows.min() + 1) / (columns.max() - columns.min() + 1) == pytest.approx(1, abs=0.05)
-    assert all((right == value).all(axis=-1).sum() > 20 for value in (255, 0))  # the dashes of the ground truth
+    assert picture.shape == (22 + PANEL_SIDE, PANEL_SIDE, 3)
+    assert picture[:22].any(), "the caption"
+    assert all((picture[22:] == colour).all(axis=-1).sum() > 20 for colour in (TRUTH, PREDICTION, BOX))

@@ -1,0 +1,41 @@
+"""Former options, and input that cannot be used, end in one line and exit code 2."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from graysam.system.command import command
+
+
+def test_a_former_option_names_its_successor(capsys: pytest.CaptureFixture[str]) -> None:
+    ran: list[Sequence[str] | None] = []
+
+    @command("predict")
+    def main(argv: Sequence[str] | None) -> int:
+        ran.append(argv)
+        return 1
+
+    assert main(["-i", "--backend", "x"]) == 1
+    for given in ("--runtime torch", "--runtime=torch", "-i x --runtime"):
+        assert main(given.split()) == 2
+        assert capsys.readouterr().err == "error: --runtime has been renamed; use --backend\n"
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), OSError("two  lines")])
+def test_unusable_input_ends_in_one_line(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    @command("train")
+    def main(argv: Sequence[str] | None) -> int:
+        raise error
+
+    assert main([]) == 2
+    assert capsys.readouterr().err == "error: two lines\n"
+
+
+def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+    @command("train")
+    def main(argv: Sequence[str] | None) -> int:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        main([])
