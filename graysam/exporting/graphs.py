@@ -5,7 +5,7 @@ Their arithmetic is rearranged, not approximated: embeddings and float32 masks a
 - A box brings 7 prompt tokens to the 4096 embedding tokens of an image. Projecting these costs 256 x 128 products each;
   instead the projection is multiplied into the few prompt tokens, and scores and sums are products of the embedding
   tokens with 56 vectors (8 heads x 7 tokens). The key's bias cancels in the softmax over embedding tokens, the value's
-  bias passes it unchanged. So no projection is left that all boxes of an image could share (experiments/runtime.md has
+  bias passes it unchanged. So no projection is left that all boxes of an image could share (docs/results/runtime.md has
   the cost of sharing them).
 - Only the IoU token and mask token 0 take part in the last attention; the other masks' heads are dropped.
 - A transposed convolution of stride 2 and size 2 is one matrix product per token; pixels are put in order at the end.

@@ -24,8 +24,8 @@ BackendName = Literal["openvino", "torch", "onnxruntime"]
 class Predictor:
     """A model ready to segment.
 
-    predictor = graysam.Predictor("graysam_l0")
-    labels = predictor.predict(image, [[20, 30, 80, 90]])
+        predictor = graysam.Predictor("graysam_l0")
+        labels = predictor.predict(image, [[20, 30, 80, 90]])
 
     Args:
         model: a model that comes with graysam, `graysam_l0` or `lite_medsam`; an exported model's folder; or a
@@ -43,10 +43,10 @@ class Predictor:
     Attributes:
         backend: the network's `encode` and `decode`.
         scheme: the channels that it takes.
-        size: side of its square input in pixels.
-        name: the model's.
-        precision: `fp32`, `bf16` or `int8`.
-        description: one line for a log: the model and where it comes from.
+        size (int): side of its square input in pixels.
+        name (str): the model's.
+        precision (str): `fp32`, `bf16` or `int8`.
+        description (str): one line for a log: the model and where it comes from.
 
     One may be called from several threads, and segments one image at a time.
 

@@ -38,7 +38,7 @@ class Npz:
         """Read one array in the machine's byte order; ValueError before allocation if not as required."""
         if key not in self:
             names = sorted(name.removesuffix(".npy") for name in self._archive.namelist())[:8]
-            raise ValueError(f"no array '{key}', but {names}; required: the challenge's keys, see README")
+            raise ValueError(f"no array '{key}', but {names}; required: the challenge's imgs, boxes, gts, segs")
         member = self._archive.getinfo(f"{key}.npy")
         with self._archive.open(member) as stream:
             start = io.BytesIO(stream.read(_HEADER_BYTES))

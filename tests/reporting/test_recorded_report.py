@@ -1,4 +1,4 @@
-"""The recorded results: what is tracked is what the command makes of the tracked inputs, and what the README shows."""
+"""The recorded results: what is tracked is what the command makes of the tracked inputs, and what documents show."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from graysam.report import main
 
 ROOT = Path(__file__).parents[2]
-RECORD = Path("experiments/report")
+RECORD = Path("docs/results/report")
 INPUTS = RECORD / "inputs"
 OPTIONS = ("--reference", "channels=replicate", "--over", "CT,MR,PET,US", "--modalities", "--methods")
 
@@ -17,7 +17,7 @@ OPTIONS = ("--reference", "channels=replicate", "--over", "CT,MR,PET,US", "--mod
 def test_the_recorded_report_is_what_its_inputs_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert main([str(INPUTS), "-o", str(tmp_path), *OPTIONS]) == 0
-    assert (tmp_path / "report.md").read_text() == (RECORD / "report.md").read_text(), "make it again, see the README"
+    assert (tmp_path / "report.md").read_text() == (RECORD / "report.md").read_text(), "make it again"
     pictures = {path.name for path in RECORD.glob("*.png")}
     assert {path.name for path in tmp_path.glob("*.png")} == pictures != set()
 
@@ -28,13 +28,14 @@ def cells(text: str) -> list[list[str]]:
     return [row for row in rows if not set("".join(row)) <= set("-:")]
 
 
-def test_the_readmes_table_is_the_records() -> None:
+def test_the_documents_table_is_the_records() -> None:
     report = (ROOT / RECORD / "report.md").read_text()
-    readme = (ROOT / "README.md").read_text()
     rows = cells(report.partition("**DSC / official NSD (%)")[2].partition("\n\n")[2].partition("\n\n")[0])
     assert len(rows) == 8, "head, six modalities, macro average"
-    assert [row for row in cells(readme) if row in rows] == rows
-    assert f"python -m graysam.report {INPUTS} -o {RECORD} {' '.join(OPTIONS)}" in readme
+    for name in ("README.md", "docs/results/index.md"):
+        assert [row for row in cells((ROOT / name).read_text()) if row in rows] == rows, name
+    how_to = (ROOT / "docs/how-to/report.md").read_text()
+    assert f"python -m graysam.report {INPUTS} -o {RECORD} {' '.join(OPTIONS)}" in how_to
 
 
 def test_recorded_inputs_name_nobodys_folders() -> None:
