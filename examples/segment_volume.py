@@ -24,9 +24,9 @@ from graysam.imaging.drawing import draw_panel, write_picture
 picture_path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".png")
 
 # %%
-# Read the NIfTI file. graysam segments arrays (z, y, x) slice by slice along z, so turn the axes: z from the feet to the
-# head, and in each slice the face at the top, as radiologists look at it. The voxels are uint8; an MR of other numbers
-# is scaled by its minimum and maximum, and a CT should be windowed before.
+# Read the NIfTI file. graysam segments arrays (z, y, x) slice by slice along z, so turn the axes: z from the feet to
+# the head, and in each slice the face at the top, as radiologists look at it. The voxels are uint8; an MR of other
+# numbers is scaled by its minimum and maximum, and a CT should be windowed before.
 name = "nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 nifti = nibabel.as_closest_canonical(nibabel.load(str(distribution("nilearn").locate_file(name))))
 volume = np.ascontiguousarray(np.asanyarray(nifti.dataobj)[::-1, ::-1].T)

@@ -127,8 +127,8 @@ def choose(groups: NDArray[np.str_], count: int | None) -> list[int]:
     places = {str(name): np.flatnonzero(groups == name) for name in np.unique(groups)}
     quota = dict.fromkeys(places, 0)
     while sum(quota.values()) < count:
-        for name in places:
-            if quota[name] < len(places[name]) and sum(quota.values()) < count:
+        for name, available in places.items():
+            if quota[name] < len(available) and sum(quota.values()) < count:
                 quota[name] += 1
     chosen = [places[name][np.linspace(0, len(places[name]) - 1, n).round().astype(int)] for name, n in quota.items()]
     return sorted(int(place) for part in chosen for place in part)

@@ -44,11 +44,11 @@ def diffuse(
                 square *= np.float32(-1 / kappa**2)
                 np.exp(square, out=square)
                 square *= np.float32(gamma)
-                flux *= square
+                np.multiply(flux, square, out=flux)
             else:  # gamma / (1 + d^2/kappa^2), arranged to one division
                 square *= np.float32(1 / (gamma * kappa**2))
                 square += np.float32(1 / gamma)
-                flux /= square
+                np.divide(flux, square, out=flux)
         # Each flux leaves one pixel and enters its neighbour, which preserves the sum of intensities.
         flat[:-1] += across
         flat[1:] -= across

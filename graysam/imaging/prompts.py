@@ -28,6 +28,7 @@ def is_volume(image_shape: tuple[int, ...], boxes: AnyArray, *, hint: bool = Fal
     if boxes.dtype.kind not in "iuf" or not (boxes.shape == (0,) or (boxes.ndim == 2 and boxes.shape[1] in (4, 6))):
         given = f"boxes have dtype {boxes.dtype} and shape {boxes.shape}"
         raise ValueError(f"{given}; required: numbers of shape (N,4) in 2D or (N,6) in 3D, one box a row")
+    volume: bool
     if boxes.size:
         volume = boxes.shape[1] == 6
     elif len(image_shape) == 3 and image_shape[2] in (1, 3):

@@ -51,6 +51,7 @@ def segment_case_files(
     count: int,
     writer: Executor,
     predictor: Predictor,
+    *,
     output: Path,
     overlay: Path | None = None,
     **options: Any,

@@ -118,7 +118,7 @@ def _triangle_areas() -> NDArray[np.float64]:
 def _polygon(inside: Mask) -> NDArray[np.float64]:
     """Return the closed polygon (N,3) through the middles of the edges between corners inside (8,) and the others."""
     first, second = _CORNERS[inside][:, None], _CORNERS[~inside][None]
-    middles = ((first + second) / 2)[np.abs(first - second).sum(axis=2) == 1]
+    middles: NDArray[np.float64] = ((first + second) / 2)[np.abs(first - second).sum(axis=2) == 1]
     # In order of their angles around the axis from the corners inside to the middles.
     around = middles - middles.mean(axis=0)
     axis = middles.mean(axis=0) - _CORNERS[inside].mean(axis=0)

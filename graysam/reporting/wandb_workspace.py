@@ -9,7 +9,7 @@ from typing import Any
 
 import wandb
 import wandb_workspaces.reports.v2 as panels
-import wandb_workspaces.workspaces as workspaces
+from wandb_workspaces import workspaces
 
 from graysam.system.terminal import one_line
 

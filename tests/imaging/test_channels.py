@@ -25,7 +25,9 @@ def test_paper_equalizes_the_diffused_image(golden):
         np.testing.assert_array_equal(built[..., 2], golden[f"{case}__paper_equalized_of_diffused"])
 
 
-@pytest.mark.parametrize("iterations, kappa, gamma", [(1, 20, 0.1), (1, 0.05, 0.1), (5, 0.1, 0.2), (10, 0.3, 0.25)])
+@pytest.mark.parametrize(
+    ("iterations", "kappa", "gamma"), [(1, 20, 0.1), (1, 0.05, 0.1), (5, 0.1, 0.2), (10, 0.3, 0.25)]
+)
 def test_wrapped_diffusion_is_bit_exact(golden, iterations, kappa, gamma):
     diffused = diffuse_wrapped(golden["aniso__input"], iterations=iterations, kappa=kappa, gamma=gamma)
     np.testing.assert_array_equal(diffused, golden[f"aniso__iter{iterations}_kappa{kappa}_gamma{gamma}"])
@@ -163,7 +165,7 @@ def test_presets_refuse_what_they_do_not_know():
 
 
 @pytest.mark.parametrize(
-    "name, overrides",
+    ("name", "overrides"),
     [
         ("paper", {"built_on": "somewhere"}),
         ("paper", {"colour": "color"}),

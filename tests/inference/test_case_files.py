@@ -32,7 +32,7 @@ def segment_all(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         predictor: Any = SimpleNamespace(predict=lambda image, boxes: compute(image))
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             cases = read_ahead([Path(f"{number}.npz") for number in range(count)], read, reader)
-            return segment_case_files(cases, count, writer, predictor, Path("out"))
+            return segment_case_files(cases, count, writer, predictor, output=Path("out"))
 
     return run
 

@@ -49,7 +49,7 @@ def run(code: str, home: Path) -> subprocess.CompletedProcess[str]:
     environment |= {"HOME": str(home), "PYTHONPATH": str(ROOT)}
     start = "import sys\nfrom graysam.inference.openvino_core import disable_telemetry, open_core\n"
     return subprocess.run(
-        [sys.executable, "-c", start + code], capture_output=True, text=True, cwd=home, env=environment
+        [sys.executable, "-c", start + code], capture_output=True, text=True, cwd=home, env=environment, check=False
     )
 
 

@@ -82,7 +82,7 @@ def bright_volume(depth=9, height=64, width=80):
 
 @pytest.mark.parametrize("name", E2E_FILES)
 @pytest.mark.parametrize(
-    "golden, scheme",
+    ("golden", "scheme"),
     [("litemedsam", "replicate"), ("gray_litemedsam_loop", "released"), ("gray_official_code", "released")],
 )
 def test_stub_traces_of_the_original_loops(name, golden, scheme):

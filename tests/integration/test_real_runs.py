@@ -32,6 +32,7 @@ def command(module: str, *arguments: str, cwd: Path) -> str:
         text=True,
         cwd=cwd,
         env={**os.environ, "PYTHONWARNINGS": "default"},
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -165,9 +165,10 @@ def test_a_run_that_fails_is_ended_as_failed_and_is_resumed_as_the_same_run(
 
     settings = ("logger=wandb", "compare=true", "trainer.max_epochs=2")
     given = compose_plain("train", overrides(toy_shards, tmp_path / "run", *settings))
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
+    with monkeypatch.context() as patch:
         patch.setattr(SamModule, "training_step", explode)
-        run(given)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            run(given)
     assert wandb.run is None
     assert run(given) == 0
     first, second = read(tmp_path / "run")
