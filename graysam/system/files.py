@@ -43,6 +43,9 @@ def replacing_folder(path: Path, *, replace_existing: bool = True) -> Iterator[P
         if replace_existing:
             with suppress(FileNotFoundError):
                 path.rename(old)
+        else:
+            with suppress(OSError):
+                path.rmdir()  # an empty one, which Windows would not replace
         try:
             temporary.rename(path)
         except OSError:

