@@ -56,7 +56,7 @@ def test_the_wheel_holds_code_configs_templates_licence_and_weights_only(wheel: 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         sizes = {info.filename: info.file_size for info in archive.infolist()}
-    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "graysam").rglob("*.py")}
+    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "graysam").rglob("*.py")} | {"graysam/py.typed"}
     configs = {f"graysam/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     found = (path for ending in ("html", "j2", "csv") for path in (ROOT / "graysam").rglob(f"*.{ending}"))
     templates = {path.relative_to(ROOT).as_posix() for path in found}
