@@ -1,5 +1,6 @@
 """The scripts in `examples/`: they run without torch, and their masks lie on the object."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,6 @@ import pytest
 
 from graysam.io.cases import read_segs
 from graysam.io.image import read_image
-from graysam.system.environment import missing
 from tests.support.commands import run_without
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_the_image_example_segments_the_optic_disc(tmp_path: Path) -> None:
     assert 2 * np.count_nonzero(disc & (mask == 1)) / (np.count_nonzero(disc) + np.count_nonzero(mask)) > 0.9
 
 
-@pytest.mark.skipif(bool(missing("demo")), reason="needs the extra demo")
+@pytest.mark.skipif(find_spec("nilearn") is None, reason="needs the extra demo")
 def test_the_volume_example_segments_the_brain_stem(tmp_path: Path) -> None:
     picture = run_example("segment_volume.py", tmp_path / "stem.png")
     assert picture.shape == (560, 1680, 3)
