@@ -69,7 +69,7 @@ def key_suggestion(path: str, valid: Iterable[object]) -> str:
     """Return the end of a message about an unknown key: its new name, or the nearest valid one."""
     if path in RENAMED_KEYS:
         return f"; it was renamed to {RENAMED_KEYS[path]}"
-    return suggestion(path.rpartition(".")[2], valid)
+    return suggestion(re.split("[./]", path)[-1], valid)
 
 
 def _last_name(text: str) -> str:
@@ -83,7 +83,8 @@ def _explain(error: Exception, conf: Path) -> str:
         return f"{error.override}: {reason}"
     if isinstance(error, MissingConfigException):
         choices = error.options or []
-        return reason + (suggestion(_last_name(reason), choices) or f"; choices are {', '.join(choices)}")
+        hint = key_suggestion(str(error.missing_cfg_file), choices)
+        return reason + (hint or f"; choices are {', '.join(choices)}")
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         return reason + key_suggestion(str(cause.full_key), cause.parent_node)
     if "defaults list" in reason:

@@ -24,6 +24,7 @@ RENAMED_KEYS: Mapping[str, str] = {
     "data.leave" + "_out": "data.exclude_groups",
     "callbacks.progress.plain_seconds": "callbacks.progress.refresh_rate",
     "callbacks.benchmark": "callbacks.quantization",
+    "experiment/quickstart": "proposed",
 }
 RENAMED_COMMANDS: Mapping[str, str] = {
     "findings": "report --reproducibility-checks -o FILE.json",

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from graysam.data.datamodule import ShardDataModule
+from graysam.imaging.channels import scheme_to_dict
 from graysam.metrics.aggregation import MACRO
 from graysam.models.weights import METADATA_KEY
 from graysam.system.files import write_json_file
@@ -122,6 +123,7 @@ def _score_and_train(
     if trainer.is_global_zero:
         shards = data.reader.folders
         directory.claim(ranks=trainer.world_size, weights=module.description["weights"], shards_dirs=shards)
+        print(describe(config, trainer, data), flush=True)
     if config["compare"] and "start" not in summary:
         log.info("scoring the model before training, and filled boxes")
         items = data.validation_set()
@@ -135,6 +137,19 @@ def _score_and_train(
         return 0
     write_json_file(directory.summary_file, summary)
     return _print_summary(summary, config)
+
+
+def describe(config: Config, trainer: lightning.Trainer, data: ShardDataModule) -> str:
+    """Return what is trained, on what and where, also as far as nobody chose it: three lines for a terminal."""
+    train, val = (len(data.reader.rows(split=split)) for split in ("train", "val"))
+    loggers = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
+    return (
+        f"run: {config['name']}, seed {config['seed']}, in {config['run_dir']}; loggers: {loggers}\n"
+        f"model: {config['model']['name']}, channels {scheme_to_dict(data.scheme)['name']}, on "
+        f"{trainer.strategy.root_device}, precision {trainer.precision}, {torch.get_num_threads()} CPU threads\n"
+        f"data: {', '.join(map(str, data.reader.folders))}: {train} training and {val} validation slices; an epoch has "
+        f"{len(data.sampler())} in batches of {trainer.world_size} x {data.batch_size}"
+    )
 
 
 def _fit(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule, directory: RunDirectory) -> Path:

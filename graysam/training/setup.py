@@ -35,11 +35,12 @@ Config = Mapping[str, Any]
 Build = Callable[..., Any]
 
 REMEDIES = {
-    "weights": "give weights=PATH of EfficientViT-SAM's .pt file, or weights=efficientvit_sam_l0 to download it, "
-    "or weights=null to start the encoder at random",
-    "heads": "give heads=PATH of MedSAM's or SAM's .pth file, or heads=lite_medsam",
-    "shards": "pack them: python -m graysam.pack input_dir=FOLDER output_dir=DIR (source=images where there are no "
-    "masks); or use data=demo and data.further_shards=[]",
+    "weights": "EfficientViT-SAM's .pt files are at github.com/mit-han-lab/efficientvit; give weights=PATH, or "
+    "weights=efficientvit_sam_l0 to download it, or weights=null to start the encoder at random",
+    "heads": "medsam_vit_b.pth is at github.com/bowang-lab/MedSAM; give heads=PATH, or heads=lite_medsam",
+    "shards": "the challenge's files are at codabench.org/competitions/1847; pack them, or others of their layout: "
+    "python -m graysam.pack input_dir=FOLDER output_dir=DIR (source=images where there are no masks); "
+    "or use experiment=proposed, which needs no files",
 }
 LOSS = "|".join(LOGGED.values())
 MONITORED = re.compile(rf"val/({LOSS})|train/({LOSS})_epoch|val/(loss|dsc|nsd)_slice256/(macro|(modality|group)/.+)")

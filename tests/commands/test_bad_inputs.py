@@ -140,7 +140,7 @@ def test_train_stops_at_a_bad_member(
 @pytest.mark.parametrize(
     ("hidden", "command"),
     [
-        ({"torch", "lightning"}, "train experiment=quickstart"),
+        ({"torch", "lightning"}, "train experiment=proposed"),
         ({"hydra", "omegaconf", "pycocotools"}, "pack input_dir=in output_dir=out"),
         ({"torch", "timm"}, "predict -i in -o out --model lite_medsam --backend torch"),
     ],

@@ -116,7 +116,8 @@ def test_a_renamed_key_names_its_successor(conf: Path) -> None:
 
 
 ON_COMMAND_LINE: dict[str, str] = {
-    "experiment=quikstart": "In 'train': Could not find 'experiment/quikstart'; did you mean 'quickstart'?",
+    "experiment=propsed": "In 'train': Could not find 'experiment/propsed'; did you mean 'proposed'?",
+    "experiment=quickstart": "In 'train': Could not find 'experiment/quickstart'; it was renamed to proposed",
     "scheduler=warmup": "In 'train': Could not find 'scheduler/warmup'; choices are cosine, none, plateau",
     "optimzer=adamw": "Could not override 'optimzer'. To append to your config use +optimzer=adamw; "
     "did you mean 'optimizer'?",

@@ -1,4 +1,4 @@
-"""The presets: what each one means, value by value, and that an ablation changes one factor of `proposed`."""
+"""The presets: what each one means, value by value, and that an ablation changes one factor of `paper`."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from graysam.training.run_directory import differing_keys
 
 FILES = sorted((conf_dir() / "experiment").glob("*.yaml"))
 ABLATIONS = [path.stem for path in FILES if path.stem.startswith("ablation_")]
-SWEEPS = ("channels_distilled", "channels_untrained", "leave_one_out")  # of what is no delta over `proposed`
+SWEEPS = ("channels_distilled", "channels_untrained", "leave_one_out")  # of what is no delta over `paper`
 
 # Of each ablation: the number of points of its grid without seeds, and the key prefixes that it changes.
 FACTORS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -64,7 +64,7 @@ def params(experiment: str) -> dict[str, str]:
 # Values that make each preset what its documentation says, by experiment and further overrides.
 PRESETS: list[tuple[str, dict[str, Any]]] = [
     (
-        "proposed",  # table 3 and section 3.2, and EfficientViT-SAM's encoder with MedSAM's heads
+        "paper",  # table 3 and section 3.2, and EfficientViT-SAM's encoder with MedSAM's heads
         {
             "model.name": "efficientvit_sam_l0",
             "weights": "weights/efficientvit_sam_l0.pt",
@@ -122,18 +122,23 @@ PRESETS: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     (
-        "quickstart",  # needs no files and no account
+        "proposed",  # the paper's method from what comes with graysam
         {
+            "model.name": "efficientvit_sam_l0",
             "weights": "graysam_l0",
             "heads": None,
+            "channels._target_": "graysam.imaging.channels.PeronaMalik",
             "channels.colour": "keep",
+            "jitter._target_": "graysam.data.augment.PositionSizeJitter",
+            "scheduler._target_": "torch.optim.lr_scheduler.ReduceLROnPlateau",
             "data.shards_dir": "data_shards/demo",
             "data.prepare._target_": "graysam.data.demo.build_demo",
             "compare": True,
             "require_improvement": True,
-            "trainer.max_epochs": 2,
+            "quantize.methods": ["none", "dynamic_qint8"],
         },
     ),
+    ("paper_baseline", {"weights": "lite_medsam", "heads": None, "data.shards_dir": "data_shards/challenge"}),
     ("finetune", {"distillation.weight": 1.0, "distillation.segmentation_weight": 1.0}),
     ("finetune distillation=none", {"distillation": "absent", "distillation.weight": "absent"}),
     ("ablation_loss loss=without_bce", {"loss.bce_weight": 0.0, "loss.dice_weight": 1.0, "loss.iou_weight": 1.0}),
@@ -156,7 +161,14 @@ def test_an_experiment_is_valid_and_says_its_command_and_name(path: Path) -> Non
     assert values(path.stem)["name"] == path.stem
     assert bool(params(path.stem)) == bool(grid)
     loggers = {key.split(".")[1] for key in values(path.stem) if key.startswith("logger.")}
-    assert loggers == ({"csv"} if path.stem == "quickstart" else {"csv", "wandb"})
+    assert loggers == {"csv", "wandb"}
+
+
+@pytest.mark.parametrize(("proposed", "baseline"), [("proposed", "baseline"), ("paper", "paper_baseline")])
+def test_a_baseline_differs_in_model_weights_and_channels_alone(proposed: str, baseline: str) -> None:
+    changed = differing_keys(values(proposed, "name=x"), values(baseline, "name=x"))
+    kinds = {line.partition(":")[0].partition(".")[0] for line in changed}
+    assert {"model", "weights", "channels"} <= kinds <= {"model", "weights", "heads", "channels"}
 
 
 def test_leaving_one_modality_out_changes_nothing_else() -> None:
@@ -182,18 +194,18 @@ def test_a_comparison_of_channels_changes_nothing_else(name: str, seeds: str, gi
 
 
 @pytest.mark.parametrize("name", ABLATIONS)  # each has its factor above
-def test_an_ablation_changes_one_factor_of_proposed(name: str) -> None:
-    """Every point of the grid composes, differs from `proposed` in the factor alone, and from every other point."""
+def test_an_ablation_changes_one_factor_of_the_papers_recipe(name: str) -> None:
+    """Every point of the grid composes, differs from `paper` in the factor alone, and from every other point."""
     grid = params(name)
     assert grid.pop("seed") == "0,1", "a spread needs seeds"
     here = ["name=here", "run_dir=here"]  # where a run lies is no factor
-    proposed = values("proposed", *here)
+    paper = values("paper", *here)
     parsed = [OverridesParser.create().parse_override(f"{key}={value}") for key, value in grid.items()]
     points = list(itertools.product(*([f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in parsed)))
     assert len(points) == FACTORS[name][0]
     arms = [values(name, *point, *here) for point in points]
     for arm in arms:
-        changed = [line.partition(":")[0] for line in differing_keys(proposed, arm)]
+        changed = [line.partition(":")[0] for line in differing_keys(paper, arm)]
         assert [key for key in changed if not f"{key}.".startswith(tuple(f"{f}." for f in FACTORS[name][1]))] == []
-    assert sum(arm == proposed for arm in arms) == 1, "proposed itself is one of the points"
+    assert sum(arm == paper for arm in arms) == 1, "the paper's recipe itself is one of the points"
     assert len({str(sorted(arm.items(), key=str)) for arm in arms}) == len(arms)

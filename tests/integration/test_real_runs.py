@@ -38,9 +38,10 @@ def command(module: str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_quickstart_learns(tmp_path: Path) -> None:
-    printed = command("train", "experiment=quickstart", cwd=tmp_path)
-    summary = json.loads((tmp_path / "experiments" / "quickstart" / "seed0" / "summary.json").read_text())
+@pytest.mark.parametrize("experiment", ["proposed", "baseline"])
+def test_the_first_command_learns(tmp_path: Path, experiment: str) -> None:
+    printed = command("train", f"experiment={experiment}", cwd=tmp_path)
+    summary = json.loads((tmp_path / "experiments" / experiment / "seed0" / "summary.json").read_text())
     assert summary["trained"]["macro"]["dsc"] > summary["start"]["macro"]["dsc"]
     for title in ("start", "fill the box", "trained"):
         assert title in printed

@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL at five moments, resume each time, and compare its losses with a run never stopped.
 
-python -m tests.scripts.kill_moments FOLDER experiment=quickstart compare=false trainer.max_epochs=4 ...
+python -m tests.scripts.kill_moments FOLDER experiment=proposed compare=false trainer.max_epochs=4 ...
 
 The moments are random steps, drawn from a seed, one inside a validation and one while a checkpoint is being written.
 """

@@ -187,14 +187,15 @@ def test_only_what_a_killed_run_left_may_lie_in_a_new_runs_folder(
         RunDirectory(run_dir, {})
 
 
-def test_proposed_on_a_fresh_clone_says_all_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_says_all_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"weights/efficientvit_sam_l0\.pt.*data_shards/challenge") as error:
-        check_inputs(compose_plain("train", ["experiment=proposed"]))
+        check_inputs(compose_plain("train", ["experiment=paper"]))
     assert "\n" not in str(error.value)
     for remedy in (
         "python -m graysam.pack input_dir=",
-        "data=demo",
+        "experiment=proposed",
+        "github.com/bowang-lab/MedSAM",
         "weights=PATH",
         "weights=null",
         "heads=lite_medsam",
@@ -202,7 +203,7 @@ def test_proposed_on_a_fresh_clone_says_all_that_is_missing(tmp_path: Path, monk
         assert remedy in str(error.value)
 
 
-# An ablation is `proposed` but for one factor; tests/config/test_experiments.py composes all of them.
+# An ablation is `paper` but for one factor; tests/config/test_experiments.py composes all of them.
 NAMES = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 EXPERIMENTS = [name for name in NAMES if not name.startswith("ablation_")]
 
@@ -227,7 +228,7 @@ def test_every_experiment_builds_all_its_parts(toy_shards: Path, tmp_path: Path,
         (["trainer.precision=bf17"], "bf17"),
         (["weights=lite_medsam"], "do not fit the model"),
         (["match_embedding_scale=true"], "heads is null"),
-        (["data.further_shards=[nowhere]"], "no shards in nowhere: pack them"),
+        (["data.further_shards=[nowhere]"], "no shards in nowhere: the challenge"),
         (["data.samples_per_group=0"], "samples_per_group"),
         (["monitor=val/dsc_slice256/macro"], "monitor val/dsc_slice256/macro needs monitor_mode=max; it is min"),
         (["scheduler_monitor=train/loss"], "scheduler_monitor train/loss is not logged; logged are val/loss"),
