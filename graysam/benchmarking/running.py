@@ -190,13 +190,8 @@ def _run_command(command: Sequence[str], folder: Path, case: str, variables: Map
     target = folder / "out" / f"{case}.npz"
     target.unlink(missing_ok=True)
     begin = time.perf_counter()
-    done = subprocess.run(
-        [*command, "-i", str(folder / "in"), "-o", str(folder / "out")],
-        capture_output=True,
-        text=True,
-        env=variables,
-        check=False,
-    )
+    command = [*command, "-i", str(folder / "in"), "-o", str(folder / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise ChildProcessError(exit_reason(done.stderr, done.returncode))
