@@ -1,10 +1,11 @@
 """Former options, and input that cannot be used, end in one line and exit code 2."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from graysam.system.command import command
+from graysam.system.command import RENAMED_COMMANDS, RENAMED_KEYS, RENAMED_OPTIONS, command
 
 
 def test_a_former_option_names_its_successor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +40,12 @@ def test_a_mistake_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(KeyError):
         main([])
+
+
+def test_the_changelog_lists_every_former_name() -> None:
+    text = (Path(__file__).parents[2] / "CHANGELOG.md").read_text(encoding="utf-8")
+    lines = text.replace("`", "").replace("\\|", "|").splitlines()
+    for names in (*RENAMED_OPTIONS.values(), RENAMED_KEYS, RENAMED_COMMANDS):
+        for former, now in names.items():
+            cell = f"| {former.replace('/', '=')} |"  # a group's choice is given as GROUP=CHOICE
+            assert [line for line in lines if line.startswith("|") and cell in line and now in line], former

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from graysam.data.dataset import Batch
+from graysam.imaging.drawing import PREDICTION
 from graysam.training.module import SamModule
 from tests.support.config import compose_plain
 from tests.support.tiny import overrides
@@ -93,7 +94,7 @@ def test_every_validation_has_its_table_and_pictures_with_captions(media: Path, 
                 (text,) = entry["captions"]
                 assert text.startswith("US  DSC ") and " US-" in text
                 picture = cv2.imread(str(media / entry["filenames"][0]))
-                assert picture is not None and (picture == (0, 255, 255)).all(axis=-1).any()  # the box, yellow
+                assert picture is not None and (picture[..., ::-1] == PREDICTION).all(axis=-1).any()
 
 
 def test_the_comparison_of_methods_is_a_table_and_numbers(finished: Path, media: Path, file: WandbFile) -> None:
