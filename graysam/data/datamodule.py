@@ -51,6 +51,7 @@ class ShardDataModule(lightning.LightningDataModule):
         shards_dir: folder that `graysam.pack` wrote.
         further_shards: more such folders, whose groups join; images without masks (`graysam.pack source=images`) have
             no prompts.
+        drop_leaked: whether training samples that another of these folders holds out are left out instead of refused.
         exclude_groups: groups or modalities that training does not draw; they are still validated.
         prepare: makes missing shards in shards_dir (the embedded demo), or None.
         scheme, size, teacher_scheme: as for `Slices`.
@@ -73,6 +74,7 @@ class ShardDataModule(lightning.LightningDataModule):
 
     shards_dir: str | Path
     further_shards: Sequence[str | Path]
+    drop_leaked: bool
     exclude_groups: Sequence[str]
     prepare: Callable[[Path], Any] | None
     scheme: Scheme
@@ -101,7 +103,7 @@ class ShardDataModule(lightning.LightningDataModule):
     @cached_property
     def reader(self) -> ShardReader:
         """The shards."""
-        return ShardReader(self.shards_dir, *self.further_shards)
+        return ShardReader(self.shards_dir, *self.further_shards, drop_leaked=self.drop_leaked)
 
     def prepare_data(self) -> None:
         """Make the shards where they are missing; Lightning calls it on one process of a machine."""

@@ -17,20 +17,22 @@ from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
 from graysam.data.shards import COLUMNS, FORMAT, INDEX_NAME, MANIFEST_NAME, VERSION, ShardError
-from graysam.imaging.canvas import resize_longest_side
+from graysam.imaging.canvas import content_hash, resize_longest_side
 from graysam.system.files import sha256_of
-from graysam.system.terminal import check_at_least
+from graysam.system.terminal import check_at_least, printable
 
 MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
 
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """The members of one sample, and its group and modality for the index."""
+    """The members of one sample, and for the index its group, modality, subject and the hash of its image."""
 
     key: str
     group: str
     modality: str
+    subject: str
+    content: str
     png: bytes
     rle: bytes
     meta: bytes
@@ -47,7 +49,7 @@ def encode_image(
         label_maps: integers (H,W), 0 (background) to 65535; each label occurs in one map, and objects that overlap
             are in different maps; none for the split `unlabelled`.
         meta: plain JSON content, to which the original size and the boxes are added; `group` is what the balanced
-            sampler counts, `modality` e.g. `CT`.
+            sampler counts, `modality` e.g. `CT`, `dataset` and `subject_id` whose image it is.
         size: longest side of the stored image in pixels.
 
     Returns:
@@ -81,8 +83,9 @@ def encode_image(
     bgr = cv2.cvtColor(stored, cv2.COLOR_RGB2BGR) if stored.ndim == 3 else stored
     _, png = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     content = _to_json({**meta, "original_size": list(image.shape[:2]), "boxes_xyxy": boxes_xyxy})
-    sample = EncodedSample(key, meta["group"], meta["modality"], png.tobytes(), _to_json(rles), content)
-    return sample, labels - len(rles)
+    subject = printable(f"{meta['dataset']}/{meta['subject_id']}")
+    identity = (key, meta["group"], meta["modality"], subject, content_hash(stored))
+    return EncodedSample(*identity, png.tobytes(), _to_json(rles), content), labels - len(rles)
 
 
 def _to_json(content: Any) -> bytes:
@@ -99,7 +102,7 @@ class ShardWriter:
     def __init__(self, folder: Path, samples_per_shard: int) -> None:
         check_at_least(1, "samples_per_shard", samples_per_shard)
         self._folder, self._samples_per_shard = folder, samples_per_shard
-        self._rows: dict[str, tuple[str, int, int, str, str]] = {}  # by key: the index's columns without the split
+        self._rows: dict[str, tuple[Any, ...]] = {}  # by key: the index's columns after it, without the split
         self._open = ExitStack()
         self._tar: Any = None
 
@@ -126,7 +129,8 @@ class ShardWriter:
         offset = self._tar.tarstream.offset
         self._tar.write({"__key__": sample.key, "png": sample.png, "rle.json": sample.rle, "meta.json": sample.meta})
         length = self._tar.tarstream.offset - offset
-        self._rows[sample.key] = (name, offset, length, sample.group, sample.modality)
+        described = sample.group, sample.modality, sample.subject, sample.content
+        self._rows[sample.key] = (name, offset, length, *described)
 
     def finish(self, splits: Sequence[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write the index and the manifest.
@@ -146,7 +150,7 @@ class ShardWriter:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(COLUMNS)
             for (key, row), split in zip(self._rows.items(), splits, strict=True):
-                lines.writerow((key, *row, split))
+                lines.writerow((key, *row[:5], split, *row[5:]))
                 samples.setdefault(row[0], Counter())[row[3]] += 1
                 counts = groups.setdefault(row[3], {"modality": row[4], "train": 0, "val": 0})
                 counts[split] = counts.get(split, 0) + 1  # `unlabelled` appears only where there are such images
@@ -164,7 +168,8 @@ class ShardWriter:
             "shards": shards,
         }
         text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        (self._folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        # A name that is not UTF-8 becomes JSON's own escapes, from which the same name is read.
+        (self._folder / MANIFEST_NAME).write_text(printable(text) + "\n", encoding="utf-8")
         return content
 
 

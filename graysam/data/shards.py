@@ -7,10 +7,14 @@ another split leaves the shards' bytes as they are.
 """
 
 import csv
+import hashlib
 import io
 import json
 import tarfile
 import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from graysam.imaging.canvas import content_hash
+from graysam.io.image import UNKNOWN
+from graysam.system.environment import user_cache_dir
 from graysam.system.files import sha256_of
 from graysam.system.terminal import one_line
 
@@ -28,8 +35,9 @@ VERSION = 2
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.csv"
 SPLITS = ("train", "val", "unlabelled")  # the last: images without masks, for distillation
-# Of the index; offset and length are bytes, from a sample's first tar header to the next sample's.
-COLUMNS = ("key", "shard", "offset", "length", "group", "modality", "split")
+# Of the index; offset and length are bytes, from a sample's first tar header to the next sample's; subject is
+# `<dataset>/<subject>`, content the `content_hash` of the stored image. Older shards lack the last two.
+COLUMNS = ("key", "shard", "offset", "length", "group", "modality", "split", "subject", "content")
 
 
 class ShardError(ValueError):
@@ -97,25 +105,81 @@ class Sample:
 class ShardReader:
     """Read samples by their row in the index of one or several folders of shards.
 
-    It is picklable and holds no open file. The rows of several folders follow each other in the folders' order.
+    It is picklable and holds no open file. The rows of several folders follow each other in the folders' order. What
+    one folder holds out, no other may train on: neither the image (by its content) nor another one of its subject.
+
+    Args:
+        folders: of shards.
+        drop_leaked: whether training samples that another folder holds out are left out instead of refused.
 
     Attributes:
         folders: the folders given.
-        keys, groups, modalities, splits: string arrays (N,), one entry per sample in the order of packing.
+        keys, groups, modalities, splits: string arrays (N,), one entry per sample in the order of packing; a key that
+            occurs in several folders is preceded by its folder, so that keys are unique.
+        dropped: number of training samples left out because another folder holds them out.
 
     Raises:
-        ShardError: a manifest, an index or a shard is missing, or a copy is incomplete or was changed.
+        ShardError: a manifest, an index or a shard is missing, or a copy is incomplete or was changed; a folder is
+            given twice, or trains on what another one holds out.
     """
 
-    def __init__(self, *folders: str | Path) -> None:
+    def __init__(self, *folders: str | Path, drop_leaked: bool = False) -> None:
         self.folders = tuple(Path(folder) for folder in folders)
-        rows = [(number, *row) for number, folder in enumerate(self.folders) for row in _read_index(folder)]
-        columns: list[Any] = [np.array(column) for column in zip(*rows, strict=True)]
-        self._folder_numbers, self.keys, self._shards, offsets, lengths = columns[:5]
+        if len({folder.resolve() for folder in self.folders}) < len(self.folders):
+            raise ShardError(f"one folder of shards is given twice: {', '.join(map(str, folders))}; give each once")
+        rows: list[Any] = [(number, *row) for number, folder in enumerate(self.folders) for row in _read_index(folder)]
+        self._set_rows(rows)
+        subjects, contents = [row[8] for row in rows], [row[9] for row in rows]
+        leaks = self._find_leaks(subjects, contents) if len(folders) > 1 else {}
+        self.dropped = len(leaks)
+        if leaks and not drop_leaked:
+            row, holder = next(iter(leaks.items()))
+            keys = ", ".join(str(self._stored_keys[row]) for row in list(leaks)[:3])
+            raise ShardError(
+                f"{self.folders[rows[row][0]]} trains on what {self.folders[holder]} holds out: {len(leaks)} samples "
+                f"of {len({subjects[row] for row in leaks})} subjects, first {keys}; pack the cases together, omit one "
+                "folder, or leave these training samples out with data.drop_leaked=true"
+            )
+        if leaks:
+            self._set_rows([row for place, row in enumerate(rows) if place not in leaks])
+
+    def _set_rows(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Set the arrays to rows of the number of a folder and its index's columns."""
+        columns: list[Any] = [np.array(column) for column in list(zip(*rows, strict=True))[:8]]
+        self._folder_numbers, self._stored_keys, self._shards, offsets, lengths = columns[:5]
         self._offsets, self._lengths = offsets.astype(np.int64), lengths.astype(np.int64)
         self.groups, self.modalities, self.splits = columns[5:]
-        if len(known := np.unique(self.keys)) < len(self.keys):
-            raise ShardError(f"{len(self.keys) - len(known)} keys occur twice in {', '.join(map(str, folders))}")
+        counts = Counter(self._stored_keys.tolist())
+        folder_and_key = zip(self._folder_numbers, self._stored_keys.tolist(), strict=True)
+        self.keys = np.array([f"{self.folders[n]}/{key}" if counts[key] > 1 else key for n, key in folder_and_key])
+
+    def _find_leaks(self, subjects: list[str], contents: list[str]) -> dict[int, int]:
+        """Return the training rows that another folder holds out, each with the number of that folder.
+
+        Args:
+            subjects, contents: the index's columns; "" in older shards, where they are filled in from the samples.
+        """
+        for row in (row for row, content in enumerate(contents) if not content):
+            sample = self.read(row)
+            subjects[row] = f"{sample.meta['dataset']}/{sample.meta['subject_id']}"
+            contents[row] = content_hash(sample.image)
+        numbers, splits = self._folder_numbers.tolist(), self.splits.tolist()
+        holders: dict[str, set[int]] = defaultdict(set)  # by image and by subject: the folders that hold it out
+        for number, split, *identities in zip(numbers, splits, subjects, contents, strict=True):
+            for identity in identities if split == "val" else ():
+                holders[identity].add(number)
+        leaks: dict[int, int] = {}
+        subject_leaks: dict[tuple[int, str], int] = {}  # their folders and subjects, whose other images leak as well
+        for row, (number, split, subject, content) in enumerate(zip(numbers, splits, subjects, contents, strict=True)):
+            found = set(holders.get(content, ()))
+            if not subject.startswith(f"{UNKNOWN}/"):  # of unknown data sets, equal names need not be one patient
+                found |= holders.get(subject, set())
+            if split != "val" and (others := found - {number}):
+                leaks[row] = subject_leaks[number, subject] = min(others)
+        for row, (number, split, subject) in enumerate(zip(numbers, splits, subjects, strict=True)):
+            if split != "val" and (number, subject) in subject_leaks:
+                leaks[row] = subject_leaks[number, subject]
+        return dict(sorted(leaks.items()))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -131,7 +195,7 @@ class ShardReader:
         Raises:
             ShardError: its bytes are damaged, or hold another member than its three.
         """
-        key, path = str(self.keys[row]), self.folders[self._folder_numbers[row]] / str(self._shards[row])
+        key, path = str(self._stored_keys[row]), self.folders[self._folder_numbers[row]] / str(self._shards[row])
         where = f"{path}, sample {key}"
         try:
             # Opened per read: a few microseconds, and nothing to share between processes.
@@ -152,28 +216,50 @@ class ShardReader:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, tarfile.TarError, cv2.error) as error:
             raise ShardError(f"{where}: not readable ({one_line(error)}); copy or pack it again") from None
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
-        return Sample(key=key, image=np.asarray(image, np.uint8), meta=meta, rles=dict(sorted(rles.items())))
+        return Sample(
+            key=str(self.keys[row]), image=np.asarray(image, np.uint8), meta=meta, rles=dict(sorted(rles.items()))
+        )
 
 
 def _read_index(folder: Path) -> list[list[str]]:
-    """Return the index's rows by COLUMNS; the files of the manifest are there with the sizes packed."""
+    """Return the index's rows by COLUMNS, "" for what older shards lack; every file is as it was packed."""
     manifest = load_manifest(folder)
     path = folder / INDEX_NAME
     try:
-        sizes = {Path(shard["file"]).name: shard["bytes"] for shard in manifest["shards"]}
-        for name, size_bytes in sizes.items():
+        shards = {Path(shard["file"]).name: (shard["bytes"], shard["sha256"]) for shard in manifest["shards"]}
+        for name, (size_bytes, sha256) in shards.items():
             got = f"{(folder / name).stat().st_size} bytes" if (folder / name).is_file() else "no such file"
             if got != f"{size_bytes} bytes":
                 raise ShardError(f"{folder / name}: {got}; required: {size_bytes} bytes; copy or pack it again")
+            if not _is_intact(folder / name, sha256):
+                raise ShardError(
+                    f"{folder / name} was damaged or changed after packing (sha256); copy or pack it again"
+                )
         if not path.is_file() or sha256_of(path) != manifest["index"]["sha256"]:
             raise ShardError(f"{path} is absent or was changed after packing (sha256); pack again")
         with open(path, newline="", encoding="utf-8") as lines:
-            rows = list(csv.reader(lines))[1:]
-        if any(row[1] not in sizes or row[6] not in SPLITS for row in rows):
+            rows = [row + [""] * (len(COLUMNS) - len(row)) for row in csv.reader(lines)][1:]
+        if any(row[1] not in shards or row[6] not in SPLITS for row in rows):
             raise ShardError(f"{path} names a shard or a split that is unknown; pack again")
     except (OSError, LookupError, TypeError) as error:
         raise ShardError(f"{folder / MANIFEST_NAME} or its index is damaged ({error!r}); pack again") from None
     return rows
+
+
+def _is_intact(shard: Path, sha256: str) -> bool:
+    """Compare a file's SHA-256, once: the user's cache remembers its place, size and times."""
+    facts = shard.stat()
+    state = (str(shard.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, sha256)
+    mark = Path("verified_shards", hashlib.sha256(repr(state).encode()).hexdigest())
+    with suppress(OSError, ValueError):  # no cache: compared each time
+        if (user_cache_dir() / mark).exists():
+            return True
+    if sha256_of(shard) != sha256:
+        return False
+    with suppress(OSError, ValueError):
+        (user_cache_dir() / mark).parent.mkdir(parents=True, exist_ok=True)
+        (user_cache_dir() / mark).touch()
+    return True
 
 
 def _members(chunk: bytes, key: str, where: str) -> dict[str, bytes]:

@@ -100,7 +100,9 @@ def export_model(
     if not shards and (precision == "int8" or cases is None):
         shards = [user_cache_dir() / "demo_shards"]
         build_demo(shards[0], stride=2, slab=21, gap=10)
-    reader = ShardReader(*shards) if shards else None
+    reader = ShardReader(*shards, drop_leaked=True) if shards else None
+    if reader is not None and reader.dropped:
+        print(f"note: {reader.dropped} training slices that another folder holds out are not calibrated on")
     shard_names = ", ".join(folder.name for folder in shards or ())
     images: list[NDArray[np.float32]] = []
     if precision == "int8" and reader is not None:

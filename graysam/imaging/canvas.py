@@ -4,6 +4,7 @@ The rules are those that LiteMedSAM was trained with: resize the longest side to
 normalize the whole resized image by its minimum and maximum, then pad with zeros at the bottom and right.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,17 @@ def to_uint8(image: AnyArray) -> UInt8Array:
         scaled *= 255
         result[top : top + rows] = np.rint(scaled, out=scaled)
     return result
+
+
+def content_hash(image: AnyArray) -> str:
+    """Return the identity of an image, by which shards and caches recognise it under any name.
+
+    Equal dtype, shape and values give equal hashes: 32 hexadecimal digits of a SHA-256.
+    """
+    pixels = np.ascontiguousarray(image)
+    digest = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape} ".encode())
+    digest.update(pixels.data)
+    return digest.hexdigest()[:32]
 
 
 def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool = False) -> Float32Array:

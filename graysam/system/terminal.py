@@ -51,6 +51,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())[:2000] or type(error).__name__  # more would fill the screen
 
 
+def printable(text: str) -> str:
+    """Return a text that can be encoded: a byte of a file name that is not UTF-8 becomes an escape such as \\udce9."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def check_at_least(least: int, name: str, value: float | None) -> None:
     """Raise ValueError where a setting is below its least value; None, which means no limit, is accepted."""
     if value is not None and value < least:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graysam.data.dataset import Batch
+from graysam.imaging.canvas import content_hash
 from graysam.imaging.channels import Scheme, load_scheme
 from graysam.models.registry import open_pretrained
 from graysam.models.weights import read_tensors
@@ -33,7 +34,8 @@ class Teacher(Protocol):
 class Distillation:
     """The teacher, the cache of its embeddings on disk, and the weights of the losses.
 
-    The cache holds one file per embedding. Nothing is evicted: once its size is used up, nothing more is stored.
+    The cache holds one file per embedding, named after the content of the teacher's input, so that runs on any shards
+    share it. Nothing is evicted: once its size is used up, nothing more is stored.
     Several processes may share it; they may exceed the size by what each writes meanwhile. A damaged file counts as
     absent and is written anew.
 
@@ -42,7 +44,7 @@ class Distillation:
         weight: of the embedding error beside the segmentation loss.
         segmentation_weight: of the segmentation loss beside it; 0 leaves the heads out of training.
         mask_weight: additional weight of embedding tokens inside a mask; 0 weights all tokens equally.
-        cache_dir: parent folder of the caches, one subfolder per teacher and way of preparing images.
+        cache_dir: parent folder of the caches, one subfolder per teacher.
         cache_gb: maximum size of that subfolder in gigabytes; 0 stores nothing.
 
     Raises:
@@ -55,16 +57,13 @@ class Distillation:
     mask_weight: float
     cache_dir: str
     cache_gb: float
-    cache: Path | None = field(default=None, init=False)
-    free_bytes: int = field(default=0, init=False)
+    cache: Path = field(init=False)
+    free_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("weight", "segmentation_weight", "mask_weight", "cache_gb"):
             check_at_least(0, f"distillation.{name}", getattr(self, name))
-
-    def open_cache(self, preparation: str) -> None:
-        """Open the cache of one way of preparing images, which the string `preparation` identifies."""
-        digest = hashlib.sha256(f"{self.teacher.identity}\n{preparation}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(self.teacher.identity.encode()).hexdigest()[:16]
         self.cache = Path(self.cache_dir) / digest
         self.free_bytes = int(self.cache_gb * 1e9) - sum(path.stat().st_size for path in self.cache.glob("*.npy"))
 
@@ -75,7 +74,7 @@ class Distillation:
         return torch.stack([target.float() for target in found]).to(batch.images.device)  # autocast stacks no float16
 
     def _target(self, image: Tensor, view: str | None) -> Tensor:
-        file = self.cache / f"{view}.npy" if self.cache and view else None
+        file = self.cache / f"{content_hash(image.cpu().numpy())}.npy" if view else None
         if file is not None:
             with suppress(OSError, ValueError, EOFError):  # absent or damaged
                 return torch.from_numpy(np.load(file, allow_pickle=False))

@@ -143,12 +143,13 @@ def describe(config: Config, trainer: lightning.Trainer, data: ShardDataModule) 
     """Return what is trained, on what and where, also as far as nobody chose it: three lines for a terminal."""
     train, val = (len(data.reader.rows(split=split)) for split in ("train", "val"))
     loggers = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
+    dropped = f", without {data.reader.dropped} that another folder holds out" if data.reader.dropped else ""
     return (
         f"run: {config['name']}, seed {config['seed']}, in {config['run_dir']}; loggers: {loggers}\n"
         f"model: {config['model']['name']}, channels {scheme_to_dict(data.scheme)['name']}, on "
         f"{trainer.strategy.root_device}, precision {trainer.precision}, {torch.get_num_threads()} CPU threads\n"
-        f"data: {', '.join(map(str, data.reader.folders))}: {train} training and {val} validation slices; an epoch has "
-        f"{len(data.sampler())} in batches of {trainer.world_size} x {data.batch_size}"
+        f"data: {', '.join(map(str, data.reader.folders))}: {train} training and {val} validation slices{dropped}; "
+        f"an epoch has {len(data.sampler())} in batches of {trainer.world_size} x {data.batch_size}"
     )
 
 

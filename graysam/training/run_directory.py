@@ -29,6 +29,7 @@ FREE_KEYS = (
     *("threads", "data.num_workers", "data.pin_memory", "logger", "quantize"),
     *("callbacks.quantization", "callbacks.progress", "callbacks.resume", "callbacks.validation_report"),
     "callbacks.benchmark",  # callbacks.quantization in earlier runs
+    "data.drop_leaked",  # a run on folders that leak never starts without it
 )
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ Every builder takes the run's config as plain containers, and `build(part, **arg
 part of the config describes.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +17,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 
 from graysam.data.datamodule import ShardDataModule
-from graysam.data.shards import load_manifest
 from graysam.imaging.channels import scheme_to_dict
 from graysam.models.registry import check_grid, model_config
 from graysam.models.sam import Sam
@@ -84,7 +82,7 @@ def check_inputs(config: Config) -> None:
 
 
 def build_data(config: Config, build: Build, distillation: Distillation | None = None) -> ShardDataModule:
-    """Build the data module and read its shards (the demo's are made first); open the teacher's cache.
+    """Build the data module and read its shards (the demo's are made first).
 
     Raises:
         ValueError: no shards, or images without masks and no teacher.
@@ -100,15 +98,7 @@ def build_data(config: Config, build: Build, distillation: Distillation | None =
     )
     data.prepare_data()
     data.setup()
-    if distillation is not None:
-        preparation = {
-            "shards": [load_manifest(folder)["index"]["sha256"] for folder in data.reader.folders],
-            "augment": config["augment"],
-            "channels": scheme_to_dict(distillation.teacher.scheme),
-            "data": {key: config["data"][key] for key in ("seed", "size", "boxes_per_image")},
-        }
-        distillation.open_cache(json.dumps(preparation, sort_keys=True))
-    elif len(data.reader.rows(split="unlabelled")):
+    if distillation is None and len(data.reader.rows(split="unlabelled")):
         raise ValueError(
             "data.further_shards holds images without masks, from which only a student of a teacher learns; "
             "add distillation=lite_medsam, or omit them"

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
+from graysam.data import shards
 from graysam.data.shard_writing import EncodedSample, ShardWriter, encode_image
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardError, ShardReader
+from graysam.system.files import sha256_of
 from tests.support.commands import Trap
 from tests.support.packing import SQUARE, pack, picture
 
-META = {"group": "g", "modality": "m"}
+META = {"group": "g", "modality": "m", "dataset": "d", "subject_id": "s"}
 
 
 def written(folder: Path, *samples: EncodedSample | None) -> ShardReader:
@@ -157,12 +160,46 @@ def test_contradictory_samples_are_refused(tmp_path: Path, changes: dict[str, An
         written(tmp_path, replace(good_sample(), **changes)).read(0)
 
 
-def test_keys_are_unique_within_and_across_folders(tmp_path: Path) -> None:
+def test_keys_are_unique_within_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="key k occurs twice"):
         written(tmp_path / "a", good_sample(), good_sample())
-    folders = [written(tmp_path / name, good_sample()).folders[0] for name in "bc"]
-    with pytest.raises(ShardError, match=r"1 keys occur twice in "):
-        ShardReader(*folders)
+
+
+@pytest.mark.parametrize("member", ["png", "rle.json", "meta.json"])
+def test_one_bit_of_a_shard_is_enough_to_refuse_it(tmp_path: Path, member: str) -> None:
+    folder = written(tmp_path / "s", good_sample()).folders[0]
+    shard = folder / "shard-000000.tar"
+    content = shard.read_bytes()
+    with tarfile.open(shard) as tar:
+        info = tar.getmember(f"k.{member}")
+    for place in np.linspace(info.offset, info.offset_data + info.size - 1, 60).astype(int):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(place) % 8
+        shard.write_bytes(damaged)
+        with pytest.raises(ShardError, match=r"shard-000000.tar was damaged or changed after packing.*; copy or pack"):
+            ShardReader(folder)
+    shard.write_bytes(content)
+    assert ShardReader(folder).keys.tolist() == ["k"]
+
+
+def test_a_shard_of_another_packing_under_the_same_name_and_size_is_refused(tmp_path: Path) -> None:
+    first, second = (
+        written(tmp_path / name, replace(good_sample(), meta=json.dumps({"boxes_xyxy": name}).encode())).folders[0]
+        for name in "ab"
+    )
+    shutil.copy(second / "shard-000000.tar", first)
+    with pytest.raises(ShardError, match="damaged or changed after packing"):
+        ShardReader(first)
+
+
+def test_a_shard_is_compared_with_its_hash_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written(tmp_path / "s", good_sample()).folders[0]
+    compared: list[str] = []
+    monkeypatch.setattr(shards, "sha256_of", lambda path: compared.append(path.name) or sha256_of(path))
+    ShardReader(folder)
+    monkeypatch.setenv("GRAYSAM_CACHE", "/dev/null/no folder")  # nothing is remembered, and nothing fails
+    ShardReader(folder)
+    assert compared == ["index.csv", "shard-000000.tar", "index.csv"]
 
 
 @pytest.mark.parametrize("manifest", [{}, {"shards": []}, {"shards": [{"file": "../x.tar"}], "index": {}}])

@@ -14,6 +14,7 @@ from graysam.data.augment import Tone
 from graysam.data.dataset import Batch
 from graysam.data.packing import pack
 from graysam.data.sources import ImageSource
+from graysam.imaging.canvas import content_hash
 from graysam.imaging.channels import load_scheme
 from graysam.models.registry import open_pretrained
 from graysam.training.distillation import Distillation, OpenVinoTeacher, VitTeacher, embedding_error
@@ -135,8 +136,8 @@ class CountingTeacher:
         return images[:, :, :1, :1].half()
 
 
-def small_batch(*views: str | None) -> Batch:
-    images = torch.arange(float(len(views))).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+def small_batch(*views: str | None, first: int = 0) -> Batch:
+    images = torch.arange(first, first + float(len(views))).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     empty = torch.zeros(len(views), 0)
     names = [""] * len(views)
     return Batch(names, names, names, images, empty, empty, empty, views=views)
@@ -147,24 +148,22 @@ def test_the_cache_keeps_what_fits_and_replaces_what_is_damaged(tmp_path: Path) 
     weights = {"weight": 1.0, "segmentation_weight": 0.0, "mask_weight": 0.0}
 
     def opened(size: int) -> Distillation:
-        found = Distillation(teacher=teacher, cache_dir=str(tmp_path), cache_gb=(size + 0.5) / 1e9, **weights)
-        found.open_cache("as it is")
-        return found
+        return Distillation(teacher=teacher, cache_dir=str(tmp_path), cache_gb=(size + 0.5) / 1e9, **weights)
 
     distillation, batch = opened(2 * 6), small_batch("a", "b", "c", None)  # bytes of two embeddings
     for calls in (4, 6):  # the third and the one without a name are embedded anew
         assert distillation.targets(batch)[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
         assert teacher.calls == calls
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "b.npy"]
-    (folder / "a.npy").write_bytes(b"\x93NUMPY\x01\x00damaged")
-    for calls in (7, 7):
-        assert opened(10**6).targets(small_batch("a"))[0, 0].item() == 0
+    files = [folder / f"{content_hash(image.numpy())}.npy" for image in batch.images]
+    assert [file.exists() for file in files] == [True, True, False, False]
+    files[0].write_bytes(b"\x93NUMPY\x01\x00damaged")
+    for name, calls in (("a", 7), ("under another name", 7)):
+        assert opened(10**6).targets(small_batch(name))[0, 0].item() == 0
         assert teacher.calls == calls
-    distillation.open_cache("other")
-    assert len(list(tmp_path.iterdir())) == 1  # nothing stored yet
-    assert opened(0).targets(small_batch("new")).shape == (1, 3, 1, 1)
-    assert not (folder / "new.npy").exists()
+    assert opened(0).targets(small_batch("a", first=5))[0, 0].item() == 5  # another image under a known name
+    assert teacher.calls == 8
+    assert len(list(folder.iterdir())) == 2
 
 
 # ------------------------------------------------------------------ views and targets
@@ -206,14 +205,18 @@ def test_a_view_is_the_same_image_in_every_epoch_and_boxes_are_not(config: Confi
     assert max(len(found) for found in boxes.values()) > 1
 
 
-def test_other_images_have_another_place_in_the_cache(config: Config) -> None:
-    def place(*more: str) -> Path | None:
-        distillation = build_distillation(config(*more))
-        build_data(config(*more), distillation=distillation)
-        return distillation.cache
+def test_embeddings_are_known_by_the_teacher_and_its_input(config: Config, tmp_path: Path) -> None:
+    """Runs of other seeds and folders share those of equal images, and changed images have others."""
 
-    assert place("data.views_per_group=12") == place()
-    assert len({place(), place("data.boxes_per_image=2"), place("augment=flips"), place("seed=5")}) == 4
+    def stored(*more: str) -> int:
+        _, distillation, batches = prepared(config(*more))
+        for batch in batches:
+            assert torch.equal(distillation.targets(batch), distillation.teacher.embed(batch.images).float())
+        return len(list((tmp_path / "cache").rglob("*.npy")))
+
+    first = stored("data.samples_per_group=null")
+    assert stored("data.samples_per_group=null", "seed=5") == first
+    assert stored("data.samples_per_group=null", "augment=flips") > first
 
 
 def test_tone_keeps_places_and_negates_now_and_then() -> None:
