@@ -3,7 +3,7 @@
 import multiprocessing
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import cv2
 
 from graysam.data.demo import build_demo
-from graysam.data.shard_writing import ShardWriter, check_output
+from graysam.data.shard_writing import ShardWriter, check_output, make_keys, safe_name
 from graysam.data.shards import SPLITS
 from graysam.data.sources import ChallengeSource, ImageSource, PackedCase, Source
 from graysam.data.split import Split, SplitBy, Subject
@@ -107,11 +107,13 @@ def pack(
         The manifest.
 
     Raises:
-        ValueError: no usable file in the input folder, two files with the same key, or an output folder in use.
+        ValueError: no usable file in the input folder, or an output folder in use.
     """
     check_at_least(1, "workers", workers)
     check_output(output_dir, overwrite)
     files = source.list_files()
+    names = {file: source.name_of(file) for file in files}
+    keys = make_keys(names)
     bad: dict[str, str] = {}
     left_out: Counter[str] = Counter()
     written: list[tuple[str, str, Subject]] = []
@@ -119,7 +121,7 @@ def pack(
         replacing_folder(output_dir, replace_existing=overwrite) as folder,
         ShardWriter(folder, samples_per_shard) as writer,
     ):
-        cases = progress(_encode_all(source, files, workers), "packing", len(files))
+        cases = progress(_encode_all(source, keys, workers), "packing", len(files))
         for file, case in zip(files, cases, strict=True):
             if isinstance(case, str):
                 bad[file] = case
@@ -141,23 +143,26 @@ def pack(
             "split": described,
             "packing": {"size": source.size, "samples_per_shard": samples_per_shard, **source.settings()},
             "cases": {"found": len(files), "bad": bad},
+            "shortened_keys": {keys[file]: file for file, name in names.items() if keys[file] != safe_name(name)},
             "left_out": dict(sorted(left_out.items())),
         }
         return writer.finish(sides, content)
 
 
-def _encode_all(source: Source, files: Sequence[str], workers: int) -> Iterator[PackedCase | str]:
-    """Encode files in processes and yield the results in the files' order."""
+def _encode_all(source: Source, keys: Mapping[str, str], workers: int) -> Iterator[PackedCase | str]:
+    """Encode files, given with their keys, in processes and yield the results in the files' order."""
     if workers == 1:
-        yield from map(source.encode_or_report, files)
+        yield from map(source.encode_or_report, keys, keys.values())
         return
+    files = list(keys)
     # Spawned, not forked: OpenCV's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     at_once = workers * CASES_PER_WORKER
     with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         try:
             for start in range(0, len(files), at_once):
-                yield from pool.map(source.encode_or_report, files[start : start + at_once])
+                some = files[start : start + at_once]
+                yield from pool.map(source.encode_or_report, some, [keys[file] for file in some])
         except BrokenProcessPool:
             message = f"one of {workers} workers was killed, probably out of memory; use fewer workers"
             raise ValueError(message) from None

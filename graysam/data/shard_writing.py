@@ -1,6 +1,7 @@
 """Write shards: samples encoded as PNG, RLE and JSON, tar files with reproducible bytes, index and manifest."""
 
 import csv
+import hashlib
 import json
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ from graysam.system.files import sha256_of
 from graysam.system.terminal import check_at_least, printable
 
 MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
+_SLICE_BYTES = len("_z0000")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,32 @@ class EncodedSample:
     png: bytes
     rle: bytes
     meta: bytes
+
+
+def safe_name(name: str) -> str:
+    """Return a name in which all but letters, digits, - and _ is -."""
+    return re.sub(r"[^\w-]", "-", name)
+
+
+def make_keys(names: Mapping[str, str]) -> dict[str, str]:
+    """Return the beginning of the keys of each file's samples: its name made safe.
+
+    Where that is too long, or several files have the same, it is shortened and ends with a hash of the name (of the
+    path, where names are equal), which is the same in each packing.
+
+    Args:
+        names: path -> name.
+    """
+    safe = {file: safe_name(name) for file, name in names.items()}
+    counts, name_counts = Counter(safe.values()), Counter(names.values())
+    longest = MAX_KEY_BYTES - _SLICE_BYTES
+    for file, name in names.items():
+        if counts[safe[file]] > 1 or len(safe[file].encode()) > longest:
+            identity = name if name_counts[name] == 1 else file
+            mark = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
+            shortened = safe[file].encode()[: longest - len(mark) - 1].decode(errors="ignore")
+            safe[file] = f"{shortened}-{mark}"
+    return safe
 
 
 def encode_image(

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import cv2
 import numpy as np
 
-from graysam.data.shard_writing import EncodedSample, encode_image
+from graysam.data.shard_writing import EncodedSample, encode_image, safe_name
 from graysam.data.split import Subject
 from graysam.imaging.canvas import to_uint8
 from graysam.io.cases import read_training_case, training_name
 from graysam.io.image import SpacingOrder, read_image
-from graysam.system.terminal import one_line
+from graysam.system.terminal import one_line, printable
 
 UNLABELLED = "unlabelled"  # dataset of images without masks
 
@@ -52,7 +52,7 @@ class Source(ABC):
         """Return the case files, relative to the folder, sorted.
 
         Raises:
-            ValueError: the folder is absent or holds no case file, or two files would get the same key.
+            ValueError: the folder is absent or holds no case file.
         """
         if not self.folder.is_dir():
             raise ValueError(f"input_dir {self.folder} is not a directory; required: a folder with {self.required}")
@@ -60,29 +60,24 @@ class Source(ABC):
         files = sorted(path.relative_to(self.folder).as_posix() for path in paths if not path.name.startswith("."))
         if not files:
             raise ValueError(f"input_dir {self.folder} holds no case files; required: {self.required}")
-        by_key: dict[str, str] = {}
-        for file in files:
-            other = by_key.setdefault(self.key_of(file), file)
-            if other != file:
-                raise ValueError(f"{self.folder}: {other} and {file} would get the same key; rename one")
         return files
 
-    def key_of(self, file: str) -> str:
-        """Return the beginning of the keys of a file's samples: of its path, all but letters, digits, - and _ is -."""
-        return re.sub(r"[^\w-]", "-", file)
+    def name_of(self, file: str) -> str:
+        """Return the name of a file, of which `make_keys` makes keys: its path."""
+        return file
 
     @abstractmethod
-    def encode(self, file: str) -> PackedCase:
-        """Read a file and encode its samples.
+    def encode(self, file: str, key: str) -> PackedCase:
+        """Read a file and encode its samples, whose keys begin with `key`.
 
         Raises:
             ValueError, OSError, cv2.error, MemoryError: the file cannot be used.
         """
 
-    def encode_or_report(self, file: str) -> PackedCase | str:
+    def encode_or_report(self, file: str, key: str) -> PackedCase | str:
         """Encode a file, or return the reason why it cannot be used, in one line."""
         try:
-            return self.encode(file)
+            return self.encode(file, key)
         except MemoryError:
             return "does not fit into memory; use fewer workers or crop the case"
         except (ValueError, OSError, cv2.error) as error:
@@ -123,23 +118,24 @@ class ChallengeSource(Source):
         """Return the settings of this layout for the manifest."""
         return {"spacing_order_read": self.spacing_order, "patient_pattern": self.patient_pattern}
 
-    def key_of(self, file: str) -> str:
-        """Return the beginning of the keys of a file's samples, from its name alone."""
-        return super().key_of(Path(file).stem)
+    def name_of(self, file: str) -> str:
+        """Return the name of a file without its folders and suffix."""
+        return Path(file).stem
 
-    def encode(self, file: str) -> PackedCase:
+    def encode(self, file: str, key: str) -> PackedCase:
         """Read a case and encode its slices that hold objects."""
         subject = subject_of(Path(file).stem, self.patient_pattern)
         case = read_training_case(self.folder / file, self.spacing_order)
         stored, gts = case.image, np.asarray(case.gts)
-        pixels, key = to_uint8(stored.pixels), self.key_of(file)
+        pixels = to_uint8(stored.pixels)
+        modality, dataset = printable(stored.modality), printable(subject.dataset)
         meta = {
             "case_id": stored.name,
             "subject_id": subject.subject,
             "dataset": subject.dataset,
             "spacing_mm_zyx": stored.spacing_mm,
-            "group": f"{stored.modality}_{subject.dataset}" if stored.is_volume else stored.modality,
-            "modality": stored.modality,
+            "group": f"{modality}_{dataset}" if stored.is_volume else modality,
+            "modality": modality,
         }
         left_out: Counter[str] = Counter()
         samples = []
@@ -170,10 +166,10 @@ class ImageSource(Source):
     suffixes: ClassVar[tuple[str, ...]] = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
     required: ClassVar[str] = "images (.png, .jpg, .jpeg, .bmp, .tif, .tiff), a subfolder for each modality"
 
-    def encode(self, file: str) -> PackedCase:
+    def encode(self, file: str, key: str) -> PackedCase:
         """Read an image and encode it without labels."""
         image = to_uint8(read_image(self.folder / file).pixels)
-        modality = self.key_of(Path(file).parts[0]) if "/" in file else "images"  # in the folder itself
+        modality = safe_name(Path(file).parts[0]) if "/" in file else "images"  # in the folder itself
         meta: dict[str, Any] = {
             "case_id": file,
             "subject_id": file,
@@ -183,7 +179,7 @@ class ImageSource(Source):
             "group": f"{UNLABELLED}_{modality}",
             "modality": modality,
         }
-        sample, _ = encode_image(self.key_of(file), image, [], meta, size=self.size)
+        sample, _ = encode_image(key, image, [], meta, size=self.size)
         return PackedCase(Subject(UNLABELLED, file), [sample] if sample else [], Counter())
 
 

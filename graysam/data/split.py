@@ -74,7 +74,9 @@ def hold_out(groups: Mapping[str, Collection[Subject]], val_fraction: float, see
     for group, subjects in groups.items():
         for subject in subjects:
             groups_of.setdefault(subject, set()).add(group)
-    order = sorted(groups_of, key=lambda s: (hashlib.sha256(f"{seed}/{s}".encode()).digest(), s))
+    order = sorted(
+        groups_of, key=lambda s: (hashlib.sha256(f"{seed}/{s}".encode(errors="surrogateescape")).digest(), s)
+    )
     training = {group: len(set(subjects)) for group, subjects in groups.items()}
     missing = {group: max(1, math.floor(val_fraction * count + 0.5)) for group, count in training.items()}
     held_out = set()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 from tabulate import tabulate
@@ -89,8 +90,9 @@ class Evaluation:
 
 
 def write_metrics(path: Path, cases: Sequence[ScoredCase]) -> None:
-    """Write a CSV file of `COLUMNS`, scores as fractions or nan."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    """Write a CSV file of `COLUMNS`, scores as fractions or nan; names that are not UTF-8 as by `printable`."""
+    how: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with replacing(path) as temporary, temporary.open("w", **how) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for case in cases:

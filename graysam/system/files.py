@@ -16,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     When it fails, `path` stays as it was and the temporary file is removed. Raises OSError as the file system does.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # not longer than any name may be
     try:
         yield temporary
         temporary.replace(path)

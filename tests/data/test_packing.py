@@ -12,7 +12,7 @@ import pytest
 from graysam.data.packing import run_pack
 from graysam.data.shard_writing import ShardWriter
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardReader, load_manifest
-from tests.support.packing import DEFAULTS, SQUARE, contents, pack, picture, save
+from tests.support.packing import DEFAULTS, contents, pack, save
 
 
 # ------------------------------------------------------------------------------------------------------ truth
@@ -134,13 +134,6 @@ def test_shards_are_replaced_on_request_only(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="overwrite=true"):
         pack(raw, tmp_path / "out")
     assert pack(raw, tmp_path / "out", overwrite=True) == before
-
-
-def test_two_files_with_one_name_are_refused(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        save(tmp_path / "raw" / folder / "US_A_1.npz", imgs=picture(0, 9, 9), gts=SQUARE[10:19, 30:39])
-    with pytest.raises(ValueError, match=r"a/US_A_1.npz and b/US_A_1.npz"):
-        pack(tmp_path / "raw", tmp_path / "out")
 
 
 @pytest.mark.parametrize("shards", [False, True])
