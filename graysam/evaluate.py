@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graysam.io.cases import case_paths
+from graysam.io.listing import case_paths, list_folder
 from graysam.reporting.evaluation import Evaluation, ScoredCase, format_means, write_metrics
 from graysam.system.command import command
 from graysam.system.terminal import FAILED, check_at_least, progress
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(evaluation: Evaluation, output: Path, workers: int) -> list[str]:
-    """Return the names of the case files; make the folders to write to."""
+    """Return the names of the cases; make the folders to write to."""
     check_at_least(1, "--workers", workers)
     if (evaluation.overlay is None) != (evaluation.images is None):
         raise ValueError("--overlay DIR and --images IMGS are required together")
@@ -43,7 +43,7 @@ def _check(evaluation: Evaluation, output: Path, workers: int) -> list[str]:
         case_paths(evaluation.images, "--images")
     if not evaluation.segs.is_dir():
         raise ValueError(f"-s {evaluation.segs} is not a directory; required: a folder of case files (.npz)")
-    names = [path.name for path in case_paths(evaluation.gts, "-g")]
+    names = [path.stem for path in case_paths(evaluation.gts, "-g")]
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory; required: a file name, such as metrics.csv")
     for folder in (output.parent, evaluation.overlay):
@@ -57,8 +57,9 @@ def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, names: Sequen
     reason = "no label in gts" if evaluation.absent == "skip" else "no label in gts, or a gap in the labels"
     nan = [case.case for case in cases if case.metrics is not None and math.isnan(case.metrics.dsc)]
     lines = [f"not scored: {case}: {reason}; nan in the CSV" for case in nan]
-    extra = sorted({path.name for path in evaluation.segs.glob("*.npz")} - set(names))
-    lines += [f"ignored: {evaluation.segs / name} has no gts" for name in extra]
+    listed = {folder: list_folder(folder) for folder in (evaluation.gts, evaluation.segs)}
+    lines += [f"ignored: {path} has no gts" for path in listed[evaluation.segs].files if path.stem not in names]
+    lines += [line.rstrip() for folder, listing in listed.items() for line in listing.describe(folder)]
     failed = [f"left out: {case.case}: {case.error}" for case in cases if case.metrics is None]
     undrawn = [f"{case.case}: {case.error}" for case in cases if case.metrics is not None and case.error]
     lines += [*failed, *undrawn]

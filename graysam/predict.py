@@ -19,6 +19,7 @@ from graysam.inference.exported_model import export_on_first_use
 from graysam.inference.openvino_core import skip_converter
 from graysam.inference.predictor import Predictor, choose_backend
 from graysam.io.cases import read_input_case
+from graysam.io.listing import list_folder
 from graysam.system.command import command
 from graysam.system.terminal import report_problems
 
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         started = time.perf_counter()
         failures = segment_case_files(cases, len(paths), writer, predictor, **folders, **options)
     print(f"{len(paths) - len(failures)} of {len(paths)} cases in {time.perf_counter() - started:.1f} s")
+    sys.stderr.writelines(list_folder(arguments.input).describe(arguments.input))
     return report_problems(failures)
 
 

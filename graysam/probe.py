@@ -13,8 +13,9 @@ from typing import Any
 
 from graysam.imaging.channels import scheme_names
 from graysam.inference.predictor import Predictor
-from graysam.io.cases import case_paths, read_gts
+from graysam.io.cases import read_gts
 from graysam.io.image import read_image
+from graysam.io.listing import case_path, case_paths, list_folder
 from graysam.metrics.aggregation import macro_average
 from graysam.reproduction.probing import CHANGES, probe_image
 from graysam.system.command import command
@@ -38,13 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = []
     for path in progress(paths, "probing"):
         try:
-            objects += probe_image(read_image(path), read_gts(arguments.gts / path.name)[0], predictor)
+            image = read_image(path)
+            objects += probe_image(image, read_gts(case_path(arguments.gts, path.stem), None)[0], predictor)
+            sys.stderr.writelines(f"note: {path.stem}: {note}\n" for note in image.notes)
         except (ValueError, OSError) as error:
             problems.append(f"{path.stem}: {one_line(error)}")
     model = {"name": predictor.name, "precision": predictor.precision}
     write_json_file(output, {**model, "changes": CHANGES, "objects": objects})
     dsc = 100 * macro_average((found["modality"], found["dsc"]) for found in objects)
     print(f"{output}: {len(objects)} objects of {len(paths) - len(problems)} cases, DSC {dsc:.2f} % for tight boxes")
+    sys.stderr.writelines(list_folder(arguments.input).describe(arguments.input))
     return report_problems(problems)
 
 

@@ -24,8 +24,9 @@ from scipy.ndimage import zoom
 
 from graysam.data.demo import load_template
 from graysam.imaging.canvas import to_uint8
-from graysam.io.cases import case_paths, read_gts, read_input_case
+from graysam.io.cases import read_gts, read_input_case
 from graysam.io.image import modality_of
+from graysam.io.listing import case_path, case_paths
 from graysam.reporting.schemas import BenchmarkedCase
 from graysam.system.environment import check_extra
 
@@ -86,9 +87,9 @@ def folder_cases(folder: Path) -> Sources:
     images, gts = folder / "imgs", folder / "gts"
     has_gts = images.is_dir() and gts.is_dir()
     paths = case_paths(images if has_gts else folder, "--input")
-    if has_gts and (missing := [path.name for path in paths if not (gts / path.name).is_file()]):
+    if has_gts and (missing := [path.name for path in paths if not case_path(gts, path.stem).is_file()]):
         raise ValueError(f"{gts} has no {missing[0]}; required: the masks of every case")
-    return {path.stem: partial(_read, path, gts / path.name if has_gts else None) for path in paths}
+    return {path.stem: partial(_read, path, case_path(gts, path.stem) if has_gts else None) for path in paths}
 
 
 def _read(path: Path, gts_path: Path | None) -> BenchmarkCase:

@@ -17,6 +17,7 @@ from graysam.data.shards import SPLITS
 from graysam.data.sources import ChallengeSource, ImageSource, PackedCase, Source
 from graysam.data.split import Split, SplitBy, Subject
 from graysam.io.image import SpacingOrder
+from graysam.io.listing import Listing
 from graysam.system.files import replacing_folder
 from graysam.system.terminal import check_at_least, progress
 
@@ -76,7 +77,10 @@ def run_pack(
         print(f"left out, {reason.replace('_', ' ')}: {count}")
     for group in manifest["split"]["groups_without_val"]:
         print(f"nothing held out in {group}: it has one subject only, or shares its subjects with such a group")
-    bad = manifest.get("cases", {}).get("bad", {})
+    notes, cases = manifest.get("notes", {}), manifest.get("cases", {})
+    sys.stderr.writelines(f"note: {of['cases']} cases, first {of['first']}: {note}\n" for note, of in notes.items())
+    sys.stderr.writelines(Listing([], cases.get("not_read", {})).describe(folder))
+    bad = cases.get("bad", {})
     for file, reason in bad.items():
         print(f"left out: {file}: {reason}", file=sys.stderr)
     if bad:
@@ -111,10 +115,11 @@ def pack(
     """
     check_at_least(1, "workers", workers)
     check_output(output_dir, overwrite)
-    files = source.list_files()
+    files, not_read = source.list_files()
     names = {file: source.name_of(file) for file in files}
     keys = make_keys(names)
     bad: dict[str, str] = {}
+    notes: dict[str, list[str]] = {}  # text -> files
     left_out: Counter[str] = Counter()
     written: list[tuple[str, str, Subject]] = []
     with (
@@ -127,6 +132,8 @@ def pack(
                 bad[file] = case
                 continue
             left_out += case.left_out
+            for note in case.notes:
+                notes.setdefault(note, []).append(file)
             for sample in case.samples:
                 writer.write(sample)
                 written.append((sample.key, sample.group, case.subject))
@@ -142,8 +149,9 @@ def pack(
             "source": source.layout,
             "split": described,
             "packing": {"size": source.size, "samples_per_shard": samples_per_shard, **source.settings()},
-            "cases": {"found": len(files), "bad": bad},
+            "cases": {"found": len(files), "bad": bad, "not_read": dict(sorted(not_read.items()))},
             "shortened_keys": {keys[file]: file for file, name in names.items() if keys[file] != safe_name(name)},
+            "notes": {note: {"cases": len(noted), "first": noted[0]} for note, noted in notes.items()},
             "left_out": dict(sorted(left_out.items())),
         }
         return writer.finish(sides, content)

@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -15,17 +16,19 @@ from graysam.data.split import Subject
 from graysam.imaging.canvas import to_uint8
 from graysam.io.cases import read_training_case, training_name
 from graysam.io.image import SpacingOrder, read_image
+from graysam.io.listing import CASE_SUFFIXES, list_folder
 from graysam.system.terminal import one_line, printable
 
 UNLABELLED = "unlabelled"  # dataset of images without masks
 
 
 class PackedCase(NamedTuple):
-    """The samples of one case, and counts of what was left out."""
+    """The samples of one case, counts of what was left out, and the notes of reading it."""
 
     subject: Subject
     samples: list[EncodedSample]
     left_out: Counter[str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Source(ABC):
     """A folder of cases in one layout. Sources are pickled, because processes read their cases.
 
     Args:
-        folder: searched recursively; hidden files are skipped.
+        folder: searched recursively, see `list_folder`.
         size: longest side of the stored images in pixels.
     """
 
@@ -48,19 +51,19 @@ class Source(ABC):
         if not 16 <= self.size <= 4096:
             raise ValueError(f"size is {self.size}; required: 16 to 4096 pixels (the network's is 256)")
 
-    def list_files(self) -> list[str]:
-        """Return the case files, relative to the folder, sorted.
+    def list_files(self) -> tuple[list[str], Mapping[str, int]]:
+        """Return the case files, relative to the folder, sorted, and counts of what else lies there, by the reason.
 
         Raises:
             ValueError: the folder is absent or holds no case file.
         """
         if not self.folder.is_dir():
             raise ValueError(f"input_dir {self.folder} is not a directory; required: a folder with {self.required}")
-        paths = (path for path in self.folder.rglob("*") if path.suffix.lower() in self.suffixes and path.is_file())
-        files = sorted(path.relative_to(self.folder).as_posix() for path in paths if not path.name.startswith("."))
+        listing = list_folder(self.folder, self.suffixes, recursive=True)
+        files = sorted(path.relative_to(self.folder).as_posix() for path in listing.files)
         if not files:
             raise ValueError(f"input_dir {self.folder} holds no case files; required: {self.required}")
-        return files
+        return files, listing.not_read
 
     def name_of(self, file: str) -> str:
         """Return the name of a file, of which `make_keys` makes keys: its path."""
@@ -99,7 +102,7 @@ class ChallengeSource(Source):
     """
 
     layout: ClassVar[str] = "npz"
-    suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+    suffixes: ClassVar[tuple[str, ...]] = CASE_SUFFIXES
     required: ClassVar[str] = "<Modality>_<Dataset>_<case>.npz"
 
     spacing_order: SpacingOrder
@@ -152,7 +155,7 @@ class ChallengeSource(Source):
             else:
                 samples.append(sample)
         left_out["cases_without_samples"] = int(not samples)
-        return PackedCase(subject, samples, left_out)
+        return PackedCase(subject, samples, left_out, case.notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +171,8 @@ class ImageSource(Source):
 
     def encode(self, file: str, key: str) -> PackedCase:
         """Read an image and encode it without labels."""
-        image = to_uint8(read_image(self.folder / file).pixels)
+        stored = read_image(self.folder / file)
+        image = to_uint8(stored.pixels)
         modality = safe_name(Path(file).parts[0]) if "/" in file else "images"  # in the folder itself
         meta: dict[str, Any] = {
             "case_id": file,
@@ -180,7 +184,7 @@ class ImageSource(Source):
             "modality": modality,
         }
         sample, _ = encode_image(key, image, [], meta, size=self.size)
-        return PackedCase(Subject(UNLABELLED, file), [sample] if sample else [], Counter())
+        return PackedCase(Subject(UNLABELLED, file), [sample] if sample else [], Counter(), stored.notes)
 
 
 def subject_of(name: str, patient_pattern: str | None = None) -> Subject:

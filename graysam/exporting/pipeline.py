@@ -22,7 +22,8 @@ from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.backend import Backend, decode_all
 from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.inference.volume import Segmentation
-from graysam.io.cases import case_paths, read_gts, read_input_case
+from graysam.io.cases import read_gts, read_input_case
+from graysam.io.listing import case_path, case_paths
 from graysam.metrics.aggregation import MACRO, macro_average, modality_means
 from graysam.metrics.challenge import binary_metrics, case_metrics, dice
 from graysam.models.weights import GRAYSAM_L0_SHA256, LITE_MEDSAM_SHA256
@@ -195,10 +196,10 @@ def compare_cases(
     rows: list[Row] = []
     for path in progress(case_paths(cases, "--cases"), "comparing with torch"):
         case = read_input_case(path)
-        truth, spacing_mm = read_gts(gts / path.name)
+        truth, spacing_mm = read_gts(case_path(gts, path.stem))
         boxes = np.empty((0, 4)) if case.boxes is None else case.boxes
         ours, theirs = (
-            Segmentation(case.image.pixels, boxes, model, scheme, size=size).labels() for model in (reference, exported)
+            Segmentation(case.image, boxes, model, scheme, size=size).labels() for model in (reference, exported)
         )
         pairs = ((ours, theirs), (truth, ours), (truth, theirs))
         same, one, other = (case_metrics(first, second, spacing_mm) for first, second in pairs)

@@ -11,31 +11,44 @@ Bounds = tuple[int, int, int, int]  # x_min, y_min, x_max, y_max, inclusive pixe
 LARGEST_LABEL = 65535  # masks are uint16
 
 
-def is_volume(image_shape: tuple[int, ...], boxes: AnyArray, *, hint: bool = False) -> bool:
+def is_volume(image: AnyArray, boxes: AnyArray, declared: bool | None = None) -> bool:
     """Return whether an image is a volume (D, H, W) and not (H, W) or (H, W, C).
 
-    Six box columns mean 3D, four 2D. Without boxes two axes mean 2D and three 3D; where the last axis has a length of 1
-    or 3 and both would fit, an empty (0, 4) or (0, 6) decides, then the hint.
+    Six box columns mean 3D, four 2D; without boxes, two axes mean 2D and three 3D. Where an axis is so short that it
+    may hold channels, an empty (0, 4) or (0, 6) decides, then what is declared, then the dtype: uint8 of (H, W, 1 or 3)
+    is a picture. Six columns on such an image mean 3D where that is declared or all boxes lie in the volume.
 
     Args:
-        image_shape: of the stored array.
+        image: the stored array.
         boxes: (N, 4), (N, 6) or, without any, (0,).
-        hint: what is known from elsewhere, e.g. the file's name.
+        declared: what the file says by its name or a spacing, see `io.image`; None where it says nothing.
 
     Raises:
-        ValueError: boxes of another dtype or shape, an empty image, or an image that does not fit the boxes.
+        ValueError: boxes of another dtype or shape, an empty image, an image that does not fit the boxes, or one that
+            fits both readings.
     """
-    if boxes.dtype.kind not in "iuf" or not (boxes.shape == (0,) or (boxes.ndim == 2 and boxes.shape[1] in (4, 6))):
-        given = f"boxes have dtype {boxes.dtype} and shape {boxes.shape}"
-        raise ValueError(f"{given}; required: numbers of shape (N,4) in 2D or (N,6) in 3D, one box a row")
+    _check_columns(boxes, (4, 6))
+    shape = image.shape
+    colour = len(shape) == 3 and shape[2] in (1, 3)
+    open_to_both = False
     volume: bool
     if boxes.size:
         volume = boxes.shape[1] == 6
-    elif len(image_shape) == 3 and image_shape[2] in (1, 3):
-        volume = boxes.shape[1] == 6 if boxes.ndim == 2 else hint
+        if volume and colour and declared is not True:  # six columns of a detector's picture may hold scores
+            open_to_both = declared is False or bool((boxes[:, :3] < 0).any() or (boxes[:, 3:] > shape[::-1]).any())
+    elif colour or (len(shape) == 3 and shape[0] in (1, 3)):
+        if boxes.ndim == 2 and (colour or boxes.shape[1] == 6):  # (0, 4) or (0, 6)
+            declared = boxes.shape[1] == 6
+        volume = bool(declared)
+        open_to_both = declared is None and not (colour and image.dtype == np.uint8)
     else:
-        volume = len(image_shape) == 3
-    check_image_shape(image_shape, volume)
+        volume = len(shape) == 3
+    if open_to_both:
+        raise ValueError(
+            f"the image of shape {shape} may be a volume (D,H,W) or a picture with channels; required: boxes (N,6) "
+            "within the volume or (N,4); a name that begins with 3DBox_ or 2DBox_, or Image(pixels, is_volume=...)"
+        )
+    check_image_shape(shape, volume)
     return volume
 
 
@@ -47,6 +60,25 @@ def check_image_shape(shape: tuple[int, ...], volume: bool) -> None:
         raise ValueError(f"the image has shape {shape}; required: {required}; leave out an alpha channel")
     if 0 in shape:
         raise ValueError(f"the image has shape {shape}; required: at least one pixel")
+
+
+def is_mask_volume(shape: tuple[int, ...], declared: bool | None, name: str) -> bool:
+    """Return whether multi-label masks are those of a volume, (D, H, W), and not (H, W).
+
+    Args:
+        shape: of two or three axes.
+        declared: see `is_volume`.
+        name: what the message calls the masks.
+
+    Raises:
+        ValueError: an axis may hold channels (the first of 1 or 3, the last of 1, 3 or 4), and no volume is declared.
+    """
+    if len(shape) == 3 and not declared and (shape[0] in (1, 3) or shape[2] in (1, 3, 4)):
+        raise ValueError(
+            f"{name} of shape {shape} may be a volume (D,H,W) or a picture's masks with channels; required: (H,W) for "
+            "a picture; for a volume a spacing, or a name that begins with 3DBox_"
+        )
+    return len(shape) == 3
 
 
 def fit_boxes(
@@ -67,9 +99,12 @@ def fit_boxes(
         int64 or float64 boxes of the same shape, (0, 4) or (0, 6) without any, and a note for each that was clipped.
 
     Raises:
-        ValueError: more boxes than labels, or a box that is not finite, inverted, or wholly outside.
+        ValueError: boxes of another dtype or shape, more boxes than labels, or a box that is not finite, inverted, or
+            wholly outside.
     """
-    boxes = boxes.reshape(-1, 6 if volume else 4)
+    columns = 6 if volume else 4
+    _check_columns(boxes, (columns,) if boxes.size else (4, 6))
+    boxes = boxes.reshape(-1, columns)
     if len(boxes) > LARGEST_LABEL:
         raise ValueError(f"{len(boxes)} boxes; required: at most {LARGEST_LABEL} (masks are uint16); split the case")
     if not np.isfinite(boxes).all():
@@ -101,6 +136,14 @@ def fit_boxes(
     return clipped.astype(boxes.dtype, copy=False), tuple(notes)
 
 
+def _check_columns(boxes: AnyArray, columns: tuple[int, ...]) -> None:
+    """Raise ValueError for boxes that are neither numbers of shape (N, one of the columns) nor without any, (0,)."""
+    if boxes.dtype.kind not in "iuf" or not (boxes.shape == (0,) or (boxes.ndim == 2 and boxes.shape[1] in columns)):
+        required = " or ".join({4: "(N,4) in 2D", 6: "(N,6) in 3D"}[number] for number in columns)
+        given = f"boxes have dtype {boxes.dtype} and shape {boxes.shape}"
+        raise ValueError(f"{given}; required: numbers of shape {required}, one box a row")
+
+
 def mask_bounds(mask: AnyArray) -> Bounds | None:
     """Return the smallest box around what is not zero in a mask (H, W), or None where there is nothing."""
     rows = np.flatnonzero(mask.any(axis=1))
@@ -114,10 +157,12 @@ def check_labels(labels: AnyArray, name: str) -> AnyArray:
     """Return multi-label masks as integers, bool as uint8.
 
     Raises:
-        ValueError: labels outside 0..65535; `name` is what the message calls them.
+        ValueError: another dtype, or labels outside 0..65535; `name` is what the message calls them.
     """
     if labels.dtype.kind == "b":
         return labels.astype(np.uint8)
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{name} have dtype {labels.dtype}; required: integers or bool; convert them")
     if labels.size and (labels.min() < 0 or labels.max() > LARGEST_LABEL):
         raise ValueError(f"{name} hold labels from {labels.min()} to {labels.max()}; required: 0 to {LARGEST_LABEL}")
     return labels

@@ -56,9 +56,14 @@ def decode_all(
     """Yield each box's logits, which hold until the next ones are asked for, and predicted IoU, in order.
 
     The arguments are those of `Backend.decode`, which gets at most BOX_BATCH boxes in one call, and none for no boxes.
+
+    Raises:
+        ValueError: logits that are not finite, which would look like an empty mask.
     """
     for start in range(0, len(grid_boxes), BOX_BATCH):
         logits, iou = backend.decode(embedding, grid_boxes[start : start + BOX_BATCH], valid_size)
+        if not np.isfinite(logits.sum()):  # one pass without an array of its own
+            raise ValueError("the model answers with NaN or infinity; required: finite logits; check its weights")
         yield from zip(logits, iou.tolist(), strict=True)
 
 

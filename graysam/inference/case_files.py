@@ -1,6 +1,7 @@
 """Segment a folder of case files, reading the next and writing the last while one is computed."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graysam.inference.predictor import Predictor
-from graysam.io.cases import Case, case_paths
+from graysam.io.cases import Case
 from graysam.io.image import write_mask
+from graysam.io.listing import case_paths
 from graysam.system.terminal import one_line, progress
 
 Item = TypeVar("Item")
@@ -89,8 +91,11 @@ def segment_case_files(
     def segment(path: Path, case: Case) -> None:
         """Segment a case and start to write it once the last one is written."""
         assert case.boxes is not None  # as in every case to be segmented
-        labels = predictor.predict(case.image, case.boxes, **options)
-        for note in case.notes:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            labels = predictor.predict(case.image, case.boxes, **options)
+        warned = (str(warning.message).removeprefix(f"{path.stem}: ") for warning in caught)
+        for note in dict.fromkeys((*case.notes, *warned)):
             print(f"note: {path.name}: {note}", file=sys.stderr)
         finish()
         writing.append((path, writer.submit(_write, path.stem, case, labels, output, overlay)))

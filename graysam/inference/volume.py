@@ -7,7 +7,7 @@ object follows its own mask and every slice is encoded once; `propagation="litem
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -20,6 +20,7 @@ from graysam.imaging.masks import box_from_mask, grow_bounds, mask_to_native, na
 from graysam.imaging.prompts import Bounds, fit_boxes, is_volume
 from graysam.inference.backend import Backend, Float32Array, FloatArray, decode_all
 from graysam.io.image import Image
+from graysam.system.terminal import format_ranges
 
 AnyArray = npt.NDArray[Any]
 Propagation = Literal["own", "litemedsam"]
@@ -82,12 +83,13 @@ class Segmentation:
     ) -> None:
         if propagation not in get_args(Propagation):
             raise ValueError(f"propagation is {propagation!r}; required: own or litemedsam")
-        pixels, hint = (image.pixels, image.is_volume) if isinstance(image, Image) else (np.asarray(image), False)
         given = np.asarray(boxes)
-        self.is_volume = is_volume(pixels.shape, given, hint=hint)
+        if not isinstance(image, Image):
+            pixels = np.asarray(image)
+            image = Image(pixels, is_volume=is_volume(pixels, given))
+        self.name, self.is_volume, pixels = image.name, image.is_volume, image.pixels
         fitted, notes = fit_boxes(given, pixels.shape, volume=self.is_volume, z_max_inclusive=z_max_inclusive)
-        for note in notes:
-            warnings.warn(note, stacklevel=3)
+        self._warn(*image.notes, *notes)
         self._slices = to_uint8(pixels) if self.is_volume else to_uint8(pixels)[None]
         self.shape: tuple[int, int, int] = self._slices.shape[:3]
         self.canvas = Canvas(*self.shape[1:], size)
@@ -95,17 +97,30 @@ class Segmentation:
         self.objects = _plan_objects(fitted, self.canvas, z_max_inclusive)
 
     def labels(self) -> npt.NDArray[np.uint16]:
-        """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k; later boxes overwrite earlier ones."""
+        """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k; later boxes overwrite earlier ones.
+
+        A warning names the labels without a pixel, and why.
+        """
         labels = np.zeros(self.shape, np.uint16)
+        painted: dict[int, list[tuple[int, slice, slice]]] = defaultdict(list)
         for item, z, logits, _, bounds in self.visits():
             for rows, columns, mask in native_blocks(logits, self.canvas, bounds):
                 # The largest label is that of the last box, regardless of the order of the sweeps.
                 block = labels[z, rows, columns]
                 np.maximum(block, mask * np.uint16(item.label), out=block)
+                if mask.any():
+                    painted[item.label].append((z, rows, columns))
+        last = len(self.objects)  # whose pixels nothing overwrites
+        covered = {
+            label
+            for label, blocks in painted.items()
+            if label < last and not any((labels[block] == label).any() for block in blocks)
+        }
+        self._warn_of_missing(painted.keys(), covered)
         return labels if self.is_volume else labels[0]
 
     def masks(self) -> list[PromptMask]:
-        """Segment into one mask a box, which may overlap."""
+        """Segment into one mask a box, which may overlap. A warning names those that are empty, and why."""
         grid = self.canvas.resized_height, self.canvas.resized_width
         found = []
         for item in self.objects:
@@ -118,7 +133,26 @@ class Segmentation:
                 prompt.mask[z, rows, columns] = mask
             place = z - item.z_min
             prompt.logits[place], prompt.iou[place] = logits[: grid[0], : grid[1]], iou
+        self._warn_of_missing({label for label, prompt in enumerate(found, start=1) if prompt.mask.any()})
         return found if self.is_volume else [PromptMask(m.mask[0], m.logits[0], m.iou[0], m.slices) for m in found]
+
+    def _warn(self, *notes: str) -> None:
+        for note in notes:
+            warnings.warn(f"{self.name}: {note}" if self.name else note, stacklevel=4)
+
+    def _warn_of_missing(self, painted: Collection[int], covered: Collection[int] = ()) -> None:
+        """Warn in one line of the labels that have no pixel: all but the painted ones, and the covered ones."""
+        reasons: dict[str, list[int]] = defaultdict(list)
+        for item in self.objects:
+            if item.label in covered:
+                reasons["overwritten by later boxes"].append(item.label)
+            elif item.label not in painted:
+                small = (item.given_box[2:] - item.given_box[:2]).min() < 1
+                grid = f"smaller than a pixel of the {self.canvas.size}-pixel grid, so crop the image"
+                reasons[grid if small else "empty mask"].append(item.label)
+        if missing := sum(map(len, reasons.values())):
+            parts = [f"labels {format_ranges(labels)} ({reason})" for reason, labels in reasons.items()]
+            self._warn(f"{missing} of {len(self.objects)} boxes without a pixel in the mask: {', '.join(parts)}")
 
     def visits(self) -> Iterator[tuple["_Object", int, Float32Array, float, Bounds | None]]:
         """Prompt every object on each of its slices: one sweep up, one down.

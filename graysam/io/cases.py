@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from graysam.imaging.prompts import check_labels, fit_boxes
-from graysam.io.image import UNKNOWN, Image, Spacing, SpacingOrder, stored_image, stored_spacing
+from graysam.imaging.prompts import check_labels, fit_boxes, is_mask_volume
+from graysam.io.image import UNKNOWN, Image, Spacing, SpacingOrder, declared_volume, stored_image, stored_spacing
 from graysam.io.npz import open_npz
 
 
@@ -21,7 +20,10 @@ class Case:
         boxes: (N, 4) x_min, y_min, x_max, y_max or (N, 6) x_min, y_min, z_min, x_max, y_max, z_max, inclusive pixel
             indices, int64 or float64, clipped to the image; None in a training case.
         gts: multi-label integers of the image's grid; None in an input case.
-        notes: what was changed or assumed, one line each, for the user to see.
+        notes: what was changed or assumed, one line each, for the user to see; begins with the image's.
+
+    Raises:
+        ValueError: gts of another grid than the image's, or with labels outside 0..65535.
     """
 
     image: Image
@@ -29,13 +31,14 @@ class Case:
     gts: NDArray[Any] | None = None
     notes: tuple[str, ...] = ()
 
-
-def case_paths(folder: Path, option: str) -> list[Path]:
-    """Return the NPZ files of the folder that `option` names, sorted. Raises ValueError where there is none."""
-    if not (paths := sorted(folder.glob("*.npz"))):
-        what = "holds no .npz file" if folder.is_dir() else "is not a directory"
-        raise ValueError(f"{option} {folder} {what}; required: a folder of case files (.npz)")
-    return paths
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.image.notes, *self.notes))))
+        if self.gts is None:
+            return
+        object.__setattr__(self, "gts", check_labels(self.gts, "gts"))
+        if self.gts.shape != self.image.grid:
+            shapes = f"gts have shape {self.gts.shape}, imgs {self.image.pixels.shape}"
+            raise ValueError(f"{shapes}; required: the same grid")
 
 
 class TrainingName(NamedTuple):
@@ -78,13 +81,14 @@ def read_input_case(path: str | Path, *, z_max_inclusive: bool = True) -> Case:
         image = stored_image(npz, path)
         boxes = npz.read("boxes", kinds="uif", ranks=(1, 2))
         boxes, notes = fit_boxes(boxes, image.pixels.shape, volume=image.is_volume, z_max_inclusive=z_max_inclusive)
-    return Case(image, boxes, notes=(*_dtype_notes(image), *notes))
+        return Case(image, boxes, notes=notes)
 
 
 def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx") -> Case:
     """Read a case with masks: imgs and gts, and spacing in 3D where stored.
 
-    gts of two axes mean 2D, of three (and the image's shape) 3D. Empty masks are accepted.
+    gts of two axes mean 2D, of three 3D, unless one may hold channels and nothing declares a volume: those are
+    refused. Empty masks are accepted.
 
     Args:
         path: the NPZ.
@@ -95,30 +99,26 @@ def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx") ->
     """
     path = Path(path)
     with open_npz(path) as npz:
-        gts = check_labels(npz.read("gts", kinds="uib", ranks=(2, 3)), "gts")
-        image = stored_image(npz, path, gts.ndim == 3, spacing_order)
-        if gts.shape != image.grid:
-            raise ValueError(f"gts have shape {gts.shape}, imgs {image.pixels.shape}; required: the same grid")
-    return Case(replace(image, modality=training_name(path.stem).modality), gts=gts, notes=_dtype_notes(image))
+        gts = npz.read("gts", kinds="uib", ranks=(2, 3))
+        volume = is_mask_volume(gts.shape, declared_volume(npz, path.stem), "gts")
+        image = stored_image(npz, path, volume, spacing_order)
+        return Case(replace(image, modality=training_name(path.stem).modality), gts=gts)
 
 
-def read_gts(path: str | Path, spacing_order: SpacingOrder = "zyx") -> tuple[NDArray[Any], Spacing | None]:
+def read_gts(path: str | Path, spacing_order: SpacingOrder | None = "zyx") -> tuple[NDArray[Any], Spacing | None]:
     """Read gts, integers (H, W) or (D, H, W), and the spacing z, y, x in mm, None in 2D or where not stored.
 
-    The default order takes the spacing as stored, as the official script does. Raises CaseError.
+    The default order takes the spacing as stored, as the official script does; None reads no spacing. Raises CaseError,
+    also for a spacing that is none and for a shape that may be both, as `read_training_case`.
     """
-    with open_npz(Path(path)) as npz:
+    path = Path(path)
+    with open_npz(path) as npz:
         gts = check_labels(npz.read("gts", kinds="uib", ranks=(2, 3)), "gts")
-        return gts, stored_spacing(npz, spacing_order) if gts.ndim == 3 else None
+        volume = is_mask_volume(gts.shape, declared_volume(npz, path.stem), "gts")
+        return gts, stored_spacing(npz, spacing_order) if volume and spacing_order else None
 
 
 def read_segs(path: str | Path) -> NDArray[Any]:
     """Read segs, integers (H, W) or (D, H, W), 0 being background. Raises CaseError."""
     with open_npz(Path(path)) as npz:
         return check_labels(npz.read("segs", kinds="uib", ranks=(2, 3)), "segs")
-
-
-def _dtype_notes(image: Image) -> tuple[str, ...]:
-    if image.pixels.dtype == np.uint8:
-        return ()
-    return (f"imgs are {image.pixels.dtype}, not uint8: scaled by the whole array's minimum and maximum",)

@@ -29,9 +29,11 @@ class Image:
         modality: e.g. `CT`; `unknown` where nothing says it.
         name: of its file, without the suffix.
         is_volume: whether the pixels are (D, H, W).
+        notes: what was changed or is assumed in reading and segmenting, one line each, for the user to see; pixels of
+            another dtype than uint8 add one.
 
     Raises:
-        ValueError: pixels of another shape.
+        ValueError: pixels of another shape or dtype, or that are not finite; a spacing that is none.
     """
 
     pixels: NDArray[Any]
@@ -39,14 +41,37 @@ class Image:
     modality: str = UNKNOWN
     name: str = ""
     is_volume: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_image_shape(self.pixels.shape, self.is_volume)
+        dtype = self.pixels.dtype
+        if dtype.kind not in "buif":
+            raise ValueError(f"the image has dtype {dtype}; required: real numbers, best uint8; convert it")
+        if dtype.kind == "f" and not (np.isfinite(self.pixels.min()) and np.isfinite(self.pixels.max())):
+            raise ValueError(f"the image of dtype {dtype} holds NaN or infinity; required: finite values, best uint8")
+        if self.spacing_mm is not None:
+            check_spacing(np.asarray(self.spacing_mm))
+        if dtype != np.uint8:
+            scaled = f"pixels are {dtype}, not uint8: scaled by the whole array's minimum and maximum; window CT before"
+            object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, scaled))))
 
     @property
     def grid(self) -> tuple[int, ...]:
         """The shape of the image's masks: (H, W) or (D, H, W)."""
         return self.pixels.shape if self.is_volume else self.pixels.shape[:2]
+
+
+def check_spacing(spacing: NDArray[Any]) -> None:
+    """Raise ValueError for what is not a spacing of 3 positive numbers."""
+    if spacing.shape != (3,) or not np.isfinite(spacing).all() or (spacing <= 0).any():
+        raise ValueError(f"spacing is {spacing.tolist()}; required: 3 positive numbers in mm; correct the file")
+
+
+def declared_volume(npz: Npz, name: str) -> bool | None:
+    """Return whether a file says that it holds a volume: by the prefix 2DBox_ or 3DBox_, then by a stored spacing."""
+    prefix = {"2DBox": False, "3DBox": True}.get(name.partition("_")[0])
+    return True if prefix is None and "spacing" in npz else prefix
 
 
 def modality_of(name: str) -> str:
@@ -71,7 +96,7 @@ def read_image(path: str | Path) -> Image:
     except OSError as error:
         raise CaseError(f"{path}: cannot be read ({error.strerror})") from None
     if start.startswith(_PICTURES):
-        return Image(_read_picture(path), modality=modality_of(path.stem), name=path.stem)
+        return _read_picture(path, is_tiff=start in (b"II*\0", b"MM\0*"))
     if start and not start.startswith(b"PK") and path.suffix.lower() != ".npz":
         raise CaseError(f"{path}: not an image; required: the challenge's NPZ, PNG, JPEG, TIFF or BMP; export it again")
     with open_npz(path) as npz:
@@ -79,27 +104,33 @@ def read_image(path: str | Path) -> Image:
 
 
 def stored_image(npz: Npz, path: Path, volume: bool | None = None, order: SpacingOrder = "zyx") -> Image:
-    """Return the image of an NPZ.
+    """Return the image of an NPZ. A spacing that is none becomes a note, because nothing that segments needs one.
 
     Args:
         npz: open, with imgs.
         path: whose name says the modality.
-        volume: whether it is one. None lets the boxes decide and, where they leave it open, a stored spacing or the
-            prefix of the name.
+        volume: whether it is one. None lets `imaging.prompts.is_volume` decide by the boxes, the prefix of the name, a
+            stored spacing and the dtype.
         order: how the file stores the spacing.
 
     Raises:
-        ValueError: an image of the wrong shape or with values that are not finite, or a spacing that is none.
+        ValueError: an image of the wrong or an ambiguous shape, or with values that are not finite.
     """
     pixels = npz.read("imgs", kinds="uif", ranks=(2, 3))
+    notes = []
     if volume is None:
         boxes = npz.read("boxes", kinds="uif", ranks=(1, 2)) if "boxes" in npz else np.zeros(0)
-        volume = is_volume(pixels.shape, boxes, hint="spacing" in npz or path.stem.startswith("3DBox_"))
+        volume = is_volume(pixels, boxes, declared_volume(npz, path.stem))
+    if path.stem.startswith("2DBox_" if volume else "3DBox_"):
+        notes.append(f"the name says {path.stem[:2]}, but the arrays are {'3D' if volume else '2D'}, which is used")
     if not volume and pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise ValueError(f"imgs of dtype {pixels.dtype} hold NaN or infinity; required: finite values, best uint8")
-    return Image(pixels, stored_spacing(npz, order) if volume else None, modality_of(path.stem), path.stem, volume)
+    spacing_mm = None
+    try:
+        spacing_mm = stored_spacing(npz, order) if volume else None
+    except ValueError as error:
+        notes.append(f"not used: {error}")
+    return Image(pixels, spacing_mm, modality_of(path.stem), path.stem, volume, tuple(notes))
 
 
 def stored_spacing(npz: Npz, order: SpacingOrder) -> Spacing | None:
@@ -107,14 +138,13 @@ def stored_spacing(npz: Npz, order: SpacingOrder) -> Spacing | None:
     if "spacing" not in npz:
         return None
     values = npz.read("spacing", kinds="uif", ranks=(1,)).astype(np.float64)
-    if values.shape != (3,) or not np.isfinite(values).all() or (values <= 0).any():
-        raise ValueError(f"spacing is {values.tolist()}; required: 3 positive numbers in mm; correct the file")
+    check_spacing(values)
     z, y, x = values[:: {"zyx": 1, "xyz": -1}[order]].tolist()
     return z, y, x
 
 
-def _read_picture(path: Path) -> NDArray[Any]:
-    """Read a picture as (H, W) or RGB (H, W, 3), in its own dtype."""
+def _read_picture(path: Path, *, is_tiff: bool) -> Image:
+    """Read a picture as (H, W) or RGB (H, W, 3), in its own dtype; of a TIFF, the first page, with a note of others."""
     import cv2  # only here: cases from NPZ need NumPy alone
 
     stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
@@ -123,7 +153,12 @@ def _read_picture(path: Path) -> NDArray[Any]:
     pixels: NDArray[Any] = stored
     if pixels.ndim == 3:
         pixels = pixels[:, :, 0] if pixels.shape[2] < 3 else pixels[:, :, 2::-1]
-    return np.ascontiguousarray(pixels)
+    pages = cv2.imcount(str(path)) if is_tiff else 1
+    notes = (f"only page 1 of {pages} is read; save the others as files",) if pages > 1 else ()
+    try:
+        return Image(np.ascontiguousarray(pixels), modality=modality_of(path.stem), name=path.stem, notes=notes)
+    except ValueError as error:
+        raise CaseError(f"{path}: {error}") from None
 
 
 def write_mask(path: str | Path, mask: NDArray[Any], like: Image | None = None) -> None:

@@ -45,11 +45,12 @@ class Npz:
         shape, dtype = _read_header(key, start)
         if dtype.hasobject:
             raise ValueError(f"{key} holds pickled Python objects, which are never loaded; required: a numeric array")
+        subject = f"{key} {'has' if key == 'spacing' else 'have'}"
         if dtype.kind not in kinds or dtype.itemsize > 8:
             wanted = " or ".join(_KINDS[kind] for kind in kinds)
-            raise ValueError(f"{key} have dtype {dtype}; required: {wanted}; convert it before saving")
+            raise ValueError(f"{subject} dtype {dtype}; required: {wanted}; convert it before saving")
         if len(shape) not in ranks:
-            raise ValueError(f"{key} have shape {shape}; required: rank {' or '.join(map(str, ranks))}")
+            raise ValueError(f"{subject} shape {shape}; required: rank {' or '.join(map(str, ranks))}")
         size, payload = math.prod(shape) * dtype.itemsize, member.file_size - start.tell()
         if size != payload:
             raise ValueError(f"the header of {key} asks for {size} bytes, {payload} are there; save the file again")

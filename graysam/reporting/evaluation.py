@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from graysam.io.cases import read_gts, read_input_case, read_segs
 from graysam.io.image import SpacingOrder, modality_of
+from graysam.io.listing import case_path
 from graysam.metrics.aggregation import macro_average, modality_means
 from graysam.metrics.challenge import Absent, CaseMetrics, case_metrics
 from graysam.system.files import replacing
@@ -51,16 +52,16 @@ class Evaluation:
     images: Path | None = None
 
     def score(self, name: str) -> ScoredCase:
-        """Score the case of a file name; an error becomes the case's `error`, one line."""
-        case = ScoredCase(Path(name).stem, modality_of(Path(name).stem))
+        """Score the case of a name; an error becomes the case's `error`, one line."""
+        case = ScoredCase(name, modality_of(name))
         try:
-            gts, spacing_mm = read_gts(self.gts / name, self.spacing_order)
-            segs = read_segs(self.segs / name)
+            gts, spacing_mm = read_gts(case_path(self.gts, name), self.spacing_order)
+            segs = read_segs(case_path(self.segs, name))
             case = replace(case, metrics=case_metrics(gts, segs, spacing_mm, absent=self.absent))
             if self.overlay is not None and self.images is not None and case.metrics is not None:
                 from graysam.imaging.drawing import draw_overlay, write_picture  # takes a second
 
-                drawn = read_input_case(self.images / name)
+                drawn = read_input_case(case_path(self.images, name))
                 caption = f"{case.case}   DSC {100 * case.metrics.dsc:.2f}"
                 overlay = draw_overlay(drawn.image.pixels, segs, drawn.boxes, gts, caption=caption)
                 write_picture(self.overlay / f"{case.case}.png", overlay)
@@ -69,7 +70,7 @@ class Evaluation:
         return case
 
     def score_all(self, names: Sequence[str], workers: int = 1) -> Iterator[ScoredCase]:
-        """Yield the scored cases of file names as they finish, from that many processes."""
+        """Yield the scored cases of names as they finish, from that many processes."""
         if workers == 1:
             yield from map(self.score, names)
             return
@@ -77,7 +78,7 @@ class Evaluation:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, MAX_WORKERS), context, initializer=cv2.setNumThreads, initargs=(1,))
         try:
-            pending = {pool.submit(self.score, name): Path(name).stem for name in names}
+            pending = {pool.submit(self.score, name): name for name in names}
             for future in as_completed(pending):
                 if error := future.exception():  # a killed worker ends all pending cases
                     case = pending[future]

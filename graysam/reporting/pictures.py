@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from graysam.imaging.canvas import Canvas, prepare_image, to_uint8
 from graysam.imaging.channels import Scheme, load_scheme
 from graysam.imaging.drawing import BOX, PREDICTION, TRUTH, draw_panel
-from graysam.io.cases import case_paths, read_gts, read_input_case, read_segs
+from graysam.io.cases import read_gts, read_input_case, read_segs
 from graysam.io.image import modality_of
+from graysam.io.listing import case_path, case_paths, list_folder
 from graysam.metrics.challenge import case_dice
 from graysam.reporting.accuracy import in_papers_order
 from graysam.reporting.probes import Probe, robustness
@@ -84,7 +85,7 @@ def shown_cases(folders: Folders) -> tuple[list[View], list[View], list[str]]:
     """
     dsc: dict[str, float] = {}
     left_out = []
-    for path in sorted(folders.segs.glob("*.npz")) if folders.segs and not folders.absent else []:
+    for path in list_folder(folders.segs).files if folders.segs and not folders.absent else []:
         try:
             dsc[path.stem] = _read_view(path.stem, folders).dsc
         except (ValueError, OSError) as error:
@@ -105,7 +106,7 @@ def grey_views(folders: Folders) -> tuple[list[View], list[str]]:
     A modality without a grey image among its first MAX_SEARCHED cases is left out.
     """
     names: dict[str, list[str]] = {}
-    for path in sorted(folders.cases.glob("*.npz")) if folders.cases else []:
+    for path in list_folder(folders.cases).files if folders.cases else []:
         names.setdefault(modality_of(path.stem), []).append(path.stem)
     views, left_out = [], []
     for modality in in_papers_order(names):
@@ -127,9 +128,9 @@ def _read_view(name: str, folders: Folders) -> View:
     Of a volume, the slice with most of the ground truth is shown; without ground truth, the middle of the first box.
     An image of three equal channels becomes one channel.
     """
-    imgs, gts, segs = (folder and folder / f"{name}.npz" for folder in (folders.cases, folders.gts, folders.segs))
+    imgs, gts, segs = (folder and case_path(folder, name) for folder in (folders.cases, folders.gts, folders.segs))
     case = read_input_case(imgs or name)
-    truth = None if gts is None else read_gts(gts)[0]
+    truth = None if gts is None else read_gts(gts, None)[0]
     masks = None if segs is None else read_segs(segs)
     if truth is not None and truth.shape != case.image.grid:
         raise ValueError(f"gts have shape {truth.shape}, imgs {case.image.pixels.shape}; required: the same grid")

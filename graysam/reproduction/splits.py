@@ -7,6 +7,7 @@ from pathlib import Path
 from graysam.data.sources import subject_of
 from graysam.data.split import Subject, hold_out
 from graysam.io.cases import read_gts, training_name
+from graysam.io.listing import list_folder
 from graysam.reproduction.checks import Check
 
 FRACTIONS = (0.01, 0.1)  # held out by the paper, and by a variant of the released code
@@ -16,8 +17,8 @@ Groups = Mapping[str, Mapping[Subject, int]]  # group -> patient -> slices with 
 def read_patients(folder: Path) -> Groups:
     """Read the volumes of a folder of training NPZ, by modality and data set; raise ValueError where there is none."""
     groups: dict[str, Counter[Subject]] = {}
-    for path in sorted(folder.rglob("*.npz")):
-        gts, _ = read_gts(path)
+    for path in list_folder(folder, recursive=True).files:
+        gts, _ = read_gts(path, None)
         slices = int(gts.any(axis=(1, 2)).sum()) if gts.ndim == 3 else 0
         if slices:
             name = training_name(path.stem)

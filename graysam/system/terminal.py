@@ -56,6 +56,14 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def format_ranges(numbers: Sequence[int]) -> str:
+    """Return ascending whole numbers in short, e.g. `1-3, 7`."""
+    ends = [i for i, number in enumerate(numbers) if i + 1 == len(numbers) or numbers[i + 1] != number + 1]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    pairs = [(numbers[start], numbers[end]) for start, end in zip(starts, ends, strict=True)]
+    return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in pairs)
+
+
 def check_at_least(least: int, name: str, value: float | None) -> None:
     """Raise ValueError where a setting is below its least value; None, which means no limit, is accepted."""
     if value is not None and value < least:
