@@ -97,11 +97,24 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file's float32 tensors under our names, their source, and the metadata of graysam's own files."""
+    """A file's float32 tensors under our names, their source, and the metadata of graysam's own files.
+
+    Raises:
+        ValueError: a tensor holds NaN or infinity, with which every mask would be empty.
+    """
 
     tensors: dict[str, Tensor]
     source: WeightSource
     metadata: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for key, value in self.tensors.items():
+            # A sum is finite where all numbers are; it takes a tenth of the time of looking at each.
+            if value.is_floating_point() and not value.sum().isfinite() and (bad := int((~value.isfinite()).sum())):
+                given = f"tensor {key} holds {bad} NaN or infinite of {value.numel()} numbers"
+                raise ValueError(
+                    f"weight file {self.source.path}: {given}; required: finite; use an earlier checkpoint"
+                )
 
     @property
     def description(self) -> Mapping[str, Any]:

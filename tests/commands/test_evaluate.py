@@ -100,6 +100,18 @@ def test_gaps_and_missing_labels_are_named_where_they_matter(
     assert "not scored: gap" in capsys.readouterr().err
 
 
+def test_capitals_are_scored_and_what_is_not_read_is_counted(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders[1] / f"{CT}.npz").rename(folders[1] / f"{CT}.NPZ")
+    (folders[1] / "._a.npz").write_bytes(b"resource fork")
+    (folders[1] / "2DBox_US_d.npz").symlink_to("not/fetched/yet.npz")
+    assert run(folders) == 1
+    assert set(read_rows(folders)) == {CT, US, MR}
+    error = capsys.readouterr().err
+    assert "left out: 2DBox_US_d: " in error and f"not read in {folders[1]}: 1 hidden" in error
+
+
 def test_bad_cases_are_named_left_out_and_end_in_exit_code_1(
     folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,6 +174,45 @@ def test_what_fails_on_the_way_is_one_line_and_the_rest_goes_on(
     assert "memory" in lines[0] or "space" in lines[0]
 
 
+def test_every_note_and_every_file_that_is_not_read_is_printed(
+    filling: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.ones((20, 20), np.uint8)
+    write_case(tmp_path / "in", "a", imgs=image.astype(np.int16), boxes=np.array([[-3, 1, 9, 9], [0, 1, 9, 9]]))
+    volume = np.stack([image] * 3)
+    write_case(
+        tmp_path / "in", "3DBox_CT_b", imgs=volume, boxes=np.array([[1, 1, 0, 9, 9, 2]]), spacing=np.array([-5, 1, 1])
+    )
+    (tmp_path / "in" / "3DBox_CT_b.npz").rename(tmp_path / "in" / "3DBox_CT_b.NPZ")
+    (tmp_path / "in" / "._a.npz").write_bytes(b"resource fork")
+    (tmp_path / "in" / "more").mkdir()
+    assert predict(tmp_path) == 0
+    assert names(tmp_path / "out") == ["3DBox_CT_b.npz", "a.npz"]
+    spacing, scaled, clipped, missing, not_read = sorted(
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("not")
+    )
+    assert spacing.startswith("note: 3DBox_CT_b.NPZ: not used: spacing is [-5.0, 1.0, 1.0]")
+    assert scaled.startswith("note: a.npz: 1 of 2 boxes without a pixel in the mask: labels 1 (overwritten by later")
+    assert clipped.startswith("note: a.npz: box 1 clipped to the image")
+    assert missing.startswith("note: a.npz: pixels are int16, not uint8: scaled")
+    assert not_read == f"not read in {tmp_path / 'in'}: 1 folders, 1 hidden"
+
+
+def test_logits_of_nan_are_a_failed_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
+    (backend := FilledBoxes()).decode = lambda *_: (np.full((1, 256, 256), np.nan, np.float32), np.zeros(1, np.float32))
+
+    def nan(image: Any, boxes: Any, **options: Any) -> np.ndarray:
+        return Segmentation(image, boxes, backend, load_scheme("replicate"), **options).labels()
+
+    monkeypatch.setattr(graysam.predict, "open_predictor", lambda *_: SimpleNamespace(predict=nan))
+    assert predict(tmp_path) == 1
+    assert "error: a.npz: the model answers with NaN or infinity" in capsys.readouterr().err
+    assert names(tmp_path / "out") == []
+
+
 def test_a_mistake_of_ours_is_not_a_bad_case(filling: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_case(tmp_path / "in", "a", imgs=np.ones((20, 20), np.uint8), boxes=np.array([[1, 1, 5, 5]]))
     monkeypatch.setattr(case_files, "write_mask", lambda path: None)

@@ -68,6 +68,35 @@ def test_labels_that_vanish_are_dropped_and_counted(tmp_path: Path) -> None:
     assert ShardReader(tmp_path / "out").read(0).labels == (300,)
 
 
+def test_what_is_not_read_and_notes_reach_the_user_and_the_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    units = np.arange(3 * 20 * 30, dtype=np.int16).reshape(3, 20, 30)
+    gts = np.ones((3, 20, 30), np.uint8)
+    for number in range(2):
+        save(raw / f"CT_A_{number}.npz", imgs=units, gts=gts, spacing=np.array([-5.0, 1, 1][: 2 + number]))
+    (raw / "CT_A_1.npz").rename(raw / "CT_A_1.NPZ")
+    save(tmp_path / "elsewhere" / "US_A_1.npz", imgs=picture(0, 20, 30), gts=gts[0])
+    (raw / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (raw / "US_A_2.npz").symlink_to("not/fetched/yet.npz")
+    save(raw / "US_A_3.npz", imgs=picture(0, 20, 30, 3), gts=np.ones((20, 30, 3), np.uint8))
+    for name in ("._CT_A_0.npz", "notes.txt"):
+        (raw / name).write_bytes(b"x")
+    given = {**DEFAULTS, "input_dir": str(raw), "output_dir": str(tmp_path / "out"), "workers": 1, "val_fraction": 0}
+    assert run_pack(**{key: value for key, value in given.items() if key != "_target_"}) == 1
+    manifest, error = load_manifest(tmp_path / "out"), capsys.readouterr().err
+    assert manifest["cases"]["found"] == 5
+    assert manifest["cases"]["not_read"] == {"hidden": 1, "of other kinds than .npz": 1}
+    assert set(manifest["cases"]["bad"]) == {"US_A_2.npz", "US_A_3.npz"}
+    assert "gts of shape (20, 30, 3) may be a volume" in manifest["cases"]["bad"]["US_A_3.npz"]
+    (scaled,) = (note for note in manifest["notes"] if "int16" in note)
+    assert manifest["notes"][scaled] == {"cases": 2, "first": "CT_A_0.npz"}
+    assert f"note: 2 cases, first CT_A_0.npz: {scaled}\n" in error and "window" in scaled
+    assert len(manifest["notes"]) == 3 and error.count("not used: spacing") == 2
+    assert f"not read in {raw}: 1 hidden, 1 of other kinds than .npz" in error
+
+
 def test_webdataset_can_stream_the_shards(raw: Path, tmp_path: Path) -> None:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 

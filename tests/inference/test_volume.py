@@ -1,5 +1,7 @@
 """Propagation through slices, driven by the goldens' stub network: traces of the original loops, then promises."""
 
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from graysam.imaging.masks import mask_to_native
 from graysam.inference import volume as module
 from graysam.inference.backend import BOX_BATCH, decode_all
 from graysam.inference.volume import Segmentation
+from graysam.io.image import Image
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "e2e"
 E2E_FILES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
@@ -247,8 +250,10 @@ def test_sixteen_bit_volumes_are_scaled_as_a_whole():
     wide = (volume.astype(np.uint16) - volume.min()) * 100
     low, high = int(volume.min()), int(volume.max())
     as_bytes = np.rint((volume.astype(float) - low) / (high - low) * 255).astype(np.uint8)
+    with pytest.warns(UserWarning, match="not uint8: scaled by the whole array"):
+        scaled = Segmentation(wide, boxes, StubBackend(), REPLICATE)
     np.testing.assert_array_equal(
-        Segmentation(wide, boxes, StubBackend(), REPLICATE).labels(),
+        scaled.labels(),
         Segmentation(as_bytes, boxes, StubBackend(), REPLICATE).labels(),
     )
 
@@ -258,6 +263,72 @@ def test_more_than_255_objects_keep_their_labels():
     boxes = [[1, 1, 60, 60]] * 299 + [[5, 5, 30, 30]]
     segs = Segmentation(image, boxes, StubBackend(1), REPLICATE, propagation="litemedsam").labels()
     assert set(np.unique(segs)) == {0, 299, 300}
+
+
+def warned(segment):
+    """Return the text of the one warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = segment()
+    assert len(caught) == 1
+    return found, str(caught[0].message)
+
+
+def test_labels_without_a_pixel_are_named_with_the_reason():
+    image = np.zeros((512, 512), np.uint8)
+    image[100:300, 100:300] = 200
+    nested = [[100, 100, 299, 299], [98, 98, 301, 301], [96, 96, 303, 303], [10, 10, 40, 40], [400, 90, 400, 90]]
+    labels, text = warned(Segmentation(Image(image, name="a"), nested, StubBackend(), REPLICATE).labels)
+    assert set(np.unique(labels)) == {0, 3}
+    assert text.startswith("a: 4 of 5 boxes without a pixel in the mask: labels 1-2 (overwritten by later boxes), ")
+    assert "labels 4 (empty mask), labels 5 (smaller than a pixel of the 256-pixel grid, so crop" in text
+    masks, text = warned(Segmentation(image, nested, StubBackend(), REPLICATE).masks)
+    assert [bool(prompt.mask.any()) for prompt in masks] == [True] * 3 + [False] * 2
+    assert text.startswith("2 of 5 boxes without a pixel in the mask: labels 4 (empty mask), labels 5 (smaller")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exactly_the_missing_labels_are_named(seed):
+    rng = np.random.default_rng(seed)
+    volume = rng.integers(0, 256, (5, 40, 40), dtype=np.uint8) * (rng.random((5, 1, 1)) < 0.6).astype(np.uint8)
+    low = rng.integers(0, [36, 36, 4], (60, 3))
+    boxes = np.hstack([low, low + rng.integers(0, [4, 4, 1], (60, 3))])
+    labels, text = warned(Segmentation(volume, boxes, StubBackend(), REPLICATE).labels)
+    named = re.findall(r"(\d+)(?:-(\d+))?(?=[,\d -]* \()", text.partition("mask: ")[2])
+    missing = {label for first, last in named for label in range(int(first), int(last or first) + 1)}
+    assert missing == set(range(1, 61)) - set(np.unique(labels).tolist())
+    assert text.startswith(f"{len(missing)} of 60 boxes")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("method", ["labels", "masks"])
+def test_logits_that_are_not_finite_are_no_empty_mask(value, method):
+    class Damaged(StubBackend):
+        def decode(self, embedding, grid_boxes, valid_size=None):
+            logits, iou = super().decode(embedding, grid_boxes)
+            logits[-1, 3, 3] = value
+            return logits, iou
+
+    segmentation = Segmentation(np.ones((20, 20), np.uint8), [[1, 1, 9, 9]], Damaged(), REPLICATE)
+    with pytest.raises(ValueError, match="the model answers with NaN or infinity; required: finite"):
+        getattr(segmentation, method)()
+
+
+@pytest.mark.parametrize(
+    ("image", "boxes", "message"),
+    [
+        (np.ones((20, 30), np.uint8), [[16, 16, 9, 9]], "box 1, .* is inverted"),
+        (np.ones((20, 30), np.uint8), [[40, 30, 60, 50]], "box 1, .* is wholly outside"),
+        (np.ones((20, 30), np.uint8), [[np.nan, 0, 6, 5]], "box 1 .* finite"),
+        (np.ones((20, 30, 3), np.uint8), [[1, 2, 9, 9, 0.9, 1]], "a volume .* or a picture"),
+        (Image(np.ones((20, 30, 3), np.uint8)), [[0, 0, 0, 2, 9, 9]], r"\(N,4\) in 2D"),
+        (np.full((20, 30), np.nan, np.float32), [[1, 1, 9, 9]], "NaN"),
+        (np.ones((20, 30), complex), [[1, 1, 9, 9]], "dtype complex"),
+    ],
+)
+def test_python_refuses_what_a_file_is_refused_for(image, boxes, message):
+    with pytest.raises(ValueError, match=message):
+        Segmentation(image, boxes, StubBackend(), REPLICATE)
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,44 @@ def test_bad_boxes_are_refused(tmp_path: Path, boxes: Any, word: str) -> None:
         ({"imgs": np.zeros((0, 30), np.uint8), "boxes": np.zeros((0, 4))}, ("pixel",)),
         ({"imgs": np.full((20, 30), np.nan), "boxes": BOX_2D}, ("NaN",)),
         ({"imgs": COLOUR.astype(complex), "boxes": BOX_2D}, ("dtype complex",)),
-        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, 1]}, ("spacing",)),
-        ({"imgs": VOLUME, "boxes": BOX_3D, "spacing": [1, np.inf, 1]}, ("spacing",)),
     ],
 )
 def test_bad_input_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], words: tuple[str, ...]) -> None:
     refused(read_input_case, save(tmp_path / "case.npz", **arrays), "required", *words)
+
+
+@pytest.mark.parametrize(
+    "spacing", [[-5, 1, 1], 1.0, np.array(None, object), [1, 1], [1, np.inf, 1], [0, 0, 0], [1, np.nan, 1], ["a"] * 3]
+)
+def test_a_spacing_that_is_none_is_noted_where_it_is_not_needed(tmp_path: Path, spacing: Any) -> None:
+    gts = np.ones(VOLUME.shape, np.uint8)
+    path = save(tmp_path / "3DBox_CT_1.npz", imgs=VOLUME, boxes=BOX_3D, gts=gts, spacing=spacing)
+    for case in (read_input_case(path), read_training_case(path)):
+        assert case.image.spacing_mm is None
+        assert len(case.notes) == 1 and case.notes[0].startswith("not used: spacing ")
+    assert read_gts(path, None)[1] is None
+    refused(read_gts, path, "spacing h" if np.ndim(spacing) == 0 else "spacing ", "required")
+
+
+def test_a_name_that_contradicts_the_arrays_is_noted(tmp_path: Path) -> None:
+    for name, arrays in (
+        ("2DBox_CT_1", {"imgs": VOLUME, "boxes": BOX_3D}),
+        ("3DBox_US_1", {"imgs": COLOUR, "boxes": BOX_2D}),
+    ):
+        (note,) = read_input_case(save(tmp_path / f"{name}.npz", **arrays)).notes
+        assert note.startswith(f"the name says {name[:2]}, but the arrays are")
+
+
+@pytest.mark.parametrize("read", [read_training_case, read_gts])
+@pytest.mark.parametrize("gts_shape", [(20, 30, 3), (20, 30, 1), (20, 30, 4), (1, 20, 30), (3, 20, 30)])
+def test_masks_with_channels_are_never_taken_for_a_volume(
+    tmp_path: Path, read: Callable[..., Any], gts_shape: tuple[int, ...]
+) -> None:
+    arrays = {"imgs": np.zeros(gts_shape, np.uint8), "gts": np.ones(gts_shape, np.uint8)}
+    for name in ("US_A_1", "2DBox_US_1"):
+        refused(read, save(tmp_path / f"{name}.npz", **arrays), f"gts of shape {gts_shape}", "picture", "3DBox_")
+    read(save(tmp_path / "3DBox_US_1.npz", **arrays))
+    read(save(tmp_path / "US_A_2.npz", **arrays, spacing=[1, 1, 1]))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,37 @@ def test_pictures_are_known_by_their_content(tmp_path: Path, pixels: np.ndarray,
         np.testing.assert_array_equal(image.pixels, pixels)
 
 
+def test_later_pages_of_a_tiff_are_noted(tmp_path: Path) -> None:
+    cv2.imwritemulti(str(tmp_path / "a.tif"), [GREY, GREY + 1, GREY])
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.pixels, GREY)
+    assert image.notes == ("only page 1 of 3 is read; save the others as files",)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "more", "word"),
+    [
+        (np.full((4, 4), np.nan, np.float32), {}, "NaN"),
+        (np.array([[1, np.inf]]), {}, "infinity"),
+        (np.ones((4, 4), complex), {}, "dtype complex"),
+        (np.ones((4, 4), object), {}, "dtype object"),
+        (VOLUME, {}, "shape"),
+        (np.ones((0, 4), np.uint8), {}, "shape"),
+        (VOLUME, {"is_volume": True, "spacing_mm": (1, 0, 1)}, "spacing is"),
+    ],
+)
+def test_an_image_checks_itself(pixels: np.ndarray, more: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Image(pixels, **more)
+
+
+def test_an_image_notes_what_is_scaled() -> None:
+    for dtype in (np.int16, np.float32, bool):
+        (note,) = Image(np.ones((4, 4), dtype)).notes
+        assert note.startswith(f"pixels are {np.dtype(dtype)}, not uint8: scaled by") and "window" in note
+    assert Image(GREY).notes == ()
+
+
 def test_an_alpha_channel_is_dropped(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.dstack([COLOUR[..., ::-1], GREY]))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, COLOUR)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from graysam.models import weights
 from graysam.models.registry import EncoderNumbers, build_model, model_name
@@ -43,6 +44,25 @@ def test_a_changed_official_file_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(weights, "distribution", lambda name: SimpleNamespace(locate_file=lambda file: changed))
     with pytest.raises(ValueError, match="reinstall it"):
         read_weights("lite_medsam")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors", ".pth"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_file_and_tensor(tmp_path: Path, suffix: str, value: float) -> None:
+    path = save_tiny_model(tmp_path / f"w{suffix}")
+    file = read_weights(str(path))
+    key = next(key for key, tensor in file.tensors.items() if tensor.ndim == 4)
+    file.tensors[key].view(-1)[:2] = value
+    torch.save(dict(file.tensors), path) if suffix == ".pth" else resave(path, dict(file.tensors))
+    with pytest.raises(ValueError, match=rf"weight file {path}: tensor {key} holds 2 NaN or infinite of \d+ numbers"):
+        read_weights(str(path))
+
+
+def resave(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save({"state_dict": {f"model.{key}": value for key, value in tensors.items()}}, path)
 
 
 @pytest.mark.parametrize("wrapping", ["flat", "model", "state_dict", "module"])
