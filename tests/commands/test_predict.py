@@ -188,13 +188,13 @@ def test_every_note_and_every_file_that_is_not_read_is_printed(
     (tmp_path / "in" / "more").mkdir()
     assert predict(tmp_path) == 0
     assert names(tmp_path / "out") == ["3DBox_CT_b.npz", "a.npz"]
-    spacing, scaled, clipped, missing, not_read = sorted(
+    not_read, spacing, missing, clipped, scaled = sorted(
         line for line in capsys.readouterr().err.splitlines() if line.startswith("not")
     )
     assert spacing.startswith("note: 3DBox_CT_b.NPZ: not used: spacing is [-5.0, 1.0, 1.0]")
-    assert scaled.startswith("note: a.npz: 1 of 2 boxes without a pixel in the mask: labels 1 (overwritten by later")
+    assert missing.startswith("note: a.npz: 1 of 2 boxes without a pixel in the mask: labels 1 (overwritten by later")
     assert clipped.startswith("note: a.npz: box 1 clipped to the image")
-    assert missing.startswith("note: a.npz: pixels are int16, not uint8: scaled")
+    assert scaled.startswith("note: a.npz: pixels are int16, not uint8: scaled")
     assert not_read == f"not read in {tmp_path / 'in'}: 1 folders, 1 hidden"
 
 
