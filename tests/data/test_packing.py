@@ -12,7 +12,7 @@ import pytest
 from graysam.data.packing import run_pack
 from graysam.data.shard_writing import ShardWriter
 from graysam.data.shards import INDEX_NAME, MANIFEST_NAME, ShardReader, load_manifest
-from tests.support.packing import DEFAULTS, contents, pack, save
+from tests.support.packing import DEFAULTS, contents, pack, picture, save
 
 
 # ------------------------------------------------------------------------------------------------------ truth
