@@ -21,6 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from graysam.system.files import replacing
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+STOPPED_KEY = "graysam_stopped"
 
 
 def damage(path: Path) -> str | None:
@@ -87,7 +88,7 @@ class ResumePoints(Checkpoint):
 
     Lightning can resume exactly from the end of a training step that no validation follows, and from the end of an
     epoch. A point within validation is stored as one before it: training up to there is done and validation has not
-    begun.
+    begun. Where a callback has stopped the run, nothing more is trained from its point.
 
     Args:
         dirpath: folder of the checkpoints.
@@ -124,6 +125,8 @@ class ResumePoints(Checkpoint):
         every = trainer.val_check_batch  # infinite where the loader has no length, None with a time interval
         validation_follows = trainer.is_last_batch or (every is not None and (done + 1) % every == 0)
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if trainer.should_stop:  # the epoch ends here, and is stored then
+            return
         # one exchange between the ranks, whatever the reason
         if not validation_follows and stepped and _any_rank(trainer, self._due(trainer) or self._signal is not None):
             self._save(trainer)
@@ -142,7 +145,7 @@ class ResumePoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Store the epoch; with `max_steps` Lightning would count it twice, so the next step's end must do."""
-        if trainer.max_steps == -1 or trainer.global_step >= trainer.max_steps:
+        if trainer.max_steps == -1 or trainer.global_step >= trainer.max_steps or trainer.should_stop:
             self._save(trainer)
 
     # ------------------------------------------------------------------ moments to stop: what is before them is stored
@@ -184,12 +187,17 @@ class ResumePoints(Checkpoint):
 
     # ------------------------------------------------------------------ saving
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Turn a point within validation into one before it."""
+        """Store whether a callback has stopped the run, and turn a point within validation into one before it."""
+        checkpoint[STOPPED_KEY] = trainer.should_stop and not self._within_validation
         if self._within_validation:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             nothing = dict.fromkeys(progress["current"], 0)
             # Lightning's state of a validation whose first batch was never finished
             progress.update(current=nothing, total={**nothing, "ready": 1, "started": 1}, is_last_batch=False)
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Stop again where a callback has stopped the run."""
+        trainer.should_stop = checkpoint.get(STOPPED_KEY, False)
 
     def _due(self, trainer: Trainer) -> bool:
         minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self._saved_step

@@ -18,6 +18,7 @@ from graysam.models.weights import METADATA_KEY
 from graysam.system.files import write_json_file
 from graysam.system.terminal import FAILED, one_line
 from graysam.training.checkpoints import BEST, Interrupted, WholeFileIO
+from graysam.training.consistency import check_together
 from graysam.training.loggers import RunWandbLogger
 from graysam.training.module import SamModule
 from graysam.training.quantization import QuantizationComparison, text
@@ -71,6 +72,7 @@ def run_training(config: Config, build: Build, *, in_sweep: bool = False) -> int
         data = build_data(config, build, distillation)
         module = build_module(config, build, data, distillation)
         trainer = build_trainer(config, build)
+        check_together(config, trainer, data)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if in_sweep and trainer.world_size > 1 and not (environment and environment.creates_processes_externally):
             raise ValueError(
@@ -156,17 +158,23 @@ def describe(config: Config, trainer: lightning.Trainer, data: ShardDataModule) 
 def _fit(trainer: lightning.Trainer, module: SamModule, data: ShardDataModule, directory: RunDirectory) -> Path:
     """Train from the last checkpoint, if there is one, load the best one into the module and return its path."""
     last, best = directory.find_last_checkpoint(), directory.path / "checkpoints" / BEST
+
+    def keep_present_weights() -> None:
+        if trainer.is_global_zero:
+            content = {"state_dict": module.state_dict(), METADATA_KEY: module.description}
+            WholeFileIO().save_checkpoint(content, best)
+
     if last is not None:
         log.info("resuming from %s", last)
-    elif trainer.max_epochs == 0 and trainer.is_global_zero:  # without training the start is the best
-        content = {"state_dict": module.state_dict(), METADATA_KEY: module.description}
-        WholeFileIO().save_checkpoint(content, best)
+    elif trainer.max_epochs == 0:  # without training the start is the best
+        keep_present_weights()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {one_line(error)}") from error
-    if not best.is_file():
-        raise ValueError("no checkpoint was kept: the monitored metric was never logged; train for one validation")
+    if not best.is_file():  # a time limit or a callback ended the run early
+        log.warning("training was stopped before its first validation: %s holds the last weights, not the best", best)
+        keep_present_weights()
     module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     module.train().eval()  # drops TinyViT's cached attention biases
     return best

@@ -23,6 +23,7 @@ from graysam.models.sam import Sam
 from graysam.models.weights import FORMAT, HEADS, load_embedding_norm, load_parts, load_whole, read_weights, resolve
 from graysam.system.terminal import one_line
 from graysam.training.checkpoints import WholeFileIO
+from graysam.training.consistency import check_options
 from graysam.training.distillation import Distillation
 from graysam.training.losses import LOGGED
 from graysam.training.module import SamModule
@@ -45,14 +46,14 @@ MONITORED = re.compile(rf"val/({LOSS})|train/({LOSS})_epoch|val/(loss|dsc|nsd)_s
 
 
 def check_inputs(config: Config) -> None:
-    """Check that every file the run needs exists and that the monitored metrics are logged.
+    """Check that every file the run needs exists, that options are supported and that the monitored metrics are logged.
 
     Raises:
         ValueError: in one line, all that is missing or wrong, with remedies.
     """
     numbers, data = model_numbers(config), config["data"]
     check_grid(encoder=numbers["encoder"], heads=numbers["heads"], size=data["size"])
-    problems = []
+    problems = check_options(config)
     for key in ("weights", "heads"):
         try:
             if config[key] is not None:
