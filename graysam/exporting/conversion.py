@@ -157,6 +157,9 @@ def _mark_float32(path: Path, names: set[str]) -> None:
             found = layer.find("rt_info")
             info = ElementTree.SubElement(layer, "rt_info") if found is None else found
             ElementTree.SubElement(info, "attribute", {"name": "precise", "version": "0"})
+    if (calibration := tree.find("rt_info/nncf")) is not None:  # lists every layer that it left alone
+        tree.find("rt_info").remove(calibration)  # type: ignore[union-attr]
+    ElementTree.indent(tree, space="")  # spaces are a third of the file
     tree.write(path, encoding="utf-8", xml_declaration=True)
 
 

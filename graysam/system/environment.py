@@ -58,8 +58,31 @@ def conf_dir() -> Path:
 
 
 def weights_dir() -> Path:
-    """Return the folder of the models that come with graysam; it may be absent."""
+    """Return the folder of the exported models that come with graysam; it may be absent."""
     return _PACKAGE / "weights"
+
+
+def weight_places() -> dict[str, Path | None]:
+    """Return where weight files for torch are looked for, in order, by names for a message; None where that is unset.
+
+    Raises:
+        ValueError: the user has no home folder.
+    """
+    chosen, checkout = os.environ.get("GRAYSAM_WEIGHTS"), _PACKAGE.parent
+    cache = user_cache_dir() / "weights"
+    return {
+        f"GRAYSAM_WEIGHTS ({chosen or 'not set'})": Path(chosen) if chosen else None,
+        "./weights": Path("weights"),
+        # Of an editable installation; beside an installed package lie other packages.
+        **({str(checkout / "weights"): checkout / "weights"} if (checkout / "pyproject.toml").is_file() else {}),
+        str(cache): cache,
+    }
+
+
+def find_weights(name: str) -> Path | None:
+    """Return the first file of this name in `weight_places`, None without any."""
+    files = (place / name for place in weight_places().values() if place is not None)
+    return next((file for file in files if file.is_file()), None)
 
 
 def user_cache_dir() -> Path:
