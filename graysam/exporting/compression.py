@@ -96,7 +96,7 @@ def _scaled(values: NDArray[np.float32], axes: Collection[int]) -> Any:
 
 
 def _indexed(values: NDArray[np.float16]) -> Any:
-    """Return a node of values (heads, rows, columns) as an index of 8 bits into each head's values, None if too many."""
+    """Return a node of values (heads, rows, columns) as an 8-bit index into each head's values, None if too many."""
     if values.ndim != 3 or len(values) == 1:
         return None
     table, index = np.unique(values.reshape(len(values), -1), axis=1, return_inverse=True)
