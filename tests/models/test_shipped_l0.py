@@ -10,16 +10,16 @@ from graysam.inference.predictor import Predictor
 from graysam.inference.volume import Segmentation
 from graysam.metrics.challenge import dice
 from graysam.models.registry import open_pretrained
-from graysam.models.weights import GRAYSAM_L0_SHA256, read_weights
+from graysam.models.weights import GRAYSAM_L0_SHA256, read_weights, resolve
 from graysam.system.environment import weights_dir
 from graysam.system.files import sha256_of
 from tests.support.commands import BOXES_2D, image_2d
 
 
 def test_card_weights_and_bundle_are_of_the_same_file() -> None:
-    path = weights_dir() / "graysam_l0.safetensors"
+    path = resolve("graysam_l0")
     assert sha256_of(path) == GRAYSAM_L0_SHA256
-    assert f"`{GRAYSAM_L0_SHA256}`" in (weights_dir() / "graysam_l0.md").read_text()
+    assert f"`{GRAYSAM_L0_SHA256}`" in path.with_suffix(".md").read_text()
     description = json.loads((weights_dir() / "graysam_l0_int8" / "bundle.json").read_text())
     assert description["source"]["sha256"] == GRAYSAM_L0_SHA256
     assert description["parity"]["passed"]

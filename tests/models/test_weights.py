@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,9 +169,33 @@ def test_unusable_files_give_one_line(tmp_path: Path, content: Any, suffix: str)
     assert not trap.exists()
 
 
-def test_the_name_of_the_shipped_weights_stands_for_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "weights_dir", lambda: tmp_path)
-    with pytest.raises(ValueError, match=r"graysam_l0\.safetensors does not exist.*or one of graysam_l0, lite_medsam"):
+def test_graysam_l0_is_looked_for_in_four_places_and_known_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, checkout = "graysam_l0.safetensors", tmp_path / "checkout"
+    tiny = save_tiny_model(tmp_path / "tiny.safetensors", channels="perona_malik")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAYSAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GRAYSAM_WEIGHTS", raising=False)
+    monkeypatch.setattr("graysam.system.environment._PACKAGE", checkout / "graysam")
+    cached = tmp_path / "cache" / "weights"
+    message = (
+        rf"graysam_l0\.safetensors \(sha256 {weights.GRAYSAM_L0_SHA256}\).*GRAYSAM_WEIGHTS \(not set\), \./weights, "
+    )
+    with pytest.raises(ValueError, match=f"{message}{cached}$"):
         read_weights("graysam_l0")
-    save_tiny_model(tmp_path / "graysam_l0.safetensors", channels="perona_malik")
-    assert Path(read_weights("graysam_l0").source.path) == tmp_path / "graysam_l0.safetensors"
+    monkeypatch.setattr(weights, "GRAYSAM_L0_SHA256", sha256_of(tiny))
+    (checkout / "weights").mkdir(parents=True)
+    (checkout / "pyproject.toml").touch()
+    with pytest.raises(ValueError, match=f"./weights, {checkout / 'weights'}, {cached}$"):
+        read_weights("graysam_l0")
+
+    monkeypatch.setenv("GRAYSAM_WEIGHTS", str(tmp_path / "mine"))
+    for folder in (cached, checkout / "weights", Path("weights"), tmp_path / "mine"):  # the last place first
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(tiny, folder / file)
+        assert Path(read_weights("graysam_l0").source.path) == folder / file
+    monkeypatch.setattr(weights, "GRAYSAM_L0_SHA256", "0" * 64)
+    with pytest.raises(ValueError, match=f"{tmp_path / 'mine' / file} has sha256 .*; graysam_l0 requires 0000"):
+        read_weights("graysam_l0")
+    assert read_weights(f"mine/{file}").source.known_as is None, "by its path it is any file"
