@@ -7,6 +7,7 @@ and keeps float16 ones where those fall below the gate.
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,10 @@ def export_model(
         "calibration": calibration if images else None,
         "parity": None,
     }
+    if cases is not None and gts is not None:
+        compare = partial(compare_cases, cases=cases, gts=gts)
+    elif reader is not None:
+        compare = partial(compare_held_out, reader=reader, count=check_images)
     with tempfile.TemporaryDirectory(prefix="graysam_export_") as temporary:
         first, _ = write_model(
             found.model, Path(temporary) / "model", description, format=format, precision=precision, images=images
@@ -129,16 +134,10 @@ def export_model(
         candidates = [first]
         if (format, precision) == ("openvino", "int8"):
             candidates.insert(0, compress_exported(first, Path(temporary) / "compressed"))
-        if threads is not None:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or torch.get_num_threads())
         reference = TorchBackend(found.model, device="cpu", precision="fp32")
         for candidate in candidates:
-            backends = reference, open_backend(candidate, threads)
-            if cases is not None and gts is not None:
-                rows = compare_cases(*backends, cases, gts, scheme=scheme, size=found.size)
-            elif reader is not None:
-                rows = compare_held_out(*backends, reader, check_images, scheme=scheme, size=found.size)
-            summary = summarize(rows)
+            summary = summarize(compare(reference, open_backend(candidate, threads), scheme=scheme, size=found.size))
             lacking = shortcomings(summary, precision)
             if not lacking:
                 break
@@ -189,7 +188,7 @@ def compare_slices(reference: Backend, exported: Backend, items: Iterable[Item])
 
 
 def compare_held_out(
-    reference: Backend, exported: Backend, reader: ShardReader, count: int, *, scheme: Scheme, size: int
+    reference: Backend, exported: Backend, *, reader: ShardReader, count: int, scheme: Scheme, size: int
 ) -> list[Row]:
     """Compare on held-out slices of shards, at most `count`, round-robin over the groups; see `compare_slices`."""
     rows = reader.rows(split="val")
@@ -199,7 +198,7 @@ def compare_held_out(
 
 
 def compare_cases(
-    reference: Backend, exported: Backend, cases: Path, gts: Path, *, scheme: Scheme, size: int
+    reference: Backend, exported: Backend, *, cases: Path, gts: Path, scheme: Scheme, size: int
 ) -> list[Row]:
     """Segment the case files of a folder with both models and score them as `evaluate` does; one row per case.
 

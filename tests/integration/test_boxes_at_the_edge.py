@@ -48,7 +48,7 @@ def test_stub_boxes_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     if door == "export":
         write_case(tmp_path / "gts", name, gts=expected)
         stubs = (stub, StubBackend())
-        (row,) = compare_cases(*stubs, tmp_path / "imgs", tmp_path / "gts", scheme=REPLICATE, size=256)
+        (row,) = compare_cases(*stubs, cases=tmp_path / "imgs", gts=tmp_path / "gts", scheme=REPLICATE, size=256)
         assert row[1][1] >= 0.999  # DSC against the golden's masks
     elif door == "predict":
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
