@@ -3,6 +3,7 @@
 What makes a file bad is shown function by function in the tests of io, data and models; here the commands report it.
 """
 
+import hashlib
 import logging
 import pickle
 import re
@@ -20,6 +21,7 @@ import torch
 import graysam.predict
 import graysam.train
 from graysam.data.shards import MANIFEST_NAME
+from graysam.system.files import sha256_of
 from tests.support.commands import Trap, run_module_without, save_tiny_model, write_case
 from tests.support.tiny import overrides
 
@@ -103,8 +105,9 @@ def test_train_on_bad_shards_or_into_a_file(
 def replace_pngs(folder: Path, suffix: str, content: bytes) -> None:
     """Give every image's member in every shard another suffix of three letters and other first bytes, in place.
 
-    Sizes, offsets and checksums of the headers stay right: nothing but the member itself tells.
+    Sizes, offsets, checksums of the headers and the manifest's hash stay right: nothing but the member itself tells.
     """
+    manifest = (folder / "manifest.json").read_text()
     for shard in folder.glob("*.tar"):
         data = bytearray(shard.read_bytes())
         with tarfile.open(shard) as tar:
@@ -113,7 +116,9 @@ def replace_pngs(folder: Path, suffix: str, content: bytes) -> None:
             data[info.offset_data : info.offset_data + len(content)] = content
             info.name = f"{info.name.removesuffix('png')}{suffix}"
             data[info.offset : info.offset + 512] = info.tobuf(tarfile.USTAR_FORMAT)
+        manifest = manifest.replace(sha256_of(shard), hashlib.sha256(data).hexdigest())
         shard.write_bytes(data)
+    (folder / "manifest.json").write_text(manifest)
 
 
 @pytest.mark.parametrize(("suffix", "reason", "workers"), [("pkl", "it was not opened", 0), ("png", "damaged", 1)])

@@ -47,9 +47,8 @@ def test_a_float16_file_holds_the_weights_and_their_description(tmp_path: Path) 
     assert all(after.description[key] == before.description[key] for key in ("model", "channels"))
 
 
-@pytest.mark.parametrize("value", [70000.0, float("nan")])
-def test_what_float16_cannot_hold_is_refused_by_name(tmp_path: Path, value: float) -> None:
-    beyond = replace(START, tensors={"fine": torch.ones(2, 2), "too.large": torch.full((2, 2), value)})
+def test_what_float16_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
+    beyond = replace(START, tensors={"fine": torch.ones(2, 2), "too.large": torch.full((2, 2), 70000.0)})
     with pytest.raises(ValueError, match=r"float16 cannot hold the values of too\.large; keep the checkpoint"):
         save_half(beyond, tmp_path / "a.safetensors")
 

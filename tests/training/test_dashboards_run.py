@@ -110,8 +110,9 @@ def test_the_comparison_of_methods_is_a_table_and_numbers(finished: Path, media:
 
 @pytest.mark.usefixtures("finished")
 def test_all_files_lie_in_the_run_directory(home: Path) -> None:
-    """Only wandb's log of its own doings goes to the user's cache."""
-    assert not [path for path in home.rglob("*") if path.is_file() and path.parent.name != "logs"]
+    """Only wandb's log of its own doings and the names of verified shards go to the user's cache."""
+    cached = ("logs", "verified_shards")
+    assert not [path for path in home.rglob("*") if path.is_file() and path.parent.name not in cached]
 
 
 def test_the_workspace_shows_what_a_run_logs(file: WandbFile) -> None:
