@@ -19,6 +19,7 @@ from graysam.reporting.speed import failures, markdown, points, write_accuracy_c
 from graysam.system.command import command
 from graysam.system.environment import check_extra
 from graysam.system.files import replacing, write_json_file
+from graysam.system.outputs import OVERWRITE_HELP, check_output_file
 from graysam.system.terminal import parse_list, report_problems
 
 SLICES = 16  # of volumes; with it and LiteMedSAM a run takes about a quarter of an hour on two cores
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = paper_cases() if arguments.input is None else folder_cases(arguments.input)
         # Masks are scored on whole volumes only, so a folder's own cases keep all slices.
         arguments.slices = arguments.slices or (math.inf if arguments.input else SLICES)
+        for name in ("benchmark.json", "benchmark.md", "seconds.png", "accuracy.png"):
+            marked, overwrite = arguments.output / "benchmark.json", arguments.overwrite
+            check_output_file(arguments.output / name, '"machine": ', marked=marked, overwrite=overwrite)
         arguments.output.mkdir(parents=True, exist_ok=True)
         report = run(choose_cases(sources, arguments.cases), arguments)
         text = markdown(report)
@@ -81,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slices", type=_slices, metavar="N|all", help=f"that boxes need a volume (default: {SLICES}; --input: all)")
     add("--repeats", type=_count, default=7, help="most timed runs a case (default: 7)")
     add("--repeat-seconds", type=float, default=3.0, help="repeat while runs fit into so many seconds (default: 3)")
+    add("--overwrite", action="store_true", help=OVERWRITE_HELP)
     add("--cold", type=int, default=0, metavar="N", help="also time N processes on the smallest case")
     return parser
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graysam.io.listing import case_paths, list_folder
-from graysam.reporting.evaluation import Evaluation, ScoredCase, format_means, write_metrics
+from graysam.reporting.evaluation import COLUMNS, Evaluation, ScoredCase, format_means, write_metrics
 from graysam.system.command import command
+from graysam.system.outputs import OVERWRITE_HELP, OutputFolder, check_output_file
 from graysam.system.terminal import FAILED, check_at_least, progress
 
 
@@ -23,33 +24,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluation = Evaluation(
         arguments.segs, arguments.gts, arguments.spacing_order, arguments.absent, arguments.overlay, arguments.images
     )
-    names = _check(evaluation, arguments.output, arguments.workers)
+    names = _check(evaluation, arguments)
     results = progress(evaluation.score_all(names, min(arguments.workers, len(names))), "evaluating", len(names))
     cases = sorted(results, key=lambda case: case.case)
     scored = [case for case in cases if case.metrics is not None]
     if scored:
-        write_metrics(arguments.output, scored)
-        print(format_means(scored))
+        print(format_means(scored), flush=True)
     sys.stderr.writelines(f"{line}\n" for line in _problems(cases, evaluation, names))
+    if scored:  # last, because it may fail
+        write_metrics(arguments.output, scored)
     return FAILED if any(case.error for case in cases) else 0
 
 
-def _check(evaluation: Evaluation, output: Path, workers: int) -> list[str]:
+def _check(evaluation: Evaluation, arguments: argparse.Namespace) -> list[str]:
     """Return the names of the cases; make the folders to write to."""
-    check_at_least(1, "--workers", workers)
+    check_at_least(1, "--workers", arguments.workers)
     if (evaluation.overlay is None) != (evaluation.images is None):
         raise ValueError("--overlay DIR and --images IMGS are required together")
-    if evaluation.images is not None:
-        case_paths(evaluation.images, "--images")
+    images = [] if evaluation.images is None else case_paths(evaluation.images, "--images")
     if not evaluation.segs.is_dir():
         raise ValueError(f"-s {evaluation.segs} is not a directory; required: a folder of case files (.npz)")
-    names = [path.stem for path in case_paths(evaluation.gts, "-g")]
-    if output.is_dir():
-        raise ValueError(f"-o {output} is a directory; required: a file name, such as metrics.csv")
-    for folder in (output.parent, evaluation.overlay):
+    gts = case_paths(evaluation.gts, "-g")
+    inputs = [*gts, *list_folder(evaluation.segs).files, *images]
+    check_output_file(arguments.output, ",".join(COLUMNS), inputs=inputs, overwrite=arguments.overwrite)
+    if evaluation.overlay is not None:
+        pictures = [f"{path.stem}.png" for path in gts]
+        OutputFolder(evaluation.overlay, "--overlay").check(pictures, inputs, overwrite=arguments.overwrite)
+    for folder in (arguments.output.parent, evaluation.overlay):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-    return names
+    return [path.stem for path in gts]
 
 
 def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, names: Sequence[str]) -> list[str]:
@@ -83,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--absent", choices=("skip", "official"), default="skip", help=gaps)
     add("--overlay", type=Path, metavar="DIR", help="also draw the masks into this folder")
     add("--images", type=Path, metavar="IMGS", help="folder of input NPZ (imgs, boxes), for --overlay")
+    add("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return parser
 
 

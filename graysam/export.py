@@ -13,6 +13,7 @@ from pathlib import Path
 from graysam.imaging.channels import scheme_names
 from graysam.system.command import command
 from graysam.system.environment import check_extra
+from graysam.system.outputs import OVERWRITE_HELP, check_output_file
 from graysam.system.terminal import FAILED, one_line
 
 
@@ -35,6 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, help="CPU threads of the comparison")
     add("--interpolate-from", metavar="MODEL", help="with --format weights: the model that MODEL was fine-tuned from")
     add("--interpolate-weight", type=float, default=0.5, help="MODEL's weight in the interpolation (default: 0.5)")
+    add("--overwrite", action="store_true", help=f"with --format weights: {OVERWRITE_HELP}")
     add("--keep-below-gate", action="store_true", help="keep a model that segments worse than the gate allows")
     arguments = parser.parse_args(argv)
     if arguments.interpolate_from is not None and arguments.format != "weights":
@@ -69,11 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def store_weights(arguments: argparse.Namespace) -> str:
     """Store the weights in float16; return a description of the file."""
     from graysam.models.derived_weights import interpolate, save_half
-    from graysam.models.weights import read_weights
+    from graysam.models.weights import METADATA_KEY, read_weights
 
-    file = read_weights(arguments.model)
-    if arguments.interpolate_from is not None:
-        file = interpolate(read_weights(arguments.interpolate_from), file, arguments.interpolate_weight)
+    files = [read_weights(name) for name in (arguments.interpolate_from, arguments.model) if name is not None]
+    inputs = [Path(file.source.path) for file in files]
+    check_output_file(arguments.folder, f'"{METADATA_KEY}":', inputs=inputs, overwrite=arguments.overwrite)
+    file = files[0] if len(files) == 1 else interpolate(files[0], files[1], arguments.interpolate_weight)
     save_half(file, arguments.folder)
     return f"{arguments.folder}: {arguments.folder.stat().st_size / 1e6:.1f} MB"
 
@@ -82,7 +85,8 @@ def export(arguments: argparse.Namespace) -> str:
     """Export the model; return a description of what was written."""
     from graysam.exporting.pipeline import export_model, table
 
-    options = {name: value for name, value in vars(arguments).items() if not name.startswith("interpolate_")}
+    left_out = ("interpolate_from", "interpolate_weight", "overwrite")
+    options = {name: value for name, value in vars(arguments).items() if name not in left_out}
     exported = export_model(**options)
     size = sum(facts["bytes"] for facts in exported.description["files"].values())
     scores = table(exported.description["parity"]["scores"])

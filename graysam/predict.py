@@ -21,6 +21,7 @@ from graysam.inference.predictor import Predictor, choose_backend
 from graysam.io.cases import read_input_case
 from graysam.io.listing import list_folder
 from graysam.system.command import command
+from graysam.system.outputs import OVERWRITE_HELP
 from graysam.system.terminal import report_problems
 
 
@@ -40,6 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", help="of the torch backend, e.g. cuda; default: cpu")
     add("--no-cache", action="store_true", help="do not keep the compiled model for the next start")
     add("--overlay", type=Path, metavar="DIR", help="also write one PNG a case there")
+    add("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return parser.parse_args(argv)
 
 
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     read = partial(read_input_case, z_max_inclusive=options["z_max_inclusive"])
     folders = {"output": arguments.output, "overlay": arguments.overlay}
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # one pool of two starts later
-        paths = find_case_files(arguments.input, **folders)
+        paths = find_case_files(arguments.input, **folders, overwrite=arguments.overwrite)
         cases = read_ahead(paths, read, reader)  # the first while the model is loaded
         predictor = open_predictor(arguments)
         for folder in filter(None, folders.values()):

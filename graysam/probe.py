@@ -20,6 +20,7 @@ from graysam.metrics.aggregation import macro_average
 from graysam.reproduction.probing import CHANGES, probe_image
 from graysam.system.command import command
 from graysam.system.files import write_json_file
+from graysam.system.outputs import OVERWRITE_HELP, check_output_file
 from graysam.system.terminal import one_line, progress, report_problems
 
 
@@ -29,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     output: Path = arguments.output
     paths = case_paths(arguments.input, "-i")
-    if output.is_dir():
-        raise ValueError(f"-o {output} is a directory; required: a file name, such as probe.json")
+    inputs = [*paths, *list_folder(arguments.gts).files] if arguments.gts.is_dir() else paths
+    check_output_file(output, '"changes": ', inputs=[*inputs, Path(arguments.model)], overwrite=arguments.overwrite)
     predictor = Predictor(
         arguments.model, precision=arguments.precision, threads=arguments.threads, channels=arguments.channels
     )
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=("fp32", "bf16", "int8"), help="default: that of the exported model, int8 for names")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     add("--threads", type=int, help="CPU threads; default: chosen by OpenVINO")
+    add("--overwrite", action="store_true", help=OVERWRITE_HELP)
     return parser
 
 

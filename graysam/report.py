@@ -12,6 +12,7 @@ from pathlib import Path
 from graysam.system.command import command
 from graysam.system.environment import check_extra
 from graysam.system.files import write_json_file
+from graysam.system.outputs import OVERWRITE_HELP, check_output_file
 from graysam.system.terminal import parse_list, report_problems
 
 INPUTS = "run directories, metrics files (evaluate -o), probes, benchmarks, reproducibility checks, or folders of these"
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from graysam.reporting.reproducibility import parse_checks
         from graysam.reproduction.checks import run_checks
 
+        if arguments.output is not None:
+            check_output_file(arguments.output, '"checks": ', overwrite=arguments.overwrite)
         checks = run_checks(arguments.reproducibility_checks, arguments.train_npz)
         if arguments.output is not None:
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -42,14 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from graysam.reporting.document import collect, compose, write_report
+    from graysam.reporting.document import collect, compose, report_folder, write_report
     from graysam.reporting.pictures import Folders
 
     output: Path | None = arguments.output
-    folder = None if output is None or output.suffix == ".md" else output
-    if output is not None and (output.is_dir() if folder is None else output.is_file()):
-        what = "a folder" if folder is None else "a file"
-        raise ValueError(f"-o {output} is {what}; required: a folder, or the name of a file such as report.md")
+    folder = report_folder(output, overwrite=arguments.overwrite)
     if arguments.over and arguments.reference is None:
         raise ValueError("--over selects the modalities of differences; required beside it: --reference VARIANT")
     folders = Folders(arguments.cases, arguments.gts, arguments.segs)
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--reference", metavar="VARIANT", help="add differences from this variant, e.g. channels=replicate")
     over = "modalities of the macro averages of differences, e.g. CT,MR,PET,US, or of the workspace; default: all"
     add("--over", type=parse_list, default=[], metavar="MODALITY,...", help=over)
+    add("--overwrite", action="store_true", help=OVERWRITE_HELP)
     add("--modalities", action="store_true", help="add DSC and NSD per modality")
     add("--methods", action="store_true", help="add the quantization methods (quantization.json of each run)")
     checks = "recompute what the paper leaves unexplained, all or the named checks; -o FILE.json for a report"

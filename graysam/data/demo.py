@@ -55,7 +55,7 @@ def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, over
     overwrite = overwrite or "demo" in present
     check_output(output_dir, overwrite)
     try:
-        with replacing_folder(output_dir, replace_existing=overwrite) as folder:
+        with replacing_folder(output_dir, last=MANIFEST_NAME, replace_existing=overwrite) as folder:
             return _write(folder, settings)
     except FileExistsError:  # another process was faster
         present = load_manifest(output_dir)

@@ -13,7 +13,7 @@ import cv2
 
 from graysam.data.demo import build_demo
 from graysam.data.shard_writing import ShardWriter, check_output, make_keys, safe_name
-from graysam.data.shards import SPLITS
+from graysam.data.shards import MANIFEST_NAME, SPLITS
 from graysam.data.sources import ChallengeSource, ImageSource, PackedCase, Source
 from graysam.data.split import Split, SplitBy, Subject
 from graysam.io.image import SpacingOrder
@@ -114,7 +114,7 @@ def pack(
         ValueError: no usable file in the input folder, or an output folder in use.
     """
     check_at_least(1, "workers", workers)
-    check_output(output_dir, overwrite)
+    check_output(output_dir, overwrite, source.folder)
     files, not_read = source.list_files()
     names = {file: source.name_of(file) for file in files}
     keys = make_keys(names)
@@ -123,7 +123,7 @@ def pack(
     left_out: Counter[str] = Counter()
     written: list[tuple[str, str, Subject]] = []
     with (
-        replacing_folder(output_dir, replace_existing=overwrite) as folder,
+        replacing_folder(output_dir, last=MANIFEST_NAME, replace_existing=overwrite) as folder,
         ShardWriter(folder, samples_per_shard) as writer,
     ):
         cases = progress(_encode_all(source, keys, workers), "packing", len(files))

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from scipy.ndimage import find_objects
 from graysam.data.shards import COLUMNS, FORMAT, INDEX_NAME, MANIFEST_NAME, VERSION, ShardError
 from graysam.imaging.canvas import content_hash, resize_longest_side
 from graysam.system.files import sha256_of
+from graysam.system.outputs import check_output_folder
 from graysam.system.terminal import check_at_least, printable
 
 MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
@@ -201,17 +203,17 @@ class ShardWriter:
         return content
 
 
-def check_output(output_dir: Path, overwrite: bool) -> None:
+def check_output(output_dir: Path, overwrite: bool, input_dir: Path | None = None) -> None:
     """Refuse an output folder that is in use.
 
     Raises:
-        ValueError: the folder holds something else than shards, or shards that must not be overwritten.
+        ValueError: the folder lies in the input folder, holds something else than shards, or shards that must not be
+            overwritten, or cannot be written.
     """
-    names = sorted(path.name for path in output_dir.iterdir()) if output_dir.exists() else []
-    foreign = [name for name in names if not re.fullmatch(rf"shard-\d{{6}}\.tar|{INDEX_NAME}|{MANIFEST_NAME}", name)]
-    if foreign or (names and MANIFEST_NAME not in names):
-        raise ValueError(
-            f"output_dir {output_dir} holds something else than shards ({(foreign or names)[0]}); choose a new folder"
-        )
-    if names and not overwrite:
+    if input_dir is not None and input_dir.exists():
+        place = Path(os.path.realpath(output_dir))
+        if any(folder.exists() and folder.samefile(input_dir) for folder in (place, *place.parents)):
+            raise ValueError(f"output_dir {output_dir} lies in input_dir {input_dir}; choose a folder outside of it")
+    names = rf"shard-\d{{6}}\.tar|{INDEX_NAME}|{MANIFEST_NAME}"
+    if check_output_folder(output_dir, names, MANIFEST_NAME, "shards", option="output_dir") and not overwrite:
         raise ValueError(f"output_dir {output_dir} holds shards already; add overwrite=true or choose another folder")

@@ -23,7 +23,7 @@ from graysam.exporting.methods import open_backend, write_model
 from graysam.exporting.torch_backend import TorchBackend, open_with_scheme
 from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.backend import Backend, decode_all
-from graysam.inference.exported_model import ExportedModel, write_exported
+from graysam.inference.exported_model import ExportedModel, check_export_folder, write_exported
 from graysam.inference.volume import Segmentation
 from graysam.io.cases import read_gts, read_input_case
 from graysam.io.listing import case_path, case_paths
@@ -94,6 +94,7 @@ def export_model(
         ValueError: weights, channels or shards that cannot be used.
         BelowGate: the exported model segments worse than the gate allows; the message says by how much.
     """
+    check_export_folder(folder)
     counts = {"calibration_images": calibration_images, "check_images": check_images, "threads": threads}
     for name, count in counts.items():
         check_at_least(1, name, count)

@@ -16,21 +16,27 @@ from graysam.inference.predictor import Predictor
 from graysam.io.cases import Case
 from graysam.io.image import write_mask
 from graysam.io.listing import case_paths
+from graysam.system.outputs import OutputFolder
 from graysam.system.terminal import one_line, progress
 
 Item = TypeVar("Item")
 Content = TypeVar("Content")
 
 
-def find_case_files(input: Path, output: Path, overlay: Path | None) -> list[Path]:
+def find_case_files(input: Path, output: Path, overlay: Path | None, *, overwrite: bool = False) -> list[Path]:
     """Return the NPZ files of the input directory, sorted; raise ValueError for directories that cannot be used."""
     paths = case_paths(input, "-i")
-    if output.resolve() == input.resolve():
+    if output.exists() and output.samefile(input):
         raise ValueError(f"-o {output} is the input directory, whose cases would be overwritten; give another")
-    for option, folder in (("-o", output), ("--overlay", overlay)):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise ValueError(f"{option} {folder} is a file; give a directory's name")
+    for folder, suffix in _result_folders(output, overlay):
+        folder.check([path.stem + suffix for path in paths], paths, overwrite=overwrite)
     return paths
+
+
+def _result_folders(output: Path, overlay: Path | None) -> list[tuple[OutputFolder, str]]:
+    """Return the folders of results, and the suffix of those."""
+    pictures = [] if overlay is None else [(OutputFolder(overlay, "--overlay"), ".png")]
+    return [(OutputFolder(output), ".npz"), *pictures]
 
 
 def read_ahead(
@@ -60,7 +66,8 @@ def segment_case_files(
 ) -> list[str]:
     """Segment all cases, each written beside the next computation, and return a line for each that failed.
 
-    What was changed in a case goes to standard error. At most three cases are in memory at a time.
+    What was changed in a case goes to standard error. At most three cases are in memory at a time. What an earlier run
+    wrote for a case that fails is removed.
 
     Args:
         cases, count: as `read_ahead` returns them, and how many they are.
@@ -70,16 +77,20 @@ def segment_case_files(
     """
     failures: list[str] = []
     writing: list[tuple[Path, Future[None]]] = []  # one at most
+    folders = _result_folders(output, overlay)
 
     @contextmanager
     def noted(path: Path) -> Iterator[None]:
         """Note why a case failed, unless by a mistake of ours."""
         try:
             yield
+            return
         except MemoryError:
-            failures.append(f"{path.name}: does not fit into memory; crop the case or use a larger machine")
+            reason = "does not fit into memory; crop the case or use a larger machine"
         except (ValueError, OSError, RuntimeError, cv2.error) as error:  # torch: out of memory is RuntimeError
-            failures.append(f"{path.name}: {one_line(error).removeprefix(f'{path}: ')}")
+            reason = one_line(error).removeprefix(f"{path}: ")
+        stale = (folder.remove_stale(path.stem + suffix) for folder, suffix in folders)
+        failures.append(f"{path.name}: {reason}{''.join(stale)}")
 
     def finish() -> None:
         """Wait until the last case is written."""
@@ -98,7 +109,7 @@ def segment_case_files(
         for note in dict.fromkeys((*case.notes, *warned)):
             print(f"note: {path.name}: {note}", file=sys.stderr)
         finish()
-        writing.append((path, writer.submit(_write, path.stem, case, labels, output, overlay)))
+        writing.append((path, writer.submit(_write, path, case, labels, folders)))
 
     for path, reading in progress(cases, "predicting", count):
         with noted(path):
@@ -107,10 +118,13 @@ def segment_case_files(
     return sorted(failures)
 
 
-def _write(name: str, case: Case, labels: NDArray[np.uint16], output: Path, overlay: Path | None) -> None:
-    write_mask(output / f"{name}.npz", labels)
-    if overlay is not None:
-        from graysam.imaging.drawing import draw_overlay, write_picture  # only here: it is not needed without pictures
+def _write(path: Path, case: Case, labels: NDArray[np.uint16], folders: list[tuple[OutputFolder, str]]) -> None:
+    for folder, suffix in folders:
+        target = folder.path / (path.stem + suffix)
+        if suffix == ".npz":
+            write_mask(target, labels)
+        else:
+            from graysam.imaging.drawing import draw_overlay, write_picture  # only here: not needed without pictures
 
-        picture = draw_overlay(case.image.pixels, labels, case.boxes, caption=case.image.name)
-        write_picture(overlay / f"{name}.png", picture)
+            write_picture(target, draw_overlay(case.image.pixels, labels, case.boxes, caption=case.image.name))
+        folder.record(target.name, path)

@@ -14,6 +14,7 @@ from graysam.imaging.channels import Scheme, scheme_from_dict
 from graysam.inference.openvino_core import CONVERTER
 from graysam.system.environment import check_extra, find_weights, user_cache_dir, weights_dir
 from graysam.system.files import replacing_folder, sha256_of, write_json_file
+from graysam.system.outputs import check_output_folder
 from graysam.system.terminal import one_line
 
 FORMAT = 1  # of bundle.json
@@ -95,13 +96,12 @@ def write_exported(
         write_graphs: writes the graphs, and nothing else, into the folder that it is given.
 
     Raises:
-        ValueError: `path` exists and is no exported model, or what was written makes none.
+        ValueError: `path` holds something else than an exported model, or what was written makes none.
         OSError: as the file system does. Whatever is raised, `path` stays as it was.
     """
     path = Path(path)
-    if path.exists() and not is_exported(path) and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} exists and is no exported model, so it is not overwritten; give another name")
-    with replacing_folder(path) as temporary:
+    check_export_folder(path)
+    with replacing_folder(path, last=DESCRIPTION) as temporary:
         write_graphs(temporary)
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(temporary.iterdir())
@@ -109,6 +109,12 @@ def write_exported(
         write_json_file(temporary / DESCRIPTION, {**description, "format": FORMAT, "files": files})
         read_exported(temporary)
     return read_exported(path)
+
+
+def check_export_folder(path: Path) -> None:
+    """Raise ValueError for a folder that no model can be exported into."""
+    names = rf"{_FILE_NAME.pattern}|{DESCRIPTION}"
+    check_output_folder(path, names, DESCRIPTION, "an exported model", option="the output")
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:

@@ -185,7 +185,7 @@ def write_mask(path: str | Path, mask: NDArray[Any], like: Image | None = None) 
         labels = check_labels(mask, "the mask's pixels").astype(np.uint16, copy=False)
     except ValueError as error:
         raise CaseError(f"{path}: {error}") from None
-    with replacing(path) as temporary, temporary.open("xb") as file:  # savez appends .npz to names, not to open files
+    with replacing(path) as temporary, temporary.open("wb") as file:  # savez appends .npz to names, not to open files
         if suffix == ".npz":
             np.savez_compressed(file, segs=labels)
         else:

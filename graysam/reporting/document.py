@@ -20,7 +20,8 @@ from graysam.reporting.reproducibility import CheckResult, read_checks
 from graysam.reporting.runs import Run, by_variant, natural_key, read_curves, read_run, run_tables, usable
 from graysam.reporting.schemas import CONFIG, SUMMARY, BenchmarkReport, parsing, read_benchmark
 from graysam.reporting.tables import render
-from graysam.system.files import replacing
+from graysam.system.files import is_stream, replacing
+from graysam.system.outputs import check_output_file
 
 Kind = tuple[str, Callable[[Path], Any]]  # attribute of Inputs, and how a file of this kind is read
 # Keys of a JSON file -> its kind.
@@ -157,10 +158,27 @@ def compose(
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", excluded, problems
 
 
+def report_folder(output: Path | None, *, overwrite: bool = False) -> Path | None:
+    """Return the folder that a report is written to, or None where it is a file `.md`, a stream, or nothing.
+
+    Raises:
+        ValueError: the output cannot be written, or is not a report.
+    """
+    if output is None:
+        return None
+    folder = None if output.suffix == ".md" or is_stream(output) else output
+    if folder is not None and folder.is_file():
+        raise ValueError(f"-o {output} is a file; required: a folder, or the name of a file such as report.md")
+    files = [output] if folder is None else [folder / "report.md", folder / "report.html", *folder.glob("*.png")]
+    for file in files:
+        check_output_file(file, "Made by `python -m graysam.report`", marked=files[0], overwrite=overwrite)
+    return folder
+
+
 def write_report(markdown: str, output: Path) -> None:
     """Write a report to a file `.md`, or as report.md and report.html, a page with its pictures, to their folder."""
     files = {output: markdown}
-    if output.suffix != ".md":
+    if output.suffix != ".md" and not is_stream(output):
 
         def embed(match: re.Match[str]) -> str:
             data = base64.b64encode((output / match[2]).read_bytes()).decode("ascii")

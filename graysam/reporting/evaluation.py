@@ -19,6 +19,7 @@ from graysam.io.listing import case_path
 from graysam.metrics.aggregation import macro_average, modality_means
 from graysam.metrics.challenge import Absent, CaseMetrics, case_metrics
 from graysam.system.files import replacing
+from graysam.system.outputs import OutputFolder
 from graysam.system.terminal import one_line
 
 COLUMNS = ("case", "modality", *CaseMetrics._fields)
@@ -54,19 +55,23 @@ class Evaluation:
     def score(self, name: str) -> ScoredCase:
         """Score the case of a name; an error becomes the case's `error`, one line."""
         case = ScoredCase(name, modality_of(name))
+        overlays = None if self.overlay is None else OutputFolder(self.overlay, "--overlay")
         try:
             gts, spacing_mm = read_gts(case_path(self.gts, name), self.spacing_order)
             segs = read_segs(case_path(self.segs, name))
             case = replace(case, metrics=case_metrics(gts, segs, spacing_mm, absent=self.absent))
-            if self.overlay is not None and self.images is not None and case.metrics is not None:
+            if overlays is not None and self.images is not None and case.metrics is not None:
                 from graysam.imaging.drawing import draw_overlay, write_picture  # takes a second
 
-                drawn = read_input_case(case_path(self.images, name))
+                path = case_path(self.images, name)
+                drawn = read_input_case(path)
                 caption = f"{case.case}   DSC {100 * case.metrics.dsc:.2f}"
                 overlay = draw_overlay(drawn.image.pixels, segs, drawn.boxes, gts, caption=caption)
-                write_picture(self.overlay / f"{case.case}.png", overlay)
+                write_picture(overlays.path / f"{case.case}.png", overlay)
+                overlays.record(f"{case.case}.png", path)
         except (ValueError, OSError, MemoryError, cv2.error) as error:
-            return replace(case, error=f"{'' if case.metrics is None else 'no overlay: '}{one_line(error)}")
+            stale = "" if overlays is None else overlays.remove_stale(f"{case.case}.png")
+            return replace(case, error=f"{'' if case.metrics is None else 'no overlay: '}{one_line(error)}{stale}")
         return case
 
     def score_all(self, names: Sequence[str], workers: int = 1) -> Iterator[ScoredCase]:

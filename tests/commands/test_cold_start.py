@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.commands import write_case
+from tests.support.commands import names, write_case
 from tests.support.exported_models import write_tiny_exported
 
 ROOT = Path(__file__).parents[2]
@@ -72,5 +72,5 @@ def test_the_containers_script_segments_what_is_mounted(folder: Path) -> None:
         ["sh", f"{folder}/predict.sh"], capture_output=True, text=True, cwd="/", env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in (folder / "outputs").iterdir()] == ["2DBox_US_1.npz"]
+    assert names(folder / "outputs") == ["2DBox_US_1.npz"]
     assert set(folder.iterdir()) - before == {folder / "outputs"}

@@ -175,6 +175,25 @@ def test_foreign_folders_are_never_replaced(raw: Path, tmp_path: Path, shards: b
         pack(raw, tmp_path / "out", overwrite=True)
 
 
+@pytest.mark.parametrize("place", ["raw", "raw/out", "linked/new/out"])
+def test_shards_among_the_cases_are_refused(raw: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "linked").symlink_to(raw)
+    before = sorted(raw.rglob("*"))
+    with pytest.raises(ValueError, match="lies in input_dir"):
+        pack(raw, tmp_path / place, overwrite=True)
+    assert sorted(raw.rglob("*")) == before
+
+
+def test_the_current_folder_is_filled_in_place(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (out := tmp_path / "out").mkdir()
+    monkeypatch.chdir(out)
+    before = out.stat().st_ino
+    for overwrite in (False, True):
+        pack(raw, Path(), overwrite=overwrite)
+        assert load_manifest(out)["samples"] == len(ShardReader(Path())) > 0
+    assert out.stat().st_ino == before
+
+
 def test_failure_on_the_way_leaves_the_old_shards(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(raw, tmp_path / "out")
     before = contents(tmp_path / "out")

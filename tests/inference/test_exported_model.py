@@ -57,14 +57,13 @@ def test_a_digest_stands_for_graph_and_weights(tiny_exported: Path, tmp_path: Pa
 def test_an_exported_model_may_be_replaced_and_another_folder_may_not(tmp_path: Path) -> None:
     path = tmp_path / "exported"
     write_tiny_exported(path, name="first")
-    (path / "note.txt").write_text("goes with it")
     assert write_tiny_exported(path, name="second").name == read_exported(path).name == "second"
-    assert not (path / "note.txt").exists()
     (tmp_path / "folder").mkdir()
-    for stranger in (tmp_path / "folder" / "photo.png", tmp_path / "file"):
+    for stranger in (tmp_path / "folder" / "photo.png", tmp_path / "file", path / "note.txt"):
         stranger.write_text("mine")
         taken = stranger if stranger.name == "file" else stranger.parent
-        with pytest.raises(ValueError, match=f"{taken} exists and is no exported model, so it is not overwritten"):
+        reason = "exists and is a file" if stranger.name == "file" else "holds something else than an exported model"
+        with pytest.raises(ValueError, match=f"{taken} {reason}"):
             write_tiny_exported(taken)
         assert stranger.read_text() == "mine"
 

@@ -107,7 +107,7 @@ def test_the_written_file_does_not_depend_on_the_order(tmp_path: Path, capsys: p
     [
         (["nowhere"], "nowhere (required: run directories"),
         (["empty"], "it holds no input"),
-        (["runs", "-o", "folder.md"], "-o folder.md is a folder"),
+        (["runs", "-o", "folder.md"], "-o folder.md is a directory"),
         (["runs", "-o", "a.txt"], "-o a.txt is a file"),
         (["runs", "--over", "CT"], "required beside it: --reference VARIANT"),
         (["runs", "--over", "CT,UT", "--reference", "a"], "--over CT, UT: no run scored such a modality"),

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from graysam.system.outputs import MANIFEST
+
 # Wraps the import system's finders, so that a package is just not found, as where it is not installed.
 HIDE = """
 import runpy, sys
@@ -62,8 +64,8 @@ def segs(tmp_path: Path, name: str) -> np.ndarray:
 
 
 def names(folder: Path) -> list[str]:
-    """Return all that lies in a folder, hidden files too; nothing where there is no folder."""
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    """Return all that lies in a folder, hidden files but the manifest too; nothing where there is no folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST) if folder.is_dir() else []
 
 
 class Trap:
