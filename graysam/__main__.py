@@ -4,6 +4,7 @@ import runpy
 import sys
 
 from graysam.system.command import RENAMED_COMMANDS
+from graysam.system.streams import secure_streams
 from graysam.system.terminal import BAD_INPUT, suggestion
 
 COMMANDS = {
@@ -25,6 +26,7 @@ def main() -> int:
     The command's module is run as `python -m` runs it, so that a process that starts itself again (Lightning's ranks,
     DataLoader workers) finds the same command line.
     """
+    secure_streams()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print("usage: graysam COMMAND ...\n")

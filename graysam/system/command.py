@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
+from graysam.system.streams import secure_streams
 from graysam.system.terminal import BAD_INPUT, one_line
 
 Run = Callable[[Sequence[str] | None], int]
@@ -36,11 +37,13 @@ def command(name: str) -> Callable[[Run], Callable[..., int]]:
     """Decorate the `main` of the command `name`, from arguments (None: this process's own) to an exit code.
 
     A former option, and any ValueError or OSError, is printed to the standard error in one line; the code is then 2.
+    What is printed never decides whether the command works, see `secure_streams`.
     """
 
     def decorate(run: Run) -> Callable[..., int]:
         @wraps(run)
         def main(argv: Sequence[str] | None = None) -> int:
+            secure_streams()
             renamed = RENAMED_OPTIONS.get(name, {})
             try:
                 for option in [word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)]:

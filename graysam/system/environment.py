@@ -1,13 +1,17 @@
 """What is installed, where and on which machine: extras, versions of packages, folders, the processor."""
 
+import errno
 import importlib.util
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 NOT_INSTALLED = "not installed"
+# Errors of a system call that a file system lacks; the last is that of fsync.
+UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
 _PACKAGE = Path(__file__).resolve().parents[1]
 MODULES = {
     "train": "torch timm lightning hydra webdataset pycocotools safetensors typeguard filelock pandas",
@@ -51,6 +55,16 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": cores, "system": platform.platform()}
 
 
+@contextmanager
+def where_supported() -> Iterator[None]:
+    """Do without the one system call of the block where the file system lacks it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
 def conf_dir() -> Path:
     """Return the folder of configuration files: `graysam/conf` in a wheel, the top-level `conf` in a checkout."""
     shipped = _PACKAGE / "conf"
@@ -62,6 +76,27 @@ def weights_dir() -> Path:
     return _PACKAGE / "weights"
 
 
+def has_home() -> bool:
+    """Return whether this user has a home folder, by HOME or the system's table of accounts."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True
+
+
+def with_home(path: str) -> str:
+    """Return a path with the home folder in place of a leading `~`, which no shell replaces in settings and quotes.
+
+    Raises:
+        ValueError: there is no such user, or the user has no home folder.
+    """
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        raise ValueError(f"the home folder of {path} is not known; give the path in full, or set HOME") from None
+
+
 def weight_places() -> dict[str, Path | None]:
     """Return where weight files for torch are looked for, in order, by names for a message; None where that is unset.
 
@@ -71,7 +106,7 @@ def weight_places() -> dict[str, Path | None]:
     chosen, checkout = os.environ.get("GRAYSAM_WEIGHTS"), _PACKAGE.parent
     cache = user_cache_dir() / "weights"
     return {
-        f"GRAYSAM_WEIGHTS ({chosen or 'not set'})": Path(chosen) if chosen else None,
+        f"GRAYSAM_WEIGHTS ({chosen or 'not set'})": Path(with_home(chosen)) if chosen else None,
         "./weights": Path("weights"),
         # Of an editable installation; beside an installed package lie other packages.
         **({str(checkout / "weights"): checkout / "weights"} if (checkout / "pyproject.toml").is_file() else {}),
@@ -94,10 +129,10 @@ def user_cache_dir() -> Path:
         ValueError: the user has no home folder.
     """
     if chosen := os.environ.get("GRAYSAM_CACHE"):
-        return Path(chosen)
+        return Path(with_home(chosen))
     import platformdirs  # only here: GRAYSAM_CACHE does without
 
     try:
-        return platformdirs.user_cache_path("graysam", appauthor=False)
+        return platformdirs.user_cache_path("graysam", appauthor=False).expanduser()
     except RuntimeError:
         raise ValueError("there is no home folder to keep a cache in; set GRAYSAM_CACHE to a folder's name") from None

@@ -1,5 +1,6 @@
 """Command-line input and output: progress as a bar or plain lines, errors in one line, comma-separated lists."""
 
+import re
 import signal
 import sys
 import time
@@ -48,6 +49,7 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if "Original Traceback" in text:
         text = text.rpartition(f"{type(error).__name__}: ")[2]
+    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[^\s\x20-\x7e\xa0-\U0010ffff]", "", text)  # a terminal's codes
     return " ".join(text.split())[:2000] or type(error).__name__  # more would fill the screen
 
 

@@ -23,7 +23,7 @@ def test_a_former_option_names_its_successor(capsys: pytest.CaptureFixture[str])
     assert len(ran) == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("two\nlines"), OSError("two  lines")])
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), OSError("two  \x1b[1;31mlines\x1b[0m\x07")])
 def test_unusable_input_ends_in_one_line(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
     @command("train")
     def main(argv: Sequence[str] | None) -> int:
