@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.inference.exported_model import ExportedModel
-from graysam.inference.openvino_core import compile_cached, has_bf16, open_core
+from graysam.inference.openvino_core import compile_cached, has_bf16, open_core, thread_properties
 
 if TYPE_CHECKING:
     import openvino
@@ -81,11 +81,9 @@ class OpenVinoBackend:
 
     def __init__(self, exported: ExportedModel, *, threads: int | None, cache_dir: Path | None) -> None:
         core = open_core()
-        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **thread_properties(threads)}
         if exported.precision_hint is not None:  # without one OpenVINO takes bf16 where the CPU has it
             properties["INFERENCE_PRECISION_HINT"] = exported.precision_hint if has_bf16(core) else "f32"
-        if threads is not None:
-            properties["INFERENCE_NUM_THREADS"] = threads
 
         def load(name: str) -> "tuple[str, openvino.InferRequest]":
             # Sines of positions need float32.

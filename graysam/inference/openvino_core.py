@@ -66,6 +66,14 @@ def has_bf16(core: "openvino.Core") -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def thread_properties(threads: int | None) -> dict[str, Any]:
+    """Return OpenVINO's properties for a number of CPU threads; None leaves number and cores to OpenVINO."""
+    if threads is None:
+        return {}
+    # Each process would pin its threads to the same first cores, whatever other processes do there.
+    return {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+
+
 class _Stack(ctypes.Structure):
     """`stack_t` of Linux."""
 

@@ -124,7 +124,7 @@ class OpenVinoTeacher:
 
     def __init__(self, *, model: str, precision: Literal["bf16", "f32"], threads: int | None) -> None:
         from graysam.exporting.conversion import convert  # imports OpenVINO, which other runs do without
-        from graysam.inference.openvino_core import has_bf16, open_core
+        from graysam.inference.openvino_core import has_bf16, open_core, thread_properties
 
         found = open_pretrained(model)
         if found.scheme is None:
@@ -134,8 +134,7 @@ class OpenVinoTeacher:
         core = open_core()
         hint = precision if has_bf16(core) else "f32"
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-        if threads is not None:
-            properties["INFERENCE_NUM_THREADS"] = threads
+        properties |= thread_properties(threads)
         graph = convert(found.model, half_precision=True)["encoder"]
         self._request = core.compile_model(graph, "CPU", properties).create_infer_request()
 

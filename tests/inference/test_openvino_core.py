@@ -14,7 +14,7 @@ import openvino
 import pytest
 
 from graysam.inference import openvino_core
-from graysam.inference.openvino_core import compile_cached
+from graysam.inference.openvino_core import compile_cached, open_core, thread_properties
 from tests.support.exported_models import SIZE
 
 ROOT = Path(__file__).parents[2]
@@ -193,3 +193,14 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
     monkeypatch.setattr(Path, "write_bytes", full)
     assert load(tiny_exported, tmp_path / "full") == ["compile"]
     assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_a_number_of_threads_pins_none_to_a_core(tiny_exported: Path) -> None:
+    """OpenVINO pins each process's threads to the first cores, so that parallel processes would share one."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    assert thread_properties(None) == {}
+    for path in sorted(tiny_exported.glob("*.xml")):
+        compiled = compile_cached(open_core(), path, thread_properties(1), None, "")
+        assert compiled.get_property("ENABLE_CPU_PINNING") is False
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert before is None or os.sched_getaffinity(0) == before
