@@ -12,6 +12,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -43,7 +44,8 @@ class Worker:
     def __init__(self, target: str, *, threads: int, **options: Any) -> None:
         command = [sys.executable, "-m", "graysam.benchmarking.harness", target]
         pipe, variables = subprocess.PIPE, environment(threads, PYTHONWARNINGS="ignore")
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=variables)
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True, env=variables)
         try:
             self.open_s: float = self.ask("open", threads=threads, **options)["seconds"]
         except BaseException:
@@ -58,11 +60,17 @@ class Worker:
             self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line.endswith("\n"):  # the end of the output, perhaps in the middle of an answer
-            raise ChildProcessError(exit_reason("", self.process.wait()))
+            code = self.process.wait()
+            raise ChildProcessError(exit_reason(self.error_output(), code))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise ChildProcessError(answer["error"])
         return answer
+
+    def error_output(self) -> str:
+        """Return what the process has written to its standard error."""
+        self.errors.seek(0)
+        return self.errors.read()
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +78,9 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(BrokenPipeError), self.process:
             self.process.kill()
+        if not self.errors.closed:
+            sys.stderr.write(self.error_output())
+            self.errors.close()
 
 
 def _serve(target: str) -> None:

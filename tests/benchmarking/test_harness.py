@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -49,3 +50,14 @@ def test_a_worker_that_fails_or_is_killed_is_reported_and_leaves_no_process(tmp_
     assert worker.process.returncode is not None
     with pytest.raises(ChildProcessError, match=r"^[^\n]*absent[^\n]*$"):
         Worker(SEGMENTER, threads=1, engine="one_box", exported=str(tmp_path / "absent"))
+
+
+def die(threads: int, code: int) -> None:
+    print("first line\nwhat went wrong", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def test_a_worker_that_ends_itself_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ChildProcessError, match=r"^what went wrong$"):
+        Worker(f"{__name__}:die", threads=1, code=3)
+    assert capsys.readouterr().err == "first line\nwhat went wrong\n"
