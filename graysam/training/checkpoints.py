@@ -8,6 +8,7 @@ import os
 import signal
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from graysam.system.environment import where_supported
 from graysam.system.files import replacing
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -50,7 +52,8 @@ class WholeFileIO(TorchCheckpointIO):
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 file.write(buffer.getbuffer())
                 file.flush()
-                os.fsync(file.fileno())
+                with where_supported():
+                    os.fsync(file.fileno())
         except OSError as error:
             size = f"{len(buffer.getbuffer()) / 1e6:.0f} MB"
             raise OSError(f"{path} ({size}) could not be written: {error.strerror or error}; make room") from error
@@ -171,7 +174,8 @@ class ResumePoints(Checkpoint):
         self._signal = number
         name = signal.Signals(number).name
         # Not print: the handler may have interrupted one.
-        os.write(2, f"\n{name}: storing the run's state, then stopping; a second signal stops at once\n".encode())
+        with suppress(OSError):  # nobody reads it
+            os.write(2, f"\n{name}: storing the run's state, then stopping; a second signal stops at once\n".encode())
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -21,6 +21,7 @@ from tabulate import tabulate
 
 from graysam.imaging.drawing import write_picture
 from graysam.reporting.schemas import CONFIG, RUN, read_json_object
+from graysam.system.environment import has_home
 from graysam.system.files import replacing
 from graysam.system.terminal import one_line
 
@@ -112,6 +113,8 @@ class RunWandbLogger(WandbLogger):
         """The W&B run, started on first access."""
         if self._experiment is not None:
             return self._experiment
+        if not has_home():  # W&B does not start without one
+            os.environ["HOME"] = str(self.folder.absolute())
         import wandb  # takes a second
 
         origin, config = (read_json_object(self.run_dir / name) for name in (RUN, CONFIG))
@@ -135,7 +138,7 @@ class RunWandbLogger(WandbLogger):
         except wandb.Error as error:
             message = f"W&B: {one_line(error)[:300]}; WANDB_MODE=offline keeps the run on this machine"
             raise ValueError(message) from error
-        os.environ.setdefault(STAGING, str(self.folder))
+        os.environ.setdefault(STAGING, str(self.folder.absolute()))
         return self._experiment
 
     @rank_zero_only
@@ -152,8 +155,9 @@ class RunWandbLogger(WandbLogger):
             self._experiment.finish(exit_code=int(failed))
         except TimeoutError:
             log.warning("W&B: not everything was uploaded; `wandb sync --include-online %s`", self.folder)
-        if os.environ.get(STAGING) == str(self.folder):  # not a user's own
-            del os.environ[STAGING]
+        for name in (STAGING, "HOME"):
+            if os.environ.get(name) == str(self.folder.absolute()):  # not a user's own
+                del os.environ[name]
         if self._experiment.offline or self._experiment.url:
             log.info("W&B: %s", self._experiment.url or f"upload with `wandb sync {self.folder}`")
 

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from graysam.reporting.schemas import CONFIG, RUN, SUMMARY, read_json_object
-from graysam.system.environment import conf_dir, machine, versions
+from graysam.system.environment import UNSUPPORTED, conf_dir, machine, versions
 from graysam.system.files import sha256_of, write_json_file
 from graysam.training.checkpoints import LAST, PREVIOUS, damage
 
@@ -92,14 +92,22 @@ class RunDirectory:
     def lock(self) -> AbstractContextManager[Any]:
         """Keep other processes from this run; the system frees the lock when the process ends in any way.
 
+        On a file system without locks the run goes on unguarded, with a warning.
+
         Raises:
             ValueError: another process is running it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            return FileLock(self.path / ".lock", timeout=0).acquire()
+            # A marker file in place of the lock would outlive a killed process and keep it from being resumed.
+            return FileLock(self.path / ".lock", timeout=0, fallback_to_soft=False).acquire()
         except Timeout:
             raise ValueError(f"another process is at work in {self.path}; wait for it, or give another name") from None
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            log.warning("no lock is possible in %s; do not start it twice", self.path)
+            return nullcontext()
 
     def find_last_checkpoint(self) -> Path | None:
         """Return the newest intact checkpoint to resume from, or None for a fresh start.

@@ -72,6 +72,24 @@ def test_a_resumed_run_has_the_same_id_and_one_command_uploads_its_parts(
     assert "Would sync 2 run(s)" in done.stdout + done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no table of accounts")
+def test_a_user_without_a_home_writes_below_the_run(
+    run_dir: Path, fresh_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(number: object) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "USER", "LOGNAME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    part = logger(run_dir)
+    part.log_metrics({"train/loss": 1.0}, step=0)
+    part.finish(failed=False)
+    assert "HOME" not in os.environ
+    (stored,) = read(run_dir)
+    assert stored.rows[0]["train/loss"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("environment", "netrc", "mode"),
     [

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and resumed computes what a run never stopped computes."""
 
+import errno
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -315,6 +317,55 @@ def test_two_processes_do_not_share_a_run(runs: Runs) -> None:
         run(given)
     with RunDirectory(runs.run_dir, given).lock():  # free again
         pass
+
+
+def fail_with(number: int) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EIO])
+def test_without_file_locks_a_run_warns_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    directory = RunDirectory(tmp_path / "run", {})
+    with directory.lock():  # leaves a file, which must not look like a lock afterwards
+        pass
+    monkeypatch.setattr(fcntl, "flock", fail_with(number))
+    if number == errno.EACCES:  # some file systems' way to say that another process holds it
+        with pytest.raises(ValueError, match="another process is at work"):
+            directory.lock()
+    elif number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            directory.lock()
+    else:
+        with directory.lock(), directory.lock():
+            warning = f"no lock is possible in {tmp_path / 'run'}; do not start it twice"
+            assert caplog.messages == [warning, warning]
+            return
+    assert caplog.messages == []
+
+
+def test_a_folder_that_may_not_be_written_keeps_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = RunDirectory(tmp_path / "run", {})
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr("filelock._native._unix.os.open", fail_with(errno.EPERM))
+    with pytest.raises(PermissionError, match="Operation not permitted"):
+        directory.lock()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOSPC])
+def test_a_checkpoint_is_stored_where_nothing_can_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(number))
+    full = pytest.raises(OSError, match="could not be written: No space left")
+    with full if number == errno.ENOSPC else nullcontext():
+        WholeFileIO().save_checkpoint({"a": 1}, tmp_path / "x.ckpt")
+    assert (tmp_path / "x.ckpt").is_file() == (number != errno.ENOSPC)
 
 
 def test_a_run_without_training_keeps_its_start_and_compares_methods_later(
