@@ -64,6 +64,7 @@ def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, names: Sequen
     listed = {folder: list_folder(folder) for folder in (evaluation.gts, evaluation.segs)}
     lines += [f"ignored: {path} has no gts" for path in listed[evaluation.segs].files if path.stem not in names]
     lines += [line.rstrip() for folder, listing in listed.items() for line in listing.describe(folder)]
+    lines += [f"note: {case.case}: {note}" for case in cases for note in case.notes]
     failed = [f"left out: {case.case}: {case.error}" for case in cases if case.metrics is None]
     undrawn = [f"{case.case}: {case.error}" for case in cases if case.metrics is not None and case.error]
     lines += [*failed, *undrawn]

@@ -28,12 +28,16 @@ MAX_WORKERS = 61  # of a ProcessPoolExecutor on Windows
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """The scores of a case, or in `error` the reason why there are none (with scores: why there is no overlay)."""
+    """The scores of a case, or in `error` the reason why there are none (with scores: why there is no overlay).
+
+    notes: of reading the image and the boxes of an overlay, see `Case`.
+    """
 
     case: str
     modality: str
     metrics: CaseMetrics | None = None
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Evaluation:
                 path = case_path(self.images, name)
                 drawn = read_input_case(path)
                 caption = f"{case.case}   DSC {100 * case.metrics.dsc:.2f}"
+                case = replace(case, notes=drawn.notes)
                 overlay = draw_overlay(drawn.image.pixels, segs, drawn.boxes, gts, caption=caption)
                 write_picture(overlays.path / f"{case.case}.png", overlay)
                 overlays.record(f"{case.case}.png", path)

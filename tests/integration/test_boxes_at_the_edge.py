@@ -1,5 +1,6 @@
 """Boxes that reach one past the last pixel go to the grid unclipped, as the original's do, at every way in."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,18 +12,24 @@ import pytest
 from graysam.exporting.pipeline import compare_cases
 from graysam.imaging import drawing
 from graysam.imaging.channels import load_scheme
+from graysam.inference.backend import OpenVinoBackend
 from graysam.inference.case_files import read_ahead, segment_case_files
+from graysam.inference.predictor import Predictor
 from graysam.inference.volume import Segmentation
 from graysam.io.cases import read_input_case, read_segs
 from graysam.io.image import read_image
+from graysam.predict import main
 from graysam.reporting.evaluation import Evaluation
 from tests.inference.test_volume import GOLDENS, StubBackend
 from tests.support.commands import write_case
+from tests.support.doors import run_container
+from tests.support.exported_models import write_stub_exported
 
 REPLICATE = load_scheme("replicate")
+STUBS = ("2DBox_stub_large", "2DBox_stub_small")
 
 
-@pytest.mark.parametrize("name", ["2DBox_stub_large", "2DBox_stub_small"])
+@pytest.mark.parametrize("name", STUBS)
 @pytest.mark.parametrize("door", ["array", "image", "predict", "export", "evaluate"])
 def test_stub_boxes_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, door: str) -> None:
     with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as stored:
@@ -60,3 +67,36 @@ def test_stub_boxes_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
         segs = predict(read_image(path) if door == "image" else imgs, boxes.tolist())
         assert (segs != expected).mean() <= 0.0005
     np.testing.assert_array_equal(np.concatenate(stub.prompts), case["stub_boxes_litemedsam"])
+
+
+@pytest.mark.usefixtures("user_cache", "threads")
+def test_stub_boxes_are_exact_with_an_exported_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The golden's network as a real model: by the class, the command, and the container's script."""
+    model = write_stub_exported(tmp_path / "stub").path
+    given: list[np.ndarray] = []
+    decode = OpenVinoBackend.decode
+
+    def decode_and_keep(self: OpenVinoBackend, embedding: Any, boxes: Any, valid_size: Any = None) -> Any:
+        given.append(boxes)
+        return decode(self, embedding, boxes, valid_size)
+
+    monkeypatch.setattr(OpenVinoBackend, "decode", decode_and_keep)
+    expected, prompts = {}, []
+    for name in STUBS:
+        with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as case:
+            write_case(tmp_path / "inputs", name, imgs=case["in_imgs"], boxes=case["in_boxes"])
+            expected[name] = case["stub_segs_litemedsam"]
+            prompts.append(case["stub_boxes_litemedsam"])
+            labels = Predictor(model).predict(case["in_imgs"], case["in_boxes"])
+        np.testing.assert_array_equal(np.concatenate(given), prompts[-1])
+        assert (labels != expected[name]).mean() <= 0.0005
+        given.clear()
+    assert main(["-i", str(tmp_path / "inputs"), "-o", str(tmp_path / "masks"), "--model", str(model)]) == 0
+    np.testing.assert_array_equal(np.concatenate(given), np.concatenate(prompts))
+    folders = [tmp_path / "masks"]
+    if sys.platform == "linux":
+        assert "clipped" not in run_container(tmp_path, model)
+        folders.append(tmp_path / "outputs")
+    for folder in folders:
+        for name in STUBS:
+            assert (read_segs(folder / f"{name}.npz") != expected[name]).mean() <= 0.0005

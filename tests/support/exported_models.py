@@ -25,12 +25,31 @@ def write_tiny_exported(
     return write_exported(path, description={**description, **more}, write_graphs=tiny_graphs(level, plain))
 
 
-def tiny_graphs(level: float, plain: bool) -> Callable[[Path], None]:
-    """Return what writes the graphs into a folder."""
+def write_stub_exported(path: Path) -> ExportedModel:
+    """Write the goldens' stub network (their README, section 7): bright from 0.4 on, a box's ends not included."""
+    channels = scheme_to_dict(load_scheme("replicate"))
+    description = {"name": "stub", "kind": "fp32", "precision": "f32", "size": 256, "channels": channels, "model": {}}
+    graphs = tiny_graphs(0.4, True, size=256, token=1, inclusive=False)
+    return write_exported(path, description=description, write_graphs=graphs)
+
+
+def tiny_graphs(
+    level: float, plain: bool, *, size: int = SIZE, token: int = 4, inclusive: bool = True
+) -> Callable[[Path], None]:
+    """Return what writes the graphs into a folder.
+
+    Args:
+        level, plain: see `write_tiny_exported`.
+        size: side of the input in pixels.
+        token: side of an embedding token in pixels.
+        inclusive: whether x_max and y_max of a box belong to it.
+    """
 
     def write(folder: Path) -> None:
         from openvino import Model, Type, save_model
         from openvino import opset13 as op
+
+        below = op.less_equal if inclusive else op.less
 
         def parameter(shape: list[int], name: str, kind: Any = Type.f32) -> Any:
             node = op.parameter(shape, kind, name=name)
@@ -44,19 +63,22 @@ def tiny_graphs(level: float, plain: bool) -> Callable[[Path], None]:
             save_model(model, folder / f"{stem}.xml", compress_to_fp16=False)
 
         def logits(embedding: Any, boxes: Any) -> Any:  # (1, tokens, 3) and (N, 4) -> (N, SIZE, SIZE)
-            tokens = op.reshape(op.reduce_mean(embedding, [2]), [1, 1, SIZE // 4, SIZE // 4], False)
+            tokens = op.reshape(op.reduce_mean(embedding, [2]), [1, 1, size // token, size // token], False)
             pixels = op.reshape(
-                op.interpolate(tokens, [SIZE, SIZE], "nearest", "sizes", axes=[2, 3]), [1, SIZE, SIZE], False
+                op.interpolate(tokens, [size, size], "nearest", "sizes", axes=[2, 3]), [1, size, size], False
             )
             x_min, y_min, x_max, y_max = op.split(op.unsqueeze(boxes, [2]), np.int64(1), 4).outputs()  # (N, 1, 1) each
-            y, x = np.float32(np.ogrid[:1, :SIZE, :SIZE][1]), np.float32(np.ogrid[:1, :SIZE, :SIZE][2])
-            inside_x = op.logical_and(op.greater_equal(x, x_min), op.less_equal(x, x_max))
-            inside_y = op.logical_and(op.greater_equal(y, y_min), op.less_equal(y, y_max))
+            y, x = np.float32(np.ogrid[:1, :size, :size][1]), np.float32(np.ogrid[:1, :size, :size][2])
+            inside_x = op.logical_and(op.greater_equal(x, x_min), below(x, x_max))
+            inside_y = op.logical_and(op.greater_equal(y, y_min), below(y, y_max))
             bright = op.multiply(op.subtract(pixels, np.float32(level)), np.float32(16))
             return op.select(op.logical_and(inside_x, inside_y), bright, np.float32(-8))
 
-        images, embedding = parameter([1, 3, SIZE, SIZE], "images"), parameter([1, SIZE * SIZE // 16, 3], "embedding")
-        pooled = op.avg_pool(images, [4, 4], [0, 0], [0, 0], [4, 4], True)
+        images, embedding = (
+            parameter([1, 3, size, size], "images"),
+            parameter([1, (size // token) ** 2, 3], "embedding"),
+        )
+        pooled = op.avg_pool(images, [token, token], [0, 0], [0, 0], [token, token], True)
         save("encoder", [images], {"embedding": op.transpose(op.reshape(pooled, [1, 3, -1], False), [0, 2, 1])})
         boxes, tokens = parameter([1 if plain else -1, 4], "boxes"), parameter([-1, 4], "tokens")
         found = logits(embedding, boxes if plain else tokens)
@@ -66,7 +88,7 @@ def tiny_graphs(level: float, plain: bool) -> Callable[[Path], None]:
             return
         save("box_tokens", [boxes], {"tokens": op.add(boxes, np.float32(0))})
         valid_size = parameter([2], "valid_size", Type.i64)  # rows and columns of tokens that the image lies on
-        cropped = op.slice(found, [0, 0], op.multiply(valid_size, np.int64(4)), [1, 1], [1, 2])
+        cropped = op.slice(found, [0, 0], op.multiply(valid_size, np.int64(token)), [1, 1], [1, 2])
         save("box_decoder", [tokens, embedding, valid_size], {"logits": cropped, "iou": iou})
 
     return write
