@@ -164,10 +164,17 @@ def test_an_experiment_is_valid_and_says_its_command_and_name(path: Path) -> Non
     assert loggers == {"csv", "wandb"}
 
 
-@pytest.mark.parametrize(("proposed", "baseline"), [("proposed", "baseline"), ("paper", "paper_baseline")])
-def test_a_baseline_differs_in_model_weights_and_channels_alone(proposed: str, baseline: str) -> None:
-    changed = differing_keys(values(proposed, "name=x"), values(baseline, "name=x"))
-    kinds = {line.partition(":")[0].partition(".")[0] for line in changed}
+@pytest.mark.parametrize(
+    ("proposed", "baseline", "shorter"),
+    [("proposed", "baseline", {"data.samples_per_group", "trainer.max_epochs"}), ("paper", "paper_baseline", set())],
+)
+def test_a_baseline_differs_in_model_weights_and_channels_alone(
+    proposed: str, baseline: str, shorter: set[str]
+) -> None:
+    """But for the length of training on the embedded data, as LiteMedSAM takes eight times as long for a slice."""
+    changed = {line.partition(":")[0] for line in differing_keys(values(proposed, "name=x"), values(baseline, "name=x"))}
+    assert shorter <= changed
+    kinds = {key.partition(".")[0] for key in changed - shorter}
     assert {"model", "weights", "channels"} <= kinds <= {"model", "weights", "heads", "channels"}
 
 
