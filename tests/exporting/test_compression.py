@@ -50,7 +50,7 @@ def test_layers_get_a_scale_for_each_output_channel(transposed: bool) -> None:
 
 
 def test_convolutions_do_too_and_small_ones_stay() -> None:
-    for channels, expected in ((400, 1), (40, 0)):
+    for channels, expected in ((600, 1), (400, 0)):
         weights = RNG.normal(size=(channels, 256, 1, 1)).astype(np.float16)
         given = op.parameter([1, 256, 4, 4], np.float32)
         node = op.convolution(given, stored(weights), [1, 1], [0, 0], [0, 0], [1, 1])
@@ -65,6 +65,15 @@ def test_attention_biases_stay_exact() -> None:
     given = op.parameter([3, 100, 8], np.float32)
     attended = op.scaled_dot_product_attention(given, given, given, stored(biases))
     np.testing.assert_array_equal(compressed(attended, given, 1), biases.astype(np.float32))
+
+
+def test_an_encoders_matrices_stay() -> None:
+    weights = RNG.normal(size=(200, 100)).astype(np.float16)
+    given = op.parameter([1, 200], np.float32)
+    graph = ov.Model([op.result(op.matmul(given, stored(weights), False, False))], [given])
+    compress_constants(graph, matrices=False)
+    (constant,) = (item for item in graph.get_ordered_ops() if item.get_type_name() == "Constant")
+    np.testing.assert_array_equal(constant.data, weights)
 
 
 def test_equal_constants_become_one() -> None:
