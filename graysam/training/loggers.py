@@ -67,7 +67,9 @@ def log_images(
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(f"images/{name}", list(images), step=step, caption=list(captions))
+            height, width = np.max([image.shape[:2] for image in images], axis=0)  # W&B shows pictures of one size
+            same = [np.pad(x, ((0, height - x.shape[0]), (0, width - x.shape[1]), (0, 0))) for x in images]
+            logger.log_image(f"images/{name}", same, step=step, caption=list(captions))
         for i, image in enumerate(images):
             tag = f"images/{name}_{i}" if len(images) > 1 else f"images/{name}"
             if isinstance(logger, TensorBoardLogger):
