@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import pandas as pd
 import pytest
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -199,5 +200,7 @@ def test_two_ranks_show_what_one_shows_and_make_one_run(toy_shards: Path, tmp_pa
         assert only.exit_code == 0
         assert len(list((tmp_path / str(ranks) / "metrics").iterdir())) == 1
     pictures = [f"images/start/{end}/{modality}.png" for end in ("best", "worst") for modality in ("CT", "US")]
-    for name in ("tables/start.csv", *pictures):
+    for name in pictures:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+    one, two = (pd.read_csv(tmp_path / str(ranks) / "tables" / "start.csv") for ranks in (1, 2))
+    pd.testing.assert_frame_equal(one, two, rtol=1e-5)  # a slice computed in another batch differs in last digits
