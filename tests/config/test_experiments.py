@@ -172,7 +172,8 @@ def test_a_baseline_differs_in_model_weights_and_channels_alone(
     proposed: str, baseline: str, shorter: set[str]
 ) -> None:
     """But for the length of training on the embedded data, as LiteMedSAM takes eight times as long for a slice."""
-    changed = {line.partition(":")[0] for line in differing_keys(values(proposed, "name=x"), values(baseline, "name=x"))}
+    lines = differing_keys(values(proposed, "name=x"), values(baseline, "name=x"))
+    changed = {line.partition(":")[0] for line in lines}
     assert shorter <= changed
     kinds = {key.partition(".")[0] for key in changed - shorter}
     assert {"model", "weights", "channels"} <= kinds <= {"model", "weights", "heads", "channels"}
