@@ -215,5 +215,5 @@ def check_output(output_dir: Path, overwrite: bool, input_dir: Path | None = Non
         if any(folder.exists() and folder.samefile(input_dir) for folder in (place, *place.parents)):
             raise ValueError(f"output_dir {output_dir} lies in input_dir {input_dir}; choose a folder outside of it")
     names = rf"shard-\d{{6}}\.tar|{INDEX_NAME}|{MANIFEST_NAME}"
-    if check_output_folder(output_dir, names, MANIFEST_NAME, "shards", option="output_dir") and not overwrite:
+    if check_output_folder(output_dir, names, MANIFEST_NAME, "shards", "output_dir") and not overwrite:
         raise ValueError(f"output_dir {output_dir} holds shards already; add overwrite=true or choose another folder")

@@ -114,7 +114,7 @@ def write_exported(
 def check_export_folder(path: Path) -> None:
     """Raise ValueError for a folder that no model can be exported into."""
     names = rf"{_FILE_NAME.pattern}|{DESCRIPTION}"
-    check_output_folder(path, names, DESCRIPTION, "an exported model", option="the output")
+    check_output_folder(path, names, DESCRIPTION, "an exported model", "the output")
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:

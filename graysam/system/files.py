@@ -67,8 +67,8 @@ def is_stream(path: Path) -> bool:
 
 
 def _is_stdout(found: os.stat_result) -> bool:
-    with suppress(OSError):  # it may be closed
-        return os.path.samestat(found, os.fstat(1))
+    with suppress(OSError):  # it may be closed, and another file may have its number then
+        return sys.stdout is not None and os.path.samestat(found, os.fstat(1))
     return False
 
 

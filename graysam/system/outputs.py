@@ -22,7 +22,6 @@ def check_output_file(
     *,
     inputs: Iterable[Path] = (),
     overwrite: bool = False,
-    option: str = "-o",
     marked: Path | None = None,
 ) -> None:
     """Refuse a file that cannot be written or must not be replaced; an empty file and a stream may be written to.
@@ -32,24 +31,23 @@ def check_output_file(
         mark: what the beginning of a file that graysam wrote holds.
         inputs: files that this run reads.
         overwrite: whether a file without the mark may be replaced.
-        option: that named the file.
         marked: the file that holds the mark instead of `path`.
 
     Raises:
         ValueError: the file is a folder, an input or not graysam's, or cannot be written.
     """
     if path.is_dir():
-        raise ValueError(f"{option} {path} is a directory; required: a file name")
+        raise ValueError(f"-o {path} is a directory; required: a file name")
     if is_stream(path):
         return
     if _identities([path]) & _identities(inputs):
-        raise ValueError(f"{option} {path} is a file that this run reads; give another name")
+        raise ValueError(f"-o {path} is a file that this run reads; give another name")
     if path.is_file() and path.stat().st_size and not overwrite and not _holds(marked or path, mark):
-        raise ValueError(f"{option} {path} exists, and graysam has not written it; give another name, or --overwrite")
-    _check_writable(path, option)
+        raise ValueError(f"-o {path} exists, and graysam has not written it; give another name, or --overwrite")
+    _check_writable(path, "-o")
 
 
-def check_output_folder(path: Path, names: str, last: str, what: str, *, option: str = "-o") -> list[Path]:
+def check_output_folder(path: Path, names: str, last: str, what: str, option: str) -> list[Path]:
     """Return what lies in a folder that is replaced as a whole; refuse one that holds other things or is read-only.
 
     Args:

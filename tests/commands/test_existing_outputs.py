@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import graysam.predict
-from graysam import benchmark, evaluate, export, predict, probe
+from graysam import benchmark, evaluate, export, predict, probe, report
 from graysam.reporting.evaluation import COLUMNS
 from tests.support.commands import names, save_tiny_model, write_case
 
@@ -164,14 +165,25 @@ def test_overlays_of_evaluate_are_listed_and_stale_ones_removed(capsys: pytest.C
     assert "--overlay pictures holds 1 files" in capsys.readouterr().err
 
 
-def test_probe_and_benchmark_refuse_foreign_files_before_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("main", "arguments", "file"),
+    [
+        (probe.main, "-i imgs -g gts --model absent -o mine/a.json", "mine/a.json"),
+        (benchmark.main, "--input imgs -o mine", "mine/seconds.png"),
+        (report.main, "--cases imgs -o mine", "mine/seconds.png"),
+        (report.main, "--cases imgs -o mine/report.md", "mine/report.md"),
+        (report.main, "--reproducibility-checks -o mine/a.json", "mine/a.json"),
+    ],
+)
+def test_documents_do_not_replace_foreign_files(
+    capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], int], arguments: str, file: str
+) -> None:
+    """Refused before the work."""
     Path("mine").mkdir()
-    Path("mine", "seconds.png").write_text("a picture")
-    Path("probe.json").write_text('{"settings": 1}')
-    assert probe.main(["-i", "imgs", "-g", "gts", "--model", "absent", "-o", "probe.json"]) == 2
-    assert "-o probe.json exists, and graysam has not written it" in capsys.readouterr().err
-    assert benchmark.main(["-o", "mine", "--input", "imgs"]) == 2
-    assert f"-o {Path('mine/seconds.png')} exists, and graysam has not written it" in capsys.readouterr().err
+    Path(file).write_text('{"settings": 1}')
+    assert main(arguments.split()) == 2
+    assert f"-o {Path(file)} exists, and graysam has not written it" in capsys.readouterr().err
+    assert Path(file).read_text() == '{"settings": 1}'
 
 
 def test_export_refuses_foreign_files_and_its_own_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,6 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path, monke
         with pytest.raises(ValueError, match=f"{path} cannot be written: no permission for {tmp_path};"):
             check_output_file(path, "ours")
         with pytest.raises(ValueError, match="cannot be written"):
-            check_output_folder(path, "a", "a", "a")
+            check_output_folder(path, "a", "a", "a", "-o")
         with pytest.raises(ValueError, match="cannot be written"):
             OutputFolder(path).check(["a"], [], overwrite=True)
