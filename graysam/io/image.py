@@ -63,9 +63,10 @@ class Image:
 
 
 def check_spacing(spacing: NDArray[Any]) -> None:
-    """Raise ValueError for what is not a spacing of 3 positive numbers."""
-    if spacing.shape != (3,) or not np.isfinite(spacing).all() or (spacing <= 0).any():
-        raise ValueError(f"spacing is {spacing.tolist()}; required: 3 positive numbers in mm; correct the file")
+    """Raise ValueError for what is not a spacing of 3 positive numbers, of which areas can be computed."""
+    if spacing.shape != (3,) or not ((spacing >= 1e-9) & (spacing <= 1e6)).all():
+        given = f"spacing is {spacing.tolist()}"
+        raise ValueError(f"{given}; required: 3 positive numbers in mm, from 1e-9 to 1e6; correct the file")
 
 
 def declared_volume(npz: Npz, name: str) -> bool | None:

@@ -55,6 +55,7 @@ def test_later_pages_of_a_tiff_are_noted(tmp_path: Path) -> None:
         (VOLUME, {}, "shape"),
         (np.ones((0, 4), np.uint8), {}, "shape"),
         (VOLUME, {"is_volume": True, "spacing_mm": (1, 0, 1)}, "spacing is"),
+        (VOLUME, {"is_volume": True, "spacing_mm": (1, 1e300, 1)}, "spacing is"),
     ],
 )
 def test_an_image_checks_itself(pixels: np.ndarray, more: dict[str, Any], word: str) -> None:
