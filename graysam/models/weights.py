@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from graysam.models.sam import Sam
+from graysam.models.unreadable import NUMPY_SCALARS, describe_unreadable
 from graysam.system.environment import find_weights, user_cache_dir, weight_places
 from graysam.system.files import sha256_of
 from graysam.system.terminal import one_line
@@ -196,11 +197,12 @@ def read_tensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | Non
         with warnings.catch_warnings():
             # A file pickled in a foreign way is either read in full or refused below; the warning adds nothing.
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(NUMPY_SCALARS):
+                content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, Mapping):
             raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of tensors")
     except Exception as error:  # torch's restricted unpickler raises whatever a damaged file leads it to
-        raise ValueError(f"weight file {path} cannot be read as tensors ({one_line(error)[:200]})") from error
+        raise ValueError(f"weight file {path} {describe_unreadable(path, error)}") from error
     metadata = content.get(METADATA_KEY)
     for wrapper in ("state_dict", "model"):  # of training scripts
         if isinstance(content.get(wrapper), Mapping):

@@ -1,12 +1,19 @@
 """Weight files: strict, explicit, safe, and honest about where they came from."""
 
+import argparse
+import gzip
 import json
 import pickle
+import re
 import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -82,6 +89,72 @@ def test_wrappings_of_training_scripts_are_taken_off(tmp_path: Path, wrapping: s
     assert all(value.dtype == torch.float32 for value in file.tensors.values())
     assert file.source.known_as is None and file.source.sha256 == sha256_of(tmp_path / "w.pt")
     assert "unverified" in file.source.describe()
+
+
+def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path: Path) -> None:
+    numbers = {code: np.dtype(code).type(1) for code in "?bhiqBHIQefd"}
+    state = {"image_encoder.backbone.stem.x": torch.rand(3)}
+    torch.save({"model": state, "best_loss": np.float64(0.5), "numbers": numbers}, tmp_path / "w.pth")
+    assert torch.equal(read_weights(str(tmp_path / "w.pth")).tensors["image_encoder.backbone.stem.x"], *state.values())
+
+
+def write_zip(path: Path, *names: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "content")
+
+
+def cut(path: Path) -> None:
+    torch.save({"a": torch.rand(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def write_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("w.pth"))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234567\n"
+UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "page": (lambda path: path.write_text("\n<!DOCTYPE html>\n<html>"), r"is a web page \(HTML\); download the file"),
+    "plain page": (lambda path: path.write_text("<html><head>"), r"is a web page \(HTML\)"),
+    "pointer": (lambda path: path.write_text(POINTER), "is a pointer of Git LFS to 1234567 bytes; run git lfs pull$"),
+    "empty": (lambda path: path.touch(), "is empty; copy or download it again$"),
+    "truncated": (cut, r"is truncated or damaged, at \d+ bytes; copy or download it again$"),
+    "zip": (lambda path: write_zip(path, "w.pth"), r"is a ZIP archive of w\.pth; unpack it"),
+    "tar": (write_tar, "is a compressed file or a tar archive; unpack it"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"x")), "is a compressed file or a tar archive; unpack it"),
+    "TorchScript": (
+        lambda path: write_zip(path, "a/constants.pkl", "a/data.pkl"),
+        "is a TorchScript program; required",
+    ),
+    "object": (
+        lambda path: torch.save({"model": {}, "args": argparse.Namespace(lr=1)}, path),
+        r"holds an object of argparse\.Namespace, .*; store the state dict alone: torch\.save",
+    ),
+    "path": (lambda path: torch.save({"path": Path("x")}, path), r"holds an object of pathlib\.\S*, .*store the state"),
+    "whole module": (lambda path: torch.save(torch.nn.ReLU(), path), r"holds an object of torch\.nn\..*ReLU, "),
+    "text": (
+        lambda path: path.write_text("hello"),
+        r"cannot be read as tensors \(5 bytes, damaged or of another format",
+    ),
+    "list": (lambda path: torch.save([1], path), "cannot be read as tensors .it holds a list, not a dictionary"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_without_weights_is_named_for_what_it_is(tmp_path: Path, kind: str, suffix: str) -> None:
+    write, words = UNREADABLE[kind]
+    if suffix == ".safetensors" and "torch" in str(write.__code__.co_names):
+        pytest.skip("torch's own format, by another name")
+    path = tmp_path / f"w{suffix}"
+    write(path)
+    if suffix == ".safetensors" and kind == "text":
+        words = "cannot be read as tensors"
+    with pytest.raises(ValueError, match=rf"^weight file {path} {words}") as error:
+        read_weights(str(path))
+    assert not re.search(r"weights_only|[^ -~]", str(error.value))
 
 
 @pytest.mark.parametrize("name", ["efficientvit_sam_l1", "efficientvit_sam_l2"])
