@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graysam.io.listing import case_paths, list_folder
-from graysam.reporting.evaluation import COLUMNS, Evaluation, ScoredCase, format_means, write_metrics
+from graysam.reporting.evaluation import COLUMNS, Evaluation, ScoredCase, format_means, label_hints, write_metrics
 from graysam.system.command import command
 from graysam.system.outputs import OVERWRITE_HELP, OutputFolder, check_output_file
 from graysam.system.terminal import FAILED, check_at_least, progress
@@ -65,6 +65,7 @@ def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, names: Sequen
     lines += [f"ignored: {path} has no gts" for path in listed[evaluation.segs].files if path.stem not in names]
     lines += [line.rstrip() for folder, listing in listed.items() for line in listing.describe(folder)]
     lines += [f"note: {case.case}: {note}" for case in cases for note in case.notes]
+    lines += label_hints(cases)
     failed = [f"left out: {case.case}: {case.error}" for case in cases if case.metrics is None]
     undrawn = [f"{case.case}: {case.error}" for case in cases if case.metrics is not None and case.error]
     lines += [*failed, *undrawn]

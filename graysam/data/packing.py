@@ -75,8 +75,7 @@ def run_pack(
         print(f"{group:24} " + " ".join(f"{counts.get(split, 0):10}" for split in splits))
     for reason, count in manifest.get("left_out", {}).items():
         print(f"left out, {reason.replace('_', ' ')}: {count}")
-    for group in manifest["split"]["groups_without_val"]:
-        print(f"nothing held out in {group}: it has one subject only, or shares its subjects with such a group")
+    sys.stdout.writelines(f"{line}\n" for line in _describe_not_held_out(manifest["split"]))
     notes, cases = manifest.get("notes", {}), manifest.get("cases", {})
     sys.stderr.writelines(f"note: {of['cases']} cases, first {of['first']}: {note}\n" for note, of in notes.items())
     sys.stderr.writelines(Listing([], cases.get("not_read", {})).describe(folder))
@@ -86,6 +85,17 @@ def run_pack(
     if bad:
         print(f"{len(bad)} of {manifest['cases']['found']} files were left out", file=sys.stderr)
     return 1 if bad else 0
+
+
+def _describe_not_held_out(split: Mapping[str, Any]) -> list[str]:
+    """Return the reason why nothing is held out, in a line for each group, or in one for all."""
+    if split.get("val_fraction") == 0:
+        return ["nothing is held out: val_fraction is 0; training needs held-out samples, here or in further shards"]
+    reasons = {
+        group: "it has one subject only" if split["subjects"][group] == 1 else "a group of one subject shares them all"
+        for group in split["groups_without_val"]
+    }
+    return [f"nothing held out in {group}: {reason}" for group, reason in reasons.items()]
 
 
 def pack(

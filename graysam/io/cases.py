@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from graysam.imaging.prompts import check_labels, fit_boxes, is_mask_volume
@@ -102,7 +103,14 @@ def read_training_case(path: str | Path, spacing_order: SpacingOrder = "zyx") ->
         gts = npz.read("gts", kinds="uib", ranks=(2, 3))
         volume = is_mask_volume(gts.shape, declared_volume(npz, path.stem), "gts")
         image = stored_image(npz, path, volume, spacing_order)
-        return Case(replace(image, modality=training_name(path.stem).modality), gts=gts)
+        return Case(replace(image, modality=training_name(path.stem).modality), gts=gts, notes=label_notes(gts))
+
+
+def label_notes(gts: NDArray[Any]) -> tuple[str, ...]:
+    """Return what is odd about the numbers of labels: nothing, or one line."""
+    if gts.max(initial=0) == 255 and np.count_nonzero(gts) == np.count_nonzero(gts == 255):
+        return ("gts hold the label 255 alone; a mask of 0/255? labels are matched by number, so store 1 for it",)
+    return ()
 
 
 def read_gts(path: str | Path, spacing_order: SpacingOrder | None = "zyx") -> tuple[NDArray[Any], Spacing | None]:

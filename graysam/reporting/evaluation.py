@@ -8,9 +8,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from tabulate import tabulate
 
 from graysam.io.cases import read_gts, read_input_case, read_segs
@@ -20,7 +24,7 @@ from graysam.metrics.aggregation import macro_average, modality_means
 from graysam.metrics.challenge import Absent, CaseMetrics, case_metrics
 from graysam.system.files import replacing
 from graysam.system.outputs import OutputFolder
-from graysam.system.terminal import one_line
+from graysam.system.terminal import format_ranges, one_line
 
 COLUMNS = ("case", "modality", *CaseMetrics._fields)
 MAX_WORKERS = 61  # of a ProcessPoolExecutor on Windows
@@ -31,6 +35,7 @@ class ScoredCase:
     """The scores of a case, or in `error` the reason why there are none (with scores: why there is no overlay).
 
     notes: of reading the image and the boxes of an overlay, see `Case`.
+    `unmatched`: the labels in segs alone and those in gts alone, where there are both.
     """
 
     case: str
@@ -38,6 +43,7 @@ class ScoredCase:
     metrics: CaseMetrics | None = None
     error: str = ""
     notes: tuple[str, ...] = ()
+    unmatched: tuple[Sequence[int], Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class Evaluation:
         try:
             gts, spacing_mm = read_gts(case_path(self.gts, name), self.spacing_order)
             segs = read_segs(case_path(self.segs, name))
-            case = replace(case, metrics=case_metrics(gts, segs, spacing_mm, absent=self.absent))
+            metrics = case_metrics(gts, segs, spacing_mm, absent=self.absent)
+            case = replace(case, metrics=metrics, unmatched=unmatched_labels(gts, segs, metrics.dsc))
             if overlays is not None and self.images is not None and case.metrics is not None:
                 from graysam.imaging.drawing import draw_overlay, write_picture  # takes a second
 
@@ -98,6 +105,36 @@ class Evaluation:
                     yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def unmatched_labels(gts: NDArray[Any], segs: NDArray[Any], dsc: float) -> tuple[list[int], list[int]] | None:
+    """Return the labels in segs alone and those in gts alone; None unless there are both, as with other numbers.
+
+    `dsc` is the case's. A label that nothing matches lowers it so far that better cases need no search.
+    """
+    if dsc > 1 - 1 / max(1, int(gts.max(initial=0))):
+        return None
+    found = []
+    for labels in (segs, gts):
+        objects = find_objects(labels.view(np.uint8) if labels.dtype == bool else labels)
+        found.append({label for label, place in enumerate(objects, start=1) if place is not None})
+    alone = sorted(found[0] - found[1]), sorted(found[1] - found[0])
+    return alone if all(alone) else None
+
+
+def label_hints(cases: Sequence[ScoredCase]) -> list[str]:
+    """Return a line for each kind of labels that do not match: masks of 0/255, and other numbers."""
+    kinds: dict[str, list[ScoredCase]] = {}
+    for case in cases:
+        if case.unmatched is not None:
+            kind = "masks of 0/255?" if [255] in case.unmatched else "labels are matched by number;"
+            kinds.setdefault(kind, []).append(case)
+    lines = []
+    for kind, those in kinds.items():
+        segs, gts = (shorten(format_ranges(alone), 60, placeholder=" ...") for alone in those[0].unmatched or ())
+        alone = f"labels {segs} are in segs alone, {gts} in gts alone"
+        lines.append(f"note: {len(those)} cases, first {those[0].case}: {alone}; {kind} renumber them")
+    return lines
 
 
 def write_metrics(path: Path, cases: Sequence[ScoredCase]) -> None:

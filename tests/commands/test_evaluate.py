@@ -180,3 +180,27 @@ def test_overlays(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert f"{MR}: no overlay" in error
     assert error.splitlines()[-1] == "error: 1 of 3 overlays could not be drawn"
+
+
+def test_labels_of_other_numbers_are_hinted_at_once_a_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.zeros((20, 20), np.uint8)
+    mask[2:8, 2:8], mask[10:18, 10:18] = 1, 2
+    first, both, third = np.minimum(mask % 2, 1), mask, np.where(mask == 2, 3, mask)
+    pairs = {
+        "US_a": (first * 255, first), "US_b": (first * np.uint16(255), first > 0), "US_c": (third, both),
+        "US_d": (both, both), "US_e": (first, both), "US_f": (both, first), "US_g": (first * 0, first),
+        "US_h": (first, np.uint8(first * 255)),
+    }  # fmt: skip
+    for case, (segs, gts) in pairs.items():
+        for key, array in (("segs", segs), ("gts", gts)):
+            (tmp_path / key).mkdir(exist_ok=True)
+            np.savez_compressed(tmp_path / key / f"{case}.npz", **{key: array})
+    assert run((tmp_path / "segs", tmp_path / "gts")) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note")]
+    assert notes == [
+        "note: 3 cases, first US_a: labels 255 are in segs alone, 1 in gts alone; masks of 0/255? renumber them",
+        "note: 1 cases, first US_c: labels 3 are in segs alone, 2 in gts alone; labels are matched by number; "
+        "renumber them",
+    ]
+    rows = read_rows((tmp_path / "segs", tmp_path / "gts"))
+    assert [float(rows[case]["dsc"]) for case in ("US_a", "US_c", "US_d")] == [0, 0.5, 1]

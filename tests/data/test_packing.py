@@ -206,3 +206,37 @@ def test_failure_on_the_way_leaves_the_old_shards(raw: Path, tmp_path: Path, mon
         pack(raw, tmp_path / "out", overwrite=True)
     assert contents(tmp_path / "out") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_masks_of_255_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gts = np.zeros((20, 30), np.uint8)
+    gts[5:9, 5:9] = 1
+    for number, labels in enumerate((gts * 255, gts * 255, gts, np.maximum(gts * 255, 1))):
+        save(tmp_path / "raw" / f"US_A_{number}.npz", imgs=picture(number, 20, 30), gts=labels)
+    settings = {key: value for key, value in DEFAULTS.items() if key != "_target_"} | {"workers": 1}
+    assert run_pack(**{**settings, "input_dir": str(tmp_path / "raw"), "output_dir": str(tmp_path / "out")}) == 0
+    (note,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("note"))
+    assert note.startswith("note: 2 cases, first US_A_0.npz: gts hold the label 255 alone; a mask of 0/255?")
+
+
+@pytest.mark.parametrize(
+    ("cases", "val_fraction", "reason"),
+    [
+        (["US_A_1", "US_A_2", "CT_A_3"], 0, "nothing is held out: val_fraction is 0; training needs held-out samples"),
+        (["US_A_1", "CT_B_2", "CT_B_3"], 0.5, "nothing held out in US: it has one subject only"),
+        (["US_A_1", "MR_A_1", "MR_A_2", "US_A_2"], 0.5, None),
+        (["US_A_1", "US_A_2", "MR_A_1", "CT_A_2"], 0.5, "nothing held out in US: a group of one subject shares"),
+    ],
+)
+def test_why_nothing_is_held_out_is_true_and_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cases: list[str], val_fraction: float, reason: str | None
+) -> None:
+    for number, case in enumerate(cases):
+        gts = np.ones((20, 30), np.uint8)
+        save(tmp_path / "raw" / f"{case}.npz", imgs=picture(number, 20, 30), gts=gts)
+    settings = {key: value for key, value in DEFAULTS.items() if key != "_target_"} | {"workers": 1}
+    settings["val_fraction"] = val_fraction
+    assert run_pack(**{**settings, "input_dir": str(tmp_path / "raw"), "output_dir": str(tmp_path / "out")}) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "held out" in line]
+    assert len([line for line in said if reason and line.startswith(reason)]) == (reason is not None)
+    assert (len(said) == 0) == (reason is None) and (val_fraction or len(said) == 1)
