@@ -118,9 +118,8 @@ def check_export_folder(path: Path) -> None:
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:
-    raise ValueError(
-        f"{file} {problem}; export the model again (graysam export), or reinstall graysam if it came with it"
-    )
+    remedy = "reinstall graysam" if weights_dir() in file.parents else "export the model again (graysam export)"
+    raise ValueError(f"{file} {problem}; {remedy}")
 
 
 def _described(path: Path, content: bytes) -> ExportedModel:
@@ -187,6 +186,12 @@ def exported_path(model: str, precision: str | None = None, channels: str | None
     """
     path = Path(model)
     if path.is_dir():
+        if model in shipped_models() and not is_exported(path):
+            variant = weights_dir() / f"{model}_{precision or DEFAULT_PRECISION}"
+            raise ValueError(
+                f"{model} is a folder here, without {DESCRIPTION}, that hides the model of this name; "
+                f"give --model {variant}, or rename the folder"
+            )
         return path
     variant = "onnx" if onnx else precision or DEFAULT_PRECISION
     if path.name == model:

@@ -209,3 +209,14 @@ def test_a_name_stands_for_the_weights_that_are_shipped_with_it(shelves: Path) -
 def test_a_model_that_is_not_there_is_refused(shelves: Path, model: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         open_exported(model)
+
+
+def test_a_folder_of_a_models_name_does_not_hide_it_silently(shelves: Path) -> None:
+    Path("shipped_one").mkdir()
+    place = shelves / "weights" / "shipped_one_int8"
+    with pytest.raises(ValueError, match=rf"shipped_one is a folder here.*give --model {place}, or rename the folder$"):
+        open_exported("shipped_one")
+    assert open_exported(str(place)).name == "tiny"
+    (place / "encoder.bin").unlink()
+    with pytest.raises(ValueError, match=r"encoder\.bin is missing; reinstall graysam$"):
+        open_exported(str(place))
