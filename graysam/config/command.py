@@ -18,7 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from graysam.config.composing import to_plain
-from graysam.config.planning import Run, plan_runs
+from graysam.config.overrides import comma_hint, literal_overrides, quote
+from graysam.config.planning import Run, compose_base, plan_runs
 from graysam.system.environment import conf_dir
 from graysam.system.terminal import BAD_INPUT, FAILED, one_line
 
@@ -45,24 +46,31 @@ def run_command(config_name: str, function: Function, summarize: Callable[[Seque
         codes.append(_run_job(function, to_plain(config))[0])
 
     task.__module__ = f"graysam.{config_name}"  # Hydra takes the command's name from it
-    overrides = list(options.overrides)
-    if options.config_dir is not None:  # `compose` takes it as an override
-        overrides.insert(0, f"hydra.searchpath=['{os.path.abspath(options.config_dir)}']")
-    if not (options.help or options.hydra_help or options.cfg or options.info or options.shell_completion):
-        try:
+    shows = options.help or options.cfg or options.info
+    try:
+        overrides = literal_overrides(options.overrides)
+        literal = dict(zip(options.overrides, overrides, strict=True))
+        sys.argv[1:] = [literal.get(word, word) for word in sys.argv[1:]]  # Hydra reads them once more
+        if options.config_dir is not None:  # `compose` takes it as an override
+            overrides.insert(0, f"hydra.searchpath=[{quote(os.path.abspath(options.config_dir))}]")
+        runs, swept = [], []
+        if shows:  # a mistake is explained here, not by Hydra
+            swept = compose_base(config_name, overrides, conf)[2]
+        elif not (options.hydra_help or options.shell_completion):
             runs, swept = plan_runs(config_name, overrides, conf)
-            if options.multirun and summarize is None:
-                raise ValueError(f"graysam.{config_name} runs one job at a time; leave out -m")
-            if swept and not options.multirun:
-                raise ValueError(f"several values of {', '.join(swept)}: add -m to run them one after another")
-        except ValueError as error:
-            print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-            return BAD_INPUT
-        if summarize is not None and options.multirun:
-            code = _run_sweep(config_name, overrides, conf, runs, function)
-            if os.environ.get("RANK", "0") == "0":  # one of the processes that run the same sweep reports
-                print(summarize(runs), end="", flush=True)
-            return code
+        if options.multirun and summarize is None:
+            raise ValueError(f"graysam.{config_name} runs one job at a time; leave out -m")
+        if swept and not options.multirun:
+            hint = comma_hint(overrides, swept)
+            raise ValueError(f"several values of {', '.join(swept)}: add -m to run them one after another{hint}")
+    except ValueError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return BAD_INPUT
+    if summarize is not None and options.multirun and runs:
+        code = _run_sweep(config_name, overrides, conf, runs, function)
+        if os.environ.get("RANK", "0") == "0":  # one of the processes that run the same sweep reports
+            print(summarize(runs), end="", flush=True)
+        return code
     hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(task)()
     return max(codes, default=0)
 
@@ -86,7 +94,7 @@ def _run_sweep(config_name: str, overrides: Sequence[str], conf: Path, runs: lis
     """Let Hydra launch the jobs of a sweep, and replace the planned runs by those that ended."""
     task = partial(_run_swept, function=function, parent=os.getpid(), runs=runs)
     folder = os.path.relpath(os.path.commonpath([os.path.dirname(os.path.abspath(run.run_dir)) for run in runs]))
-    settings = ["hydra.mode=MULTIRUN", "hydra.sweep.dir='{}'".format(folder.replace("'", r"\'"))]
+    settings = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={quote(folder)}"]
     logging.getLogger("hydra").setLevel(logging.WARNING)  # each job prints one line itself
     try:
         with hydra.initialize_config_dir(str(conf), job_name=config_name, version_base="1.3"):

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from graysam.system.command import RENAMED_KEYS
+from graysam.system.environment import with_home
 from graysam.system.terminal import suggestion
 
 
@@ -46,10 +47,11 @@ def compose_config(config_name: str, overrides: Sequence[str], conf: Path) -> Di
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """Return a config without its subtree `hydra` as plain containers, interpolations resolved.
+    """Return a config without its subtree `hydra` as plain containers: interpolations resolved, and `~/` the home.
 
     Raises:
-        ValueError: a mandatory value (`???`) is missing or an interpolation does not resolve; in one line.
+        ValueError: in one line, there is no home folder, a mandatory value (`???`) is missing or an interpolation does
+            not resolve.
     """
     config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
@@ -57,7 +59,16 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         reason = first_line(error)
         raise ValueError(f"{error.full_key}: {reason}{suggestion(_last_name(reason), config)}") from error
-    return plain
+    return expand_home(plain)
+
+
+def expand_home(node: Any) -> Any:
+    """Return plain containers with the home folder in place of each text's leading `~/`; ValueError without a home."""
+    if isinstance(node, dict):
+        return {key: expand_home(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [expand_home(value) for value in node]
+    return with_home(node) if isinstance(node, str) and (node == "~" or node.startswith("~/")) else node
 
 
 def first_line(error: Exception) -> str:

@@ -10,9 +10,11 @@ from typing import NamedTuple
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from graysam.config.composing import compose_config, open_configs, to_plain
+from graysam.config.composing import compose_config, expand_home, open_configs, to_plain
+from graysam.config.overrides import literal_overrides
 from graysam.config.schema import SUPPLIED, TrainConfig
 from graysam.config.targets import check_targets
 from graysam.system.environment import conf_dir
@@ -43,13 +45,11 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
         ValueError: errors of the configs, one line each; two runs in one directory.
     """
     conf = conf or conf_dir()
-    with open_configs(conf):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        given = parser.parse_overrides(list(overrides))
-    base = compose_config(config_name, [str(o.input_line) for o in given if not o.is_sweep_override()], conf)
+    base, given, _ = compose_base(config_name, overrides, conf)
     grid = dict(base.hydra.sweeper.get("params") or {})
     hydra, task = ([str(o.input_line) for o in given if o.is_hydra_override() is own] for own in (True, False))
     with open_configs(conf):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         # The experiment's own grid goes first, so that the command line replaces parts of it.
         parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in grid.items()), *task])
         points: list[list[str]] = BasicSweeper.split_arguments(parsed, None)[0]
@@ -69,6 +69,7 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
             errors += str(error).splitlines()
             continue
         run = Run(*(config.get(key) for key in ("name", "seed", "run_dir")))
+        run = run._replace(run_dir=expand_home(run.run_dir))
         if dict(config.hydra.sweeper.get("params") or {}) != grid:
             errors.append(f"{' '.join(point)}: this experiment is a grid of its own; sweep over it alone")
         elif run.run_dir in {other.run_dir for other in runs} - {None}:
@@ -77,6 +78,24 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
     if errors:
         raise ValueError("\n".join(dict.fromkeys(errors)))
     return runs, swept
+
+
+def compose_base(
+    config_name: str, overrides: Sequence[str], conf: Path
+) -> tuple[DictConfig, list[Override], list[str]]:
+    """Compose a command line's config without the overrides that have several values; the arguments as in `plan_runs`.
+
+    Returns:
+        The config, all overrides as Hydra parses them, and the keys of those with several values.
+
+    Raises:
+        ValueError: it cannot be composed; in one line.
+    """
+    overrides = literal_overrides(overrides)
+    with open_configs(conf):
+        given = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+    base = compose_config(config_name, [str(o.input_line) for o in given if not o.is_sweep_override()], conf)
+    return base, given, [o.key_or_group for o in given if o.is_sweep_override()]
 
 
 def check_config(config: DictConfig, config_name: str) -> None:

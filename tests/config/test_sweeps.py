@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graysam.config.command import in_sweep, run_command
+from graysam.config.overrides import literal_overrides, quote
 from graysam.config.planning import label
 from graysam.reporting.runs import sweep_summary
 from tests.support.tiny import OVERRIDES
@@ -288,3 +290,74 @@ def test_a_cluster_launcher_runs_the_jobs_in_processes_of_their_own(toy_shards: 
     assert "Traceback" not in process.stderr
     check_one_good_one_bad(tmp_path, process.stdout)
     assert len(list((tmp_path / "experiments" / "s" / ".submitit").glob("*/*_log.out"))) == 2
+
+
+TEXTS = ["café", "a(b", "a#b", "a'b", 'a"b', "a[b", "a{b", "a=b", "a b ", "a)", "a\\", "a\\'b", "x/@a", "日本", "é\\"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_that_hydra_cannot_parse_is_taken_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(text).mkdir(parents=True)
+    parser = OverridesParser.create()
+    (override,) = literal_overrides([f"run_dir={text}"])
+    assert literal_overrides([override]) == [override]
+    assert str(parser.parse_override(override).value()) == text
+    assert str(parser.parse_override(f"x={quote(text)}").value()) == text
+
+
+def test_jobs_get_such_a_text(jobs: Jobs, tmp_path: Path) -> None:
+    path = str(tmp_path / "a'b (é)")
+    assert jobs("-m", f"run_dir={path}", f"hydra.sweep.dir={path}") == 0
+    assert (jobs.places, jobs.seen[0]["checkpoints"]) == ([path], f"{path}/checkpoints")
+    assert jobs(f"run_dir={path}") == 0
+    assert jobs.places == [path]
+
+
+def test_a_comma_in_a_path_and_a_list_say_what_to_type(
+    jobs: Jobs, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "here" / "a,b").mkdir()
+    shown = {
+        "run_dir=a,b": "several values of run_dir: add -m to run them one after another; the path with a comma needs "
+        "quotes of its own: 'run_dir=\"a,b\"'",
+        "run_dir=c,d": "several values of run_dir: add -m to run them one after another",
+        "optimizer=[é,1]": "optimizer=[é,1]: it cannot be read; each text with such letters needs quotes of its own: "
+        "'optimizer=[\"é\",1]'",
+        "run_dir=é,b": "run_dir=é,b: it cannot be read; each text with such letters needs quotes of its own: "
+        "'run_dir=\"é\",b'",
+        "optimizer={a:é}": "optimizer={a:é}: it cannot be read",
+    }
+    for given, error in shown.items():
+        assert jobs(given) == 2
+        assert capsys.readouterr().err == f"error: {error}\n"
+    assert jobs('run_dir="a,b"', "--cfg", "job") == 0
+
+
+@pytest.mark.parametrize("option", [("--cfg", "job"), ("--info", "config"), ("--help",)])
+def test_a_mistake_beside_an_option_that_shows_the_config_is_one_line(
+    jobs: Jobs, capsys: pytest.CaptureFixture[str], option: tuple[str, ...]
+) -> None:
+    for given, error in {
+        "sed=1": "did you mean 'seed'?",
+        "seed=[": "seed=[: no viable alternative at input '['",
+        "channels=papr": "did you mean 'paper'?",
+        "seed=1,2": "several values of seed: add -m to run them one after another",
+    }.items():
+        assert jobs(*option, given) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and line.endswith(error)
+    assert jobs.seen == []
+
+
+def test_a_tilde_means_the_home_folder(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "conf" / "experiment" / "home.yaml").write_text("# @package _global_\nrun_dir: ~/runs/x")
+    for given in ("run_dir=~/runs/x", "experiment=home"):
+        for more in ((), ("-m",)):
+            assert jobs(given, *more) == 0
+            assert jobs.places == [f"{tmp_path}/runs/x"]
+    assert not Path("~").exists()
