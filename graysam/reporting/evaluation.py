@@ -34,7 +34,7 @@ MAX_WORKERS = 61  # of a ProcessPoolExecutor on Windows
 class ScoredCase:
     """The scores of a case, or in `error` the reason why there are none (with scores: why there is no overlay).
 
-    notes: of reading the image and the boxes of an overlay, see `Case`.
+    `notes`: of reading the image and the boxes of an overlay, see `Case`.
     `unmatched`: the labels in segs alone and those in gts alone, where there are both.
     """
 
