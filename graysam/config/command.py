@@ -53,7 +53,8 @@ def run_command(config_name: str, function: Function, summarize: Callable[[Seque
         sys.argv[1:] = [literal.get(word, word) for word in sys.argv[1:]]  # Hydra reads them once more
         if options.config_dir is not None:  # `compose` takes it as an override
             overrides.insert(0, f"hydra.searchpath=[{quote(os.path.abspath(options.config_dir))}]")
-        runs, swept = [], []
+        runs: list[Run] = []
+        swept: list[str] = []
         if shows:  # a mistake is explained here, not by Hydra
             swept = compose_base(config_name, overrides, conf)[2]
         elif not (options.hydra_help or options.shell_completion):

@@ -187,10 +187,10 @@ def exported_path(model: str, precision: str | None = None, channels: str | None
     path = Path(model)
     if path.is_dir():
         if model in shipped_models() and not is_exported(path):
-            variant = weights_dir() / f"{model}_{precision or DEFAULT_PRECISION}"
+            place = weights_dir() / f"{model}_{precision or DEFAULT_PRECISION}"
             raise ValueError(
                 f"{model} is a folder here, without {DESCRIPTION}, that hides the model of this name; "
-                f"give --model {variant}, or rename the folder"
+                f"give --model {place}, or rename the folder"
             )
         return path
     variant = "onnx" if onnx else precision or DEFAULT_PRECISION

@@ -4,6 +4,7 @@ import re
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from graysam.system.terminal import one_line
 
 _NUMBERS = "?bhilqBHILQefd"  # codes of NumPy's plain numbers
 # What a training script's numbers are pickled with, beside torch's own: values alone, nothing that runs code.
-NUMPY_SCALARS = [
+NUMPY_SCALARS: list[Any] = [
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
     *{type(np.dtype(code)) for code in _NUMBERS},
