@@ -62,7 +62,7 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
     for point in points if swept else [task]:
         try:
             config = compose_config(config_name, [*hydra, *point], conf) if swept else base
-            if choices := label(point, labelled):
+            if (choices := label(point, labelled)) and "name" in config:  # pack has none
                 config.name = f"{config.name}/{choices}"
             check_config(config, config_name)
         except ValueError as error:

@@ -149,6 +149,7 @@ def test_the_command_of_pack_is_checked_too() -> None:
         "demo is {'stride': 2, 'slab': 'x', 'gap': 10}: value of key 'slab' of dict is not an instance of int",
         "workers is 'two': str is not an instance of int",
     ]
+    assert plan_runs("pack", ["input_dir=a,b"])[1] == ["input_dir"]
 
 
 def test_an_experiments_own_grid_is_checked(conf: Path) -> None:
