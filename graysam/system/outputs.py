@@ -30,7 +30,7 @@ def check_output_file(
         path: the file.
         mark: what the beginning of a file that graysam wrote holds.
         inputs: files that this run reads.
-        overwrite: whether a file without the mark may be replaced.
+        overwrite: whether a file without the mark may be replaced; the target of a link may be anyway.
         marked: the file that holds the mark instead of `path`.
 
     Raises:
@@ -42,7 +42,8 @@ def check_output_file(
         return
     if _identities([path]) & _identities(inputs):
         raise ValueError(f"-o {path} is a file that this run reads; give another name")
-    if path.is_file() and path.stat().st_size and not overwrite and not _holds(marked or path, mark):
+    chosen = overwrite or path.is_symlink()  # who makes a link here wants its target written
+    if path.is_file() and path.stat().st_size and not chosen and not _holds(marked or path, mark):
         raise ValueError(f"-o {path} exists, and graysam has not written it; give another name, or --overwrite")
     _check_writable(path, "-o")
 

@@ -124,13 +124,17 @@ def test_evaluate_never_writes_over_what_it_reads(folder: str, capsys: pytest.Ca
 
 
 def test_evaluate_writes_over_tables_of_its_own_and_through_links(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("real.csv").write_text("a table of somebody else's work\n")
+    foreign = "a table of somebody else's work\n"
+    for name in ("real.csv", "foreign.csv"):
+        Path(name).write_text(foreign)
     Path("link.csv").symlink_to("real.csv")
-    assert run_evaluate("-o", "link.csv") == 2
-    assert "-o link.csv exists, and graysam has not written it" in capsys.readouterr().err
-    for more in (("--overwrite",), ()):
-        assert run_evaluate("-o", "link.csv", *more) == 0
+    assert run_evaluate("-o", "foreign.csv") == 2
+    assert "-o foreign.csv exists, and graysam has not written it" in capsys.readouterr().err
+    assert Path("foreign.csv").read_text() == foreign
+    for name in ("link.csv", "link.csv", "real.csv"):
+        assert run_evaluate("-o", name) == 0
         assert Path("link.csv").is_symlink() and Path("real.csv").read_text().startswith(HEADER)
+    assert run_evaluate("-o", "foreign.csv", "--overwrite") == 0
 
 
 def test_evaluate_prints_its_table_before_a_file_that_cannot_be_written(
