@@ -1,10 +1,15 @@
-"""The one rule by which commands list a folder: every entry is a file to be used, or counted with the reason."""
+"""The one rule by which commands list a folder: every entry is a file to be used, or counted with the reason.
+
+The manifest that graysam itself keeps in a folder of results is neither.
+"""
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from graysam.system.outputs import MANIFEST
 
 CASE_SUFFIXES = (".npz",)
 
@@ -46,6 +51,8 @@ def list_folder(folder: Path, suffixes: tuple[str, ...] = CASE_SUFFIXES, *, recu
             return
         for entry in entries:
             path = place / entry.name
+            if entry.name == MANIFEST:
+                continue
             if entry.name.startswith("."):
                 yield path, "hidden"
             elif os.path.isdir(path):

@@ -32,6 +32,12 @@ def test_every_entry_is_listed_or_counted(folder: Path) -> None:
     assert line.startswith(f"not read in {folder}: 3 folders, 1 hidden, 2 of other kinds than .npz")
 
 
+def test_the_manifest_of_results_is_no_entry(folder: Path) -> None:
+    before = list_folder(folder)
+    (folder / ".graysam.jsonl").touch()
+    assert list_folder(folder) == before
+
+
 def test_linked_folders_are_searched_once(folder: Path) -> None:
     listing = list_folder(folder, recursive=True)
     files = [path.relative_to(folder).as_posix() for path in listing.files]
