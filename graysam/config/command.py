@@ -62,8 +62,8 @@ def run_command(config_name: str, function: Function, summarize: Callable[[Seque
         if options.multirun and summarize is None:
             raise ValueError(f"graysam.{config_name} runs one job at a time; leave out -m")
         if swept and not options.multirun:
-            hint = comma_hint(overrides, swept)
-            raise ValueError(f"several values of {', '.join(swept)}: add -m to run them one after another{hint}")
+            remedy = "give one" if summarize is None else "add -m to run them one after another"
+            raise ValueError(f"several values of {', '.join(swept)}: {remedy}{comma_hint(overrides, swept)}")
     except ValueError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return BAD_INPUT

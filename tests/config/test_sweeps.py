@@ -361,3 +361,11 @@ def test_a_tilde_means_the_home_folder(jobs: Jobs, tmp_path: Path, monkeypatch: 
             assert jobs(given, *more) == 0
             assert jobs.places == [f"{tmp_path}/runs/x"]
     assert not Path("~").exists()
+
+
+def test_a_command_without_sweeps_takes_one_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pack", "workers=1,2"])
+    assert run_command("pack", lambda _: 0) == 2
+    assert capsys.readouterr().err == "error: several values of workers: give one\n"

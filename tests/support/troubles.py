@@ -370,6 +370,7 @@ def output_of_others(world: World) -> None:
     def link(content: bytes) -> None:
         (world.folder / "table of others.csv").write_bytes(content)
         output.symlink_to("table of others.csv")
+        world.may_change.add(world.folder / "table of others.csv")  # a link is followed
 
     world.afterwards.append(make)
     if world.command == "evaluate" and kind in ("fifo", "device"):
