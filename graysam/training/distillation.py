@@ -15,7 +15,7 @@ from graysam.data.dataset import Batch
 from graysam.imaging.canvas import content_hash
 from graysam.imaging.channels import Scheme, load_scheme
 from graysam.models.registry import open_pretrained
-from graysam.models.weights import read_tensors
+from graysam.models.weights import read_tensors, resolve
 from graysam.system.files import replacing, sha256_of
 from graysam.system.terminal import check_at_least
 
@@ -155,7 +155,7 @@ class VitTeacher:
     Images come on the 256 grid and are enlarged; as in MedSAM, SAM's mean and deviation are not subtracted.
 
     Args:
-        weights: path of `medsam_vit_b.pth` or of SAM's ViT-B.
+        weights: path of `medsam_vit_b.pth` or of SAM's ViT-B, or `sam_vit_b`, which is downloaded.
         device: e.g. cuda; cpu takes seconds per image.
 
     Raises:
@@ -166,12 +166,13 @@ class VitTeacher:
         import timm
 
         self.scheme = load_scheme("replicate")
-        self.identity = f"{sha256_of(Path(weights))} vit_b 1024"
+        path = resolve(weights)
+        self.identity = f"{sha256_of(path)} vit_b 1024"
         self.device = torch.device(device)
         self.network = timm.create_model("samvit_base_patch16", pretrained=False, num_classes=0)
         state = {  # timm names the MLP's layers differently
             key.removeprefix("image_encoder.").replace(".mlp.lin", ".mlp.fc"): value
-            for key, value in read_tensors(Path(weights))[0].items()
+            for key, value in read_tensors(path)[0].items()
             if key.startswith("image_encoder.")
         }
         if wrong := sorted(state.keys() ^ self.network.state_dict().keys()):

@@ -37,6 +37,7 @@ REMEDIES = {
     "weights": "EfficientViT-SAM's .pt files are at github.com/mit-han-lab/efficientvit; give weights=PATH, or "
     "weights=efficientvit_sam_l0 to download it, or weights=null to start the encoder at random",
     "heads": "medsam_vit_b.pth is at github.com/bowang-lab/MedSAM; give heads=PATH, or heads=lite_medsam",
+    "distillation.teacher.weights": "medsam_vit_b.pth is at github.com/bowang-lab/MedSAM",
     "shards": "the challenge's files are at codabench.org/competitions/1847; pack them, or others of their layout: "
     "python -m graysam.pack input_dir=FOLDER output_dir=DIR (source=images where there are no masks); "
     "or use experiment=proposed, which needs no files",
@@ -54,10 +55,13 @@ def check_inputs(config: Config) -> None:
     numbers, data = model_numbers(config), config["data"]
     check_grid(encoder=numbers["encoder"], heads=numbers["heads"], size=data["size"])
     problems = check_options(config)
-    for key in ("weights", "heads"):
+    files = {key: config[key] for key in ("weights", "heads")}
+    if config["distillation"]:
+        files["distillation.teacher.weights"] = config["distillation"]["teacher"].get("weights")
+    for key, file in files.items():
         try:
-            if config[key] is not None:
-                resolve(config[key])
+            if file is not None:
+                resolve(file)
         except ValueError as error:
             problems.append(f"{key}: {error}; {REMEDIES[key]}")
     for folder in [*([] if data["prepare"] else [data["shards_dir"]]), *data["further_shards"]]:

@@ -201,6 +201,8 @@ def test_the_recipe_says_all_that_is_missing(tmp_path: Path, monkeypatch: pytest
         "heads=lite_medsam",
     ):
         assert remedy in str(error.value)
+    with pytest.raises(ValueError, match=r"distillation\.teacher\.weights: .*vit_b\.pth does not exist.*bowang"):
+        check_inputs(compose_plain("train", ["experiment=distill", "distillation=medsam_vit_b"]))
 
 
 # An ablation is `paper` but for one factor; tests/config/test_experiments.py composes all of them.
