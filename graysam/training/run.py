@@ -1,6 +1,7 @@
 """One run: train from a config, or resume where it was stopped, and keep what it found in its run directory."""
 
 import logging
+import signal
 import sys
 import warnings
 from contextlib import nullcontext
@@ -95,6 +96,11 @@ def _run_and_explain(
         code = stop.exit_code if trainer.is_global_zero else 0
         if trainer.is_global_zero:
             print(stop, file=sys.stderr)
+    except SystemExit as end:  # Lightning's answer to Ctrl-C while it scores, before or after training
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        code = 128 + signal.SIGINT
+        print("stopped by SIGINT; the same command resumes the run", file=sys.stderr)
     except (OSError, RuntimeError) as error:
         what = one_line(error)
         if isinstance(error, torch.OutOfMemoryError):

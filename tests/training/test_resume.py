@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 
 from graysam.config.targets import build
 from graysam.training.checkpoints import BestCheckpoint, ResumePoints, WholeFileIO, damage
+from graysam.training.module import SamModule
 from graysam.training.run import run_training
 from graysam.training.run_directory import RunDirectory
 from tests.scripts.kill_moments import main as kill_at_five_moments
@@ -383,3 +384,19 @@ def test_a_run_without_training_keeps_its_start_and_compares_methods_later(
     assert run(later) == 0
     assert "is finished" in capsys.readouterr().out
     assert set(json.loads((runs.run_dir / "quantization.json").read_text())["methods"]) == {"none"}
+
+
+def test_ctrl_c_while_the_model_is_scored_ends_the_run_as_in_training(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    given = compose_plain("train", overrides(toy_shards, tmp_path / "run", "compare=true"))
+    monkeypatch.setattr(SamModule, "validation_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert run(given) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores further signals
+    assert "stopped by SIGINT; the same command resumes the run" in capsys.readouterr().err
