@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stderr.writelines(f"{line}\n" for line in _problems(cases, evaluation, names))
     if scored:  # last, because it may fail
         write_metrics(arguments.output, scored)
+    elif arguments.output.is_file():
+        print(f"note: {arguments.output} is of an earlier run", file=sys.stderr)
     return FAILED if any(case.error for case in cases) else 0
 
 

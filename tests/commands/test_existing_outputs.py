@@ -158,6 +158,15 @@ def test_evaluate_writes_to_a_process_substitution(tmp_path: Path) -> None:
     assert Path("got").read_text().startswith(HEADER)
 
 
+def test_a_table_that_no_case_is_written_to_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_evaluate() == 0
+    assert "earlier run" not in capsys.readouterr().err
+    for name in NAMES:
+        Path("segs", f"{name}.npz").write_bytes(b"damaged meanwhile")
+    assert run_evaluate() == 1
+    assert "note: metrics.csv is of an earlier run" in capsys.readouterr().err
+
+
 def test_overlays_of_evaluate_are_listed_and_stale_ones_removed(capsys: pytest.CaptureFixture[str]) -> None:
     pictures = ("--overlay", "pictures", "--images", "imgs")
     assert run_evaluate(*pictures, "--workers", "2") == 0
