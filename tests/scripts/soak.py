@@ -167,13 +167,13 @@ def shards_door(argv: Sequence[str]) -> int:
 
 
 def run_inside(world: World) -> Done:
-    """Run a command in this process, its streams as strict as a process's own."""
+    """Run a command in this process, its streams as `secure_streams` makes them."""
     doors: dict[str, Callable[[list[str]], int]] = {"python": python_door, "shards": shards_door}
     main = doors.get(world.command)
     if main is None:
         main = importlib.import_module(f"graysam.{world.command}").main
     raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, "utf-8", write_through=True)
+    out = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
     err = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
     code: int | None = None
     signal.signal(signal.SIGALRM, _hang)
@@ -269,14 +269,14 @@ def check(world: World, done: Done, before: dict[Path, str]) -> list[str]:
     faults += [f"left behind: {path.relative_to(world.folder)}" for path in after if TEMPORARY.match(path.name)]
     silent = world.streams in ("closed stderr", "all closed")
     if done.code == 2:
-        if not world.whole:
+        if not world.whole and set(world.cases) - world.bad:
             faults.append("all was refused for a trouble that concerns a case")
         if "error: " not in done.text and "usage: " not in done.text and not silent:
             faults.append("refused without a reason")
     elif done.code in (0, 1) and world.command not in ("train", "shards"):
         faults += unaccounted(world, done, after, before) if not silent else []
-        hidden = world.streams != ""
-        faults += [f"not said: {words}" for words in world.said if words not in done.text and not hidden]
+        said = [] if world.streams else [words for name, words in world.said if name not in world.bad]
+        faults += [f"not said: {words}" for words in said if words not in done.text]
     return [printable(fault) for fault in faults]
 
 
@@ -310,6 +310,7 @@ def names_done(world: World, after: dict[Path, str]) -> set[str]:
     """Return the names of the cases with a new result."""
     output = world.output()
     if world.command in ("predict", "python"):
+        output = output.resolve()  # it may be a link
         return {path.stem for path in after if path.parent == output and path.lstat().st_mtime >= world.started}
     try:
         if world.command == "evaluate":

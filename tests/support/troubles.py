@@ -51,7 +51,7 @@ class World:
         places: input and output by their role, beneath `folder`.
         model: what predicts.
         may_change: files that the command may replace.
-        said: what must be in the output where the command did not refuse everything.
+        said: cases, and what must be in the output where they are done.
         afterwards: steps once the cases are written.
         streams: how a process's streams are closed or narrowed.
         started: time in seconds; results are younger.
@@ -69,7 +69,7 @@ class World:
     places: dict[str, Path] = field(default_factory=dict)
     model: Path | None = None
     may_change: set[Path] = field(default_factory=set)
-    said: list[str] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)
     afterwards: list[Callable[[], None]] = field(default_factory=list)
     streams: str = ""
     started: float = 0.0
@@ -198,7 +198,7 @@ def box_anywhere(world: World) -> None:
             world.bad.add(name)
         case "sticks":
             boxes[0, [near + axis, far + axis]] = -4, size + 7
-            world.said.append("box 1 clipped")
+            world.said.append((name, "box 1 clipped"))
         case "edge":
             boxes[0, far + axis] = size
         case "inverted":
@@ -209,7 +209,7 @@ def box_anywhere(world: World) -> None:
             world.bad.add(name)
         case "huge":
             boxes[0, far + axis] = world.pick(1e300, 2.0**62)
-            world.said.append("box 1 clipped")
+            world.said.append((name, "box 1 clipped"))
     case["boxes"] = boxes
 
 
@@ -227,7 +227,7 @@ def intensities(world: World) -> None:
     pixels = case["imgs"].astype(np.float32) * 12 - 1000
     if world.rng.random() < 0.5:
         case["imgs"] = pixels.astype(world.pick(np.int16, np.int32, np.float32, np.float64))
-        world.said.append("not uint8")
+        world.said.append((name, "not uint8"))
     else:
         pixels.flat[world.rng.integers(pixels.size)] = world.pick(np.nan, np.inf, -np.inf)
         case["imgs"] = pixels
@@ -419,9 +419,9 @@ def own_results_again(world: World) -> None:
 @trouble(6, "predict evaluate pack python")
 def strays(world: World) -> None:
     """Entries that are read by one rule or counted with a reason."""
-    folder = world.input()
 
     def make(kind: str) -> None:
+        folder = world.input()
         first = sorted(path for path in folder.iterdir() if path.is_file())[0]
         match kind:
             case "hidden":
@@ -455,19 +455,21 @@ def strays(world: World) -> None:
 
 @trouble(6, "predict evaluate pack")
 def capitals(world: World) -> None:
-    name, _ = world.one()
-    folder = world.input()
-    world.afterwards.append(lambda: (folder / f"{name}.npz").rename(folder / f"{name}.NPZ"))
+    def rename() -> None:
+        first = sorted(world.input().glob("*.npz"))[0]
+        first.rename(first.with_suffix(".NPZ"))
+
+    world.afterwards.append(rename)
 
 
 @trouble(6, "predict python")
 def box_of_a_pixel(world: World) -> None:
-    _, case = world.one()
+    name, case = world.one()
     boxes, half = case["boxes"].copy(), case["boxes"].shape[1] // 2
     boxes[0, half : half + 2] = boxes[0, :2]
     case["boxes"], case["imgs"] = np.vstack([boxes, boxes[-1:]]), case["imgs"] // 8
     case["imgs"].flat[0] = 255  # what is in the boxes is dark
-    world.said.append("without a pixel")
+    world.said.append((name, "without a pixel"))
 
 
 @trouble(6, "pack evaluate")
@@ -475,7 +477,7 @@ def no_labels(world: World) -> None:
     name, case = world.one()
     case["gts"] = case["gts"] * 0
     if world.command == "evaluate":
-        world.said.append("not scored")
+        world.said.append((name, "not scored"))
     else:
         world.bad.add(name)
 
@@ -503,6 +505,7 @@ def odd_name(world: World) -> None:
     if "spacing" in case:
         new = new.replace("2DBox", "3DBox")
     world.cases[new] = world.cases.pop(name)
+    world.said = [(new if of == name else of, words) for of, words in world.said]
     if name in world.bad:
         world.bad = world.bad - {name} | {new}
 
