@@ -57,8 +57,8 @@ def compress_constants(graph: ov.Model, *, matrices: bool = True) -> None:
 
     Args:
         graph: as `save_graphs` writes it, changed in place.
-        matrices: whether matrix products are included. Those of an encoder are better left: LiteMedSAM's masks of PET
-            lose two points of DSC for 1.6 MB.
+        matrices: whether matrix products are included. Those of an encoder are left: for 1.6 MB, LiteMedSAM's
+            macro average on 52 cases was 0.2 points of DSC and 0.6 of NSD lower, most of it by three volumes of PET.
     """
     made: dict[tuple[bytes, tuple[int, ...]], Any] = {}  # equal constants become one node
     for constant in graph.get_ordered_ops():

@@ -171,7 +171,7 @@ def test_an_experiment_is_valid_and_says_its_command_and_name(path: Path) -> Non
 def test_a_baseline_differs_in_model_weights_and_channels_alone(
     proposed: str, baseline: str, shorter: set[str]
 ) -> None:
-    """But for the length of training on the embedded data, as LiteMedSAM takes eight times as long for a slice."""
+    """But for the length of training on the embedded data, as LiteMedSAM takes several times as long for a slice."""
     lines = differing_keys(values(proposed, "name=x"), values(baseline, "name=x"))
     changed = {line.partition(":")[0] for line in lines}
     assert shorter <= changed
