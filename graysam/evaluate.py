@@ -13,6 +13,7 @@ from pathlib import Path
 from graysam.io.listing import case_paths, list_folder
 from graysam.reporting.evaluation import COLUMNS, Evaluation, ScoredCase, format_means, label_hints, write_metrics
 from graysam.system.command import command
+from graysam.system.files import is_stream
 from graysam.system.outputs import OVERWRITE_HELP, OutputFolder, check_output_file
 from graysam.system.terminal import FAILED, check_at_least, progress
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stderr.writelines(f"{line}\n" for line in _problems(cases, evaluation, names))
     if scored:  # last, because it may fail
         write_metrics(arguments.output, scored)
-    elif arguments.output.is_file():
+    elif arguments.output.is_file() and not is_stream(arguments.output):
         print(f"note: {arguments.output} is of an earlier run", file=sys.stderr)
     return FAILED if any(case.error for case in cases) else 0
 
@@ -52,9 +53,8 @@ def _check(evaluation: Evaluation, arguments: argparse.Namespace) -> list[str]:
     if evaluation.overlay is not None:
         pictures = [f"{path.stem}.png" for path in gts]
         OutputFolder(evaluation.overlay, "--overlay").check(pictures, inputs, overwrite=arguments.overwrite)
-    for folder in (arguments.output.parent, evaluation.overlay):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (arguments.output.parent, evaluation.overlay)):
+        folder.mkdir(parents=True, exist_ok=True)
     return [path.stem for path in gts]
 
 

@@ -165,6 +165,9 @@ def test_a_table_that_no_case_is_written_to_is_named(capsys: pytest.CaptureFixtu
         Path("segs", f"{name}.npz").write_bytes(b"damaged meanwhile")
     assert run_evaluate() == 1
     assert "note: metrics.csv is of an earlier run" in capsys.readouterr().err
+    if sys.platform != "win32":
+        assert run_evaluate("-o", "/dev/stdout") == 1
+        assert "earlier run" not in capsys.readouterr().err
 
 
 def test_overlays_of_evaluate_are_listed_and_stale_ones_removed(capsys: pytest.CaptureFixture[str]) -> None:
