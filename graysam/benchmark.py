@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = paper_cases() if arguments.input is None else folder_cases(arguments.input)
         # Masks are scored on whole volumes only, so a folder's own cases keep all slices.
         arguments.slices = arguments.slices or (math.inf if arguments.input else SLICES)
-        for name in ("benchmark.json", "benchmark.md", "seconds.png", "accuracy.png"):
-            marked, overwrite = arguments.output / "benchmark.json", arguments.overwrite
+        marked, overwrite = arguments.output / "benchmark.json", arguments.overwrite
+        for name in (marked.name, "benchmark.md", "seconds.png", "accuracy.png"):
             check_output_file(arguments.output / name, '"machine": ', marked=marked, overwrite=overwrite)
         arguments.output.mkdir(parents=True, exist_ok=True)
         report = run(choose_cases(sources, arguments.cases), arguments)

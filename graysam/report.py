@@ -58,7 +58,7 @@ def _report(arguments: argparse.Namespace) -> int:
     inputs = collect(arguments.runs)
     text, excluded, problems = compose(inputs, folders, folder, arguments)
     if output is not None:
-        write_report(text, output)
+        write_report(text, output, folder)
     print(text, end="")
     if excluded:
         problems.append(f"{len(excluded)} of {len(inputs.runs)} runs are not in the table")

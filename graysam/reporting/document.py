@@ -175,13 +175,16 @@ def report_folder(output: Path | None, *, overwrite: bool = False) -> Path | Non
     return folder
 
 
-def write_report(markdown: str, output: Path) -> None:
-    """Write a report to a file `.md`, or as report.md and report.html, a page with its pictures, to their folder."""
+def write_report(markdown: str, output: Path, folder: Path | None) -> None:
+    """Write a report to the file `output`, or as report.md and report.html, a page with its pictures, to a folder.
+
+    `folder` is what `report_folder` returns for the output.
+    """
     files = {output: markdown}
-    if output.suffix != ".md" and not is_stream(output):
+    if folder is not None:
 
         def embed(match: re.Match[str]) -> str:
-            data = base64.b64encode((output / match[2]).read_bytes()).decode("ascii")
+            data = base64.b64encode((folder / match[2]).read_bytes()).decode("ascii")
             return f'<img alt="{match[1]}" src="data:image/png;base64,{data}" loading="lazy">'
 
         converter = Markdown(extensions=["tables", "toc", "sane_lists"], output_format="html")
@@ -189,7 +192,7 @@ def write_report(markdown: str, output: Path) -> None:
         scrolling = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'  # keyboards reach it
         body = re.sub(r"<table>.*?</table>", rf"{scrolling}\g<0></div>", body, flags=re.S)
         page = render("page.html.j2", contents=converter.toc, body=body)  # type: ignore[attr-defined]
-        files = {output / "report.md": markdown, output / "report.html": page}
+        files = {folder / "report.md": markdown, folder / "report.html": page}
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
