@@ -45,7 +45,8 @@ from tests.support.commands import save_tiny_model
 from tests.support.exported_models import write_tiny_exported
 from tests.support.packing import pack as pack_cases
 from tests.support.packing import save
-from tests.support.troubles import KINDS, TROUBLES, World, good_case
+from tests.support.troubles import KINDS, TROUBLES
+from tests.support.world import World, good_case
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 240  # of one call at most
