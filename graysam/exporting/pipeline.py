@@ -24,7 +24,7 @@ from graysam.exporting.torch_backend import TorchBackend, open_with_scheme
 from graysam.imaging.channels import Scheme, scheme_to_dict
 from graysam.inference.backend import Backend, decode_all
 from graysam.inference.exported_model import ExportedModel, check_export_folder, write_exported
-from graysam.inference.volume import Segmentation
+from graysam.inference.segmentation import Segmentation
 from graysam.io.cases import read_gts, read_input_case
 from graysam.io.listing import case_path, case_paths
 from graysam.metrics.aggregation import MACRO, macro_average, modality_means

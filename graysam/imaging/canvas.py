@@ -23,11 +23,15 @@ _SLAB_VALUES = 1 << 18  # converted to floats at a time
 
 @dataclass(frozen=True)
 class Canvas:
-    """Geometry of one image of (height, width) native pixels on a square grid of `size` pixels."""
+    """Geometry of one image of (height, width) native pixels on a square grid of `size` pixels.
+
+    `aspect` is the height of a native pixel in its widths; pixels of the grid are square.
+    """
 
     height: int
     width: int
     size: int
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.size) < 1:
@@ -35,13 +39,13 @@ class Canvas:
 
     @property
     def scale(self) -> float:
-        """Grid pixels per native pixel."""
-        return self.size / max(self.height, self.width)
+        """Grid pixels per width of a native pixel."""
+        return self.size / max(self.height * self.aspect, self.width)
 
     @property
     def resized_height(self) -> int:
         """Rows of the grid that the image covers, at least 1."""
-        return max(int(self.height * self.scale + 0.5), 1)
+        return max(int(self.height * self.aspect * self.scale + 0.5), 1)
 
     @property
     def resized_width(self) -> int:
@@ -49,12 +53,13 @@ class Canvas:
         return max(int(self.width * self.scale + 0.5), 1)
 
 
-def resize_longest_side(image: AnyArray, size: int) -> AnyArray:
+def resize_longest_side(image: AnyArray, size: int, aspect: float = 1.0) -> AnyArray:
     """Resize an image so that its longest side becomes `size`, by area interpolation.
 
     Args:
         image: (H, W) or (H, W, 3), uint8 or uint16.
         size: px.
+        aspect: see `Canvas`.
 
     Returns:
         The same dtype; the sides are int(side * scale + 0.5), at least 1.
@@ -64,7 +69,7 @@ def resize_longest_side(image: AnyArray, size: int) -> AnyArray:
     """
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"got an image of dtype {image.dtype}; uint8 or uint16 is required")
-    canvas = Canvas(image.shape[0], image.shape[1], size)
+    canvas = Canvas(image.shape[0], image.shape[1], size, aspect)
     sides = canvas.resized_width, canvas.resized_height
     return np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA))
 
@@ -132,7 +137,9 @@ def content_hash(image: AnyArray) -> str:
     return digest.hexdigest()[:32]
 
 
-def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool = False) -> Float32Array:
+def prepare_image(
+    image: AnyArray, scheme: Scheme, size: int, *, training: bool = False, aspect: float = 1.0
+) -> Float32Array:
     """Convert an image to the network's input.
 
     The scheme decides where its channels are built. With `native` and `resized` the normalization covers the image and
@@ -144,6 +151,7 @@ def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool 
         size: side of the canvas, px.
         training: use the scheme's place for training. The image is a shard's: its longest side is `size` already, and
             it also serves as `native`, because the original is not available.
+        aspect: see `Canvas`.
 
     Returns:
         Contiguous float32 (3, size, size).
@@ -161,7 +169,7 @@ def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool 
     stage = scheme.built_on_training if training else scheme.built_on
     if stage == "native":
         image_u8 = scheme(image_u8)
-    image_u8 = np.asarray(resize_longest_side(image_u8, size), np.uint8)
+    image_u8 = np.asarray(resize_longest_side(image_u8, size, aspect), np.uint8)
     if stage == "resized":
         image_u8 = scheme(image_u8)
     elif stage == "padded":
@@ -173,7 +181,7 @@ def prepare_image(image: AnyArray, scheme: Scheme, size: int, *, training: bool 
     return prepared
 
 
-def boxes_to_grid(boxes_xyxy: npt.ArrayLike, height: int, width: int, size: int) -> Float32Array:
+def boxes_to_grid(boxes_xyxy: npt.ArrayLike, height: int, width: int, size: int, aspect: float = 1.0) -> Float32Array:
     """Scale boxes from native pixels to the grid: coordinate * (size / longest side), truncated.
 
     Args:
@@ -181,10 +189,12 @@ def boxes_to_grid(boxes_xyxy: npt.ArrayLike, height: int, width: int, size: int)
         height: of the image, px.
         width: of the image, px.
         size: side of the canvas, px.
+        aspect: see `Canvas`.
 
     Returns:
         float32 (N, 4).
     """
     boxes = np.asarray(boxes_xyxy, np.float64)
     # One factor, then one product, as in the reference: dividing last can truncate to another integer.
-    return np.trunc(boxes * Canvas(height, width, size).scale).astype(np.float32)
+    scale = Canvas(height, width, size, aspect).scale
+    return np.trunc(boxes * (scale, scale * aspect, scale, scale * aspect)).astype(np.float32)

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.channels import Scheme, load_scheme
+from graysam.imaging.views import load_zoom
 from graysam.inference.backend import Backend, OnnxBackend, OpenVinoBackend
 from graysam.inference.exported_model import ExportedModel, open_exported, shipped_models
-from graysam.inference.volume import PromptMask, Propagation, Segmentation
+from graysam.inference.segmentation import PromptMask, Segmentation
+from graysam.inference.walk import Propagation
 from graysam.io.image import Image
 from graysam.system.environment import check_extra, user_cache_dir
 from graysam.system.terminal import check_at_least
@@ -39,6 +41,8 @@ class Predictor:
         threads: CPU threads, of the backend and of OpenCV for the whole process; None leaves both numbers as they are.
         device: of the torch backend, e.g. `cuda`; None is the CPU.
         cache: keep what OpenVINO compiled in the user's cache folder, which halves the next start.
+        zoom: how closely boxes are looked at: `off`, on the whole image; a preset of `conf/zoom`, e.g. `auto`; or a
+            number, the side of the window around a box in longer sides of the box.
 
     Attributes:
         backend: the network's `encode` and `decode`.
@@ -47,6 +51,7 @@ class Predictor:
         name (str): the model's.
         precision (str): `fp32`, `bf16` or `int8`.
         description (str): one line for a log: the model and where it comes from.
+        zoom (Zoom | None): the rule that gives boxes views of their own.
 
     One may be called from several threads, and segments one image at a time.
 
@@ -65,8 +70,10 @@ class Predictor:
         threads: int | None = None,
         device: str | None = None,
         cache: bool = True,
+        zoom: str | float = "off",
     ) -> None:
         check_at_least(1, "threads", threads)
+        self.zoom = load_zoom(zoom)
         self.backend: Backend
         self.scheme: Scheme
         if choose_backend(model, backend=backend, precision=precision, device=device) == "torch":
@@ -103,7 +110,7 @@ class Predictor:
             boxes: (N, 4) x_min, y_min, x_max, y_max, or with a volume (N, 6) x_min, y_min, z_min, x_max, y_max, z_max;
                 inclusive pixel indices of the stored array. A box partly outside is clipped, with a warning.
             propagation: where the boxes of a volume's further slices come from, `own`, or `litemedsam` to reproduce
-                that script.
+                that script, on whole images.
             z_max_inclusive: whether z_max is the last slice of a box, or the first one after it.
 
         Returns:
@@ -113,9 +120,9 @@ class Predictor:
         Raises:
             ValueError: arrays that do not fit each other, or a box that is inverted, wholly outside or not finite.
         """
-        options = {"propagation": propagation, "z_max_inclusive": z_max_inclusive, "size": self.size}
+        options = {"propagation": propagation, "z_max_inclusive": z_max_inclusive, "zoom": self.zoom}
         with self._lock:
-            return Segmentation(image, boxes, self.backend, self.scheme, **options).labels()
+            return Segmentation(image, boxes, self.backend, self.scheme, size=self.size, **options).labels()
 
     def predict_masks(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> list[PromptMask]:
         """Segment the object in each box into one mask a box, with its logits and predicted IoU; masks may overlap.
@@ -124,7 +131,8 @@ class Predictor:
         byte a voxel and box.
         """
         with self._lock:
-            return Segmentation(image, boxes, self.backend, self.scheme, size=self.size, **options).masks()
+            options |= {"size": self.size, "zoom": self.zoom}
+            return Segmentation(image, boxes, self.backend, self.scheme, **options).masks()
 
 
 def choose_backend(

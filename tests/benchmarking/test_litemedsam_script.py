@@ -12,7 +12,7 @@ from graysam.benchmarking.competitors import OneBoxScript
 from graysam.benchmarking.litemedsam_script import LiteMedSAM
 from graysam.imaging.channels import load_scheme
 from graysam.inference.predictor import Predictor
-from tests.inference.test_volume import E2E_FILES, GOLDENS, StubBackend
+from tests.inference.test_segmentation import E2E_FILES, GOLDENS, StubBackend
 
 PACKAGE = Path(__file__).parents[2] / "graysam"
 

@@ -13,7 +13,7 @@ import pytest
 import graysam.predict
 from graysam.imaging.channels import load_scheme
 from graysam.inference import case_files
-from graysam.inference.volume import Segmentation
+from graysam.inference.segmentation import Segmentation
 from graysam.predict import main
 from tests.support.commands import names, segs, write_case
 from tests.support.exported_models import write_tiny_exported

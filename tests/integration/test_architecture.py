@@ -23,7 +23,7 @@ LAPTOP = (
     "graysam.report",
     "graysam.probe",
     "graysam.reproduction.checks",
-    "graysam.inference.volume",
+    "graysam.inference.segmentation",
     "graysam.inference.predictor",
     "graysam.inference.backend",
     "graysam.imaging.drawing",

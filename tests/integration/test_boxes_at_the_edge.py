@@ -15,12 +15,12 @@ from graysam.imaging.channels import load_scheme
 from graysam.inference.backend import OpenVinoBackend
 from graysam.inference.case_files import read_ahead, segment_case_files
 from graysam.inference.predictor import Predictor
-from graysam.inference.volume import Segmentation
+from graysam.inference.segmentation import Segmentation
 from graysam.io.cases import read_input_case, read_segs
 from graysam.io.image import read_image
 from graysam.predict import main
 from graysam.reporting.evaluation import Evaluation
-from tests.inference.test_volume import GOLDENS, StubBackend
+from tests.inference.test_segmentation import GOLDENS, StubBackend
 from tests.support.commands import write_case
 from tests.support.doors import run_container
 from tests.support.exported_models import write_stub_exported

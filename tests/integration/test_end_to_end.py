@@ -9,7 +9,7 @@ import torch
 
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.imaging.channels import load_scheme
-from graysam.inference.volume import Segmentation
+from graysam.inference.segmentation import Segmentation
 from graysam.models.registry import build_model, build_sam
 from graysam.models.weights import load_parts
 from tests.support.fill import as_weight_file, official_state

@@ -166,7 +166,8 @@ runpy.run_module("graysam.pack", run_name="__main__", alter_sys=True)
 
 def test_a_laptop_needs_neither_torch_nor_hydra(installed: Path, tmp_path: Path) -> None:
     code = """
-import graysam.predict, graysam.evaluate, graysam.inference.volume, graysam.metrics.challenge, graysam.imaging.drawing
+import graysam.predict, graysam.evaluate, graysam.inference.segmentation
+import graysam.metrics.challenge, graysam.imaging.drawing
 from graysam.imaging.channels import load_scheme, scheme_names
 print([load_scheme(name).__class__.__name__ for name in scheme_names()])
 """

@@ -11,7 +11,7 @@ from graysam.data.shards import ShardReader
 from graysam.data.sources import ChallengeSource
 from graysam.data.split import Split
 from graysam.imaging.channels import load_scheme, scheme_names
-from graysam.inference.volume import Segmentation
+from graysam.inference.segmentation import Segmentation
 from tests.support.exported_models import Spy
 
 

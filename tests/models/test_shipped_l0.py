@@ -7,7 +7,7 @@ import torch
 
 from graysam.exporting.torch_backend import TorchBackend
 from graysam.inference.predictor import Predictor
-from graysam.inference.volume import Segmentation
+from graysam.inference.segmentation import Segmentation
 from graysam.metrics.challenge import dice
 from graysam.models.registry import open_pretrained
 from graysam.models.weights import GRAYSAM_L0_SHA256, read_weights, resolve

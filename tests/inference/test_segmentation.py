@@ -10,9 +10,9 @@ import pytest
 from graysam.imaging.canvas import Canvas, boxes_to_grid
 from graysam.imaging.channels import load_scheme
 from graysam.imaging.masks import mask_to_native
-from graysam.inference import volume as module
+from graysam.inference import walk as module
 from graysam.inference.backend import BOX_BATCH, decode_all
-from graysam.inference.volume import Segmentation
+from graysam.inference.segmentation import Segmentation
 from graysam.io.image import Image
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "e2e"
@@ -61,7 +61,7 @@ def trace(image, boxes, backend, scheme=REPLICATE, **options):
 
     def recorded():
         for visit in visits():
-            visited.append(visit[:2])
+            visited.append((visit.item, visit.z))
             yield visit
 
     segmentation.visits = recorded

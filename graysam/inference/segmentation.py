@@ -1,0 +1,165 @@
+"""Segment an image or a volume: which views and walks its boxes get, and how their masks become labels."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from graysam.imaging.canvas import to_uint8
+from graysam.imaging.channels import Scheme
+from graysam.imaging.prompts import fit_boxes, is_volume
+from graysam.imaging.views import View, Zoom, full_view
+from graysam.inference.backend import Backend, Float32Array
+from graysam.inference.walk import Propagation, Visit, Walk, plan_objects
+from graysam.io.image import Image
+from graysam.system.terminal import format_ranges
+
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptMask:
+    """What one prompt segmented.
+
+    Attributes:
+        mask: bool (H, W) or (D, H, W), the image's grid.
+        logits: float32 (h, w), or (K, h, w) for the K slices of a volume's box; positive is inside. They are on the
+            network's grid where the view covers it; with zoom, a volume's are whole grids, -inf where it does not.
+        iou: predicted IoU, float32: a scalar, or (K,).
+        slices: of the volume that were visited; range(0, 1) for an image.
+        views: the windows of the image that the logits lie in, one a slice.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    logits: Float32Array
+    iou: Float32Array
+    slices: range
+    views: tuple[View, ...]
+
+
+class Segmentation:
+    """One image or volume and its boxes on the way through a backend; to be used once.
+
+    Args:
+        image, boxes, z_max_inclusive: see `Predictor.predict`. No boxes give empty masks, and nothing is encoded.
+        backend: the network.
+        scheme: the channels that it takes.
+        propagation: see `Walk`.
+        size: side of the network's square input in pixels.
+        zoom: which boxes are looked at more closely than on the whole image; None: none, as always with `litemedsam`.
+
+    Raises:
+        ValueError: arrays that do not fit each other, boxes that `imaging.prompts` refuses, or options out of range.
+    """
+
+    def __init__(
+        self,
+        image: AnyArray | Image,
+        boxes: npt.ArrayLike,
+        backend: Backend,
+        scheme: Scheme,
+        *,
+        propagation: Propagation = "own",
+        z_max_inclusive: bool = True,
+        size: int = 256,
+        zoom: Zoom | None = None,
+    ) -> None:
+        if propagation not in get_args(Propagation):
+            raise ValueError(f"propagation is {propagation!r}; required: own or litemedsam")
+        if propagation == "litemedsam":
+            zoom = None
+        given = np.asarray(boxes)
+        if not isinstance(image, Image):
+            pixels = np.asarray(image)
+            image = Image(pixels, is_volume=is_volume(pixels, given))
+        self.name, self.is_volume, pixels = image.name, image.is_volume, image.pixels
+        fitted, notes = fit_boxes(given, pixels.shape, volume=self.is_volume, z_max_inclusive=z_max_inclusive)
+        self._warn(*image.notes, *notes)
+        self._slices = to_uint8(pixels) if self.is_volume else to_uint8(pixels)[None]
+        self.shape: tuple[int, int, int] = self._slices.shape[:3]
+        self.full = full_view(*self.shape[1:], size)
+        wide = fitted.astype(np.float64)
+        if not self.is_volume:  # an image's boxes lie on slice 0
+            wide, z_max_inclusive = np.insert(wide, [2, 4], 0.0, axis=1), True
+        self.objects = plan_objects(wide, self.full, z_max_inclusive, zoom)
+        self._walk = Walk(self._slices, self.objects, self.full, backend, scheme, propagation=propagation, zoom=zoom)
+        self._zoomed = zoom is not None
+
+    def visits(self) -> Iterator[Visit]:
+        """Prompt every object on each of its slices."""
+        return self._walk.visits()
+
+    def labels(self) -> npt.NDArray[np.uint16]:
+        """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k; later boxes overwrite earlier ones.
+
+        A warning names the labels without a pixel, and why.
+        """
+        labels = np.zeros(self.shape, np.uint16)
+        painted: dict[int, list[tuple[int, slice, slice]]] = defaultdict(list)
+        for item, z, view, logits, _, bounds in self.visits():
+            for rows, columns, mask in view.native_blocks(logits, bounds):
+                # The largest label is that of the last box, regardless of the order of the sweeps.
+                block = labels[z, rows, columns]
+                np.maximum(block, mask * np.uint16(item.label), out=block)
+                if mask.any():
+                    painted[item.label].append((z, rows, columns))
+        last = len(self.objects)  # whose pixels nothing overwrites
+        covered = {
+            label
+            for label, blocks in painted.items()
+            if label < last and not any((labels[block] == label).any() for block in blocks)
+        }
+        self._warn_of_missing(painted.keys(), covered)
+        return labels if self.is_volume else labels[0]
+
+    def masks(self) -> list[PromptMask]:
+        """Segment into one mask a box, which may overlap. A warning names those that are empty, and why."""
+        found: list[PromptMask] = []
+        views: list[list[View]] = []
+        for item in self.objects:
+            slices = range(item.z_min, item.z_max + 1)
+            whole = self.is_volume and self._zoomed
+            grid = (item.view.size,) * 2 if whole else (item.view.canvas.resized_height, item.view.canvas.resized_width)
+            logits = np.full((len(slices), *grid), -np.inf, np.float32)
+            views.append([item.view] * len(slices))
+            found.append(
+                PromptMask(np.zeros(self.shape, np.bool_), logits, np.empty(len(slices), np.float32), slices, ())
+            )
+        for item, z, view, logits, iou, bounds in self.visits():
+            prompt = found[item.label - 1]
+            for rows, columns, mask in view.native_blocks(logits, bounds):
+                prompt.mask[z, rows, columns] = mask
+            place = z - item.z_min
+            height, width = view.canvas.resized_height, view.canvas.resized_width
+            prompt.logits[place, :height, :width], prompt.iou[place] = logits[:height, :width], iou
+            views[item.label - 1][place] = view
+        self._warn_of_missing({label for label, prompt in enumerate(found, start=1) if prompt.mask.any()})
+        masks = [PromptMask(m.mask, m.logits, m.iou, m.slices, tuple(v)) for m, v in zip(found, views, strict=True)]
+        return (
+            masks
+            if self.is_volume
+            else [PromptMask(m.mask[0], m.logits[0], m.iou[0], m.slices, m.views) for m in masks]
+        )
+
+    def _warn(self, *notes: str) -> None:
+        for note in notes:
+            warnings.warn(f"{self.name}: {note}" if self.name else note, stacklevel=4)
+
+    def _warn_of_missing(self, painted: Collection[int], covered: Collection[int] = ()) -> None:
+        """Warn in one line of the labels that have no pixel: all but the painted ones, and the covered ones."""
+        reasons: dict[str, list[int]] = defaultdict(list)
+        for item in self.objects:
+            if item.label in covered:
+                reasons["overwritten by later boxes"].append(item.label)
+            elif item.label not in painted:
+                box = item.grid_box(item.view)
+                small = (box[2:] - box[:2]).min() < 1
+                grid = f"smaller than a pixel of the {item.view.size}-pixel grid, so crop the image"
+                reasons[grid if small else "empty mask"].append(item.label)
+        if missing := sum(map(len, reasons.values())):
+            parts = [f"labels {format_ranges(labels)} ({reason})" for reason, labels in reasons.items()]
+            self._warn(f"{missing} of {len(self.objects)} boxes without a pixel in the mask: {', '.join(parts)}")
