@@ -120,7 +120,7 @@ class Predictor:
         Raises:
             ValueError: arrays that do not fit each other, or a box that is inverted, wholly outside or not finite.
         """
-        options = {"propagation": propagation, "z_max_inclusive": z_max_inclusive, "zoom": self.zoom}
+        options: dict[str, Any] = {"propagation": propagation, "z_max_inclusive": z_max_inclusive, "zoom": self.zoom}
         with self._lock:
             return Segmentation(image, boxes, self.backend, self.scheme, size=self.size, **options).labels()
 
