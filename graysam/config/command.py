@@ -127,6 +127,8 @@ def _run_swept(config: DictConfig, *, function: Function, parent: int, runs: lis
     except SystemExit as error:  # of a library: the other jobs still run
         code, reason = (error.code, "") if isinstance(error.code, int) else (FAILED, str(error.code or ""))
     state = "stopped" if code in STOPPED else f"failed ({code})" if code else ""
+    if os.getpid() == parent and len(reason) > 80:  # printed above in full
+        reason = f"{reason[:76]} ..."
     runs[number] = run = run._replace(state=state, reason=reason)
     gc.collect()  # a model and its trainer refer to each other, and the next job needs the memory
     if code in STOPPED and os.getpid() == parent:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from graysam.config.composing import expand_home, first_line
 
 STRUCTURE = ("[", "{", "(", "'", '"')  # a value that begins with one of these is no plain text
-PARSER_WORDS = re.compile(r"\w+Exception|<\w+>|\b(expecting|extraneous|mismatched|token)\b")
+PARSER_WORDS = re.compile(r"\w+Exception|<\w+>|\b(expecting|extraneous|mismatched|token|viable|missing [A-Z]+)\b")
 
 
 def quote(text: str, mark: str = "'") -> str:
@@ -58,8 +58,9 @@ def _literal(override: str, parser: OverridesParser) -> str:
     items = ",".join(
         item if _problem(f"x={item}", parser) is None else quote(item, '"') for item in inside[2].split(",")
     )
-    words = shlex.quote(f"{key}={inside[1]}{items}{inside[3]}")
-    raise ValueError(f"{override}: {reason}; each text with such letters needs quotes of its own: {words}")
+    instead = f"{key}={inside[1]}{items}{inside[3]}"
+    hint = f"; each text with such letters needs quotes of its own: {shlex.quote(instead)}"
+    raise ValueError(f"{override}: {reason}{'' if _problem(instead, parser) else hint}")
 
 
 def _problem(override: str, parser: OverridesParser) -> str | None:

@@ -14,7 +14,6 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from graysam.config.composing import compose_config, expand_home, open_configs, to_plain
-from graysam.config.overrides import literal_overrides
 from graysam.config.schema import SUPPLIED, TrainConfig
 from graysam.config.targets import check_targets
 from graysam.system.environment import conf_dir
@@ -35,7 +34,7 @@ def plan_runs(config_name: str, overrides: Sequence[str] = (), conf: Path | None
 
     Args:
         config_name: a file of the folder of configs, without suffix, e.g. `train`.
-        overrides: as on the command line, without options.
+        overrides: of the command line, as `literal_overrides` returns them.
         conf: folder of configs; None for the project's own.
 
     Returns:
@@ -91,7 +90,6 @@ def compose_base(
     Raises:
         ValueError: it cannot be composed; in one line.
     """
-    overrides = literal_overrides(overrides)
     with open_configs(conf):
         given = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
     base = compose_config(config_name, [str(o.input_line) for o in given if not o.is_sweep_override()], conf)

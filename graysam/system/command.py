@@ -1,9 +1,10 @@
-"""What every command does with unusable input and former names: one line on the standard error, and exit code 2."""
+"""What every command does with its words: `~` becomes the home folder; what is no use gives one line and code 2."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
+from graysam.system.environment import with_home
 from graysam.system.streams import secure_streams
 from graysam.system.terminal import BAD_INPUT, one_line
 
@@ -37,6 +38,7 @@ def command(name: str) -> Callable[[Run], Callable[..., int]]:
     """Decorate the `main` of the command `name`, from arguments (None: this process's own) to an exit code.
 
     A former option, and any ValueError or OSError, is printed to the standard error in one line; the code is then 2.
+    In `--output=~/x`, which shells leave as it is, the home folder replaces `~`.
     What is printed never decides whether the command works, see `secure_streams`.
     """
 
@@ -46,10 +48,13 @@ def command(name: str) -> Callable[[Run], Callable[..., int]]:
             secure_streams()
             renamed = RENAMED_OPTIONS.get(name, {})
             try:
-                for option in [word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)]:
+                words = [_in_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+                for option in [word.partition("=")[0] for word in words]:
                     if option in renamed:
                         raise ValueError(f"{option} has been renamed; use {renamed[option]}")
-                return run(argv)
+                if argv is None:
+                    sys.argv[1:] = words  # Hydra reads them there
+                return run(words)
             except (ValueError, OSError) as error:
                 print(f"error: {one_line(error)}", file=sys.stderr)
                 return BAD_INPUT
@@ -57,3 +62,8 @@ def command(name: str) -> Callable[[Run], Callable[..., int]]:
         return main
 
     return decorate
+
+
+def _in_home(word: str) -> str:
+    option, _, value = word.partition("=")
+    return f"{option}={with_home(value)}" if option.startswith("--") and value[:2] in ("~", "~/") else word

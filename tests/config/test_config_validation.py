@@ -127,7 +127,6 @@ ON_COMMAND_LINE: dict[str, str] = {
     "+model.encoder.nek_depth=3": "model.encoder is {'nek_depth': 3}: dict has unexpected extra key(s): "
     "\"nek_depth\"; did you mean 'neck_depth'?",
     "scheduler=null": "Config group override must be a string or a list. Got NoneType",
-    "seed=[": "seed=[: no viable alternative at input '['",
     "seed=x": "seed is 'x': str is not an instance of int",
     "monitor_mode=mim": "monitor_mode is 'mim': str is not any of ('min', 'max'); did you mean 'min'?",
     "quantize.methods=[none,dynamic_qint]": "quantize.methods is ['none', 'dynamic_qint']: item 1 of list is not any "

@@ -172,7 +172,14 @@ def test_a_folder_of_configs_of_ones_own_is_swept_too(jobs: Jobs, tmp_path: Path
 
 
 def test_a_job_that_fails_does_not_take_the_others_with_it(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
-    ends = [1, ValueError("no shards\nanywhere"), FloatingPointError("nan in b"), KeyError("bug"), 0]
+    ends = [
+        1,
+        ValueError("no shards\nanywhere"),
+        FloatingPointError("nan in b"),
+        KeyError("bug"),
+        0,
+        ValueError("12345678" * 20),
+    ]
 
     def function(config: dict[str, Any]) -> int:
         end = ends[config["seed"]]
@@ -193,6 +200,7 @@ def test_a_job_that_fails_does_not_take_the_others_with_it(jobs: Jobs, capsys: p
         ["a", "seed 2", "failed (1)", "-", f"{place}2: nan in b"],
         ["a", "seed 3", "failed (1)", "-", f"{place}3: KeyError: 'bug'"],
         ["a", "seed 4", "finished", "60.00 / 50.00", f"{place}4"],
+        ["a", "seed 5", "failed (2)", "-", f"{place}5: {'12345678' * 9}1234 ..."],  # once in full is enough
     ]
     assert "| a | 1/1 | - | - | 3 | 60.00 | 50.00 |" in " ".join(printed.out.split())
 
@@ -329,6 +337,7 @@ def test_a_comma_in_a_path_and_a_list_say_what_to_type(
         "run_dir=é,b": "run_dir=é,b: it cannot be read; each text with such letters needs quotes of its own: "
         "'run_dir=\"é\",b'",
         "optimizer={a:é}": "optimizer={a:é}: it cannot be read",
+        "seed=1,": "seed=1,: it cannot be read",
     }
     for given, error in shown.items():
         assert jobs(given) == 2
@@ -342,7 +351,7 @@ def test_a_mistake_beside_an_option_that_shows_the_config_is_one_line(
 ) -> None:
     for given, error in {
         "sed=1": "did you mean 'seed'?",
-        "seed=[": "seed=[: no viable alternative at input '['",
+        "seed=[": "error: seed=[: it cannot be read",
         "channels=papr": "did you mean 'paper'?",
         "seed=1,2": "several values of seed: add -m to run them one after another",
     }.items():

@@ -1,5 +1,6 @@
 """Former options, and input that cannot be used, end in one line and exit code 2."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,25 @@ def test_unusable_input_ends_in_one_line(capsys: pytest.CaptureFixture[str], err
 
     assert main([]) == 2
     assert capsys.readouterr().err == "error: two lines\n"
+
+
+def test_a_tilde_after_an_options_equals_sign_means_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[Sequence[str] | None] = []
+
+    @command("predict")
+    def main(argv: Sequence[str] | None) -> int:
+        ran.append(argv)
+        return 0
+
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    given = ["--output=~/x", "--output=~", "--reference=~x", "~/x", "a=~/x", "--a"]
+    monkeypatch.setattr(sys, "argv", ["predict", *given])
+    assert main(given) == main() == 0
+    assert ran == 2 * [[f"--output={tmp_path / 'x'}", f"--output={tmp_path}", *given[2:]]]
+    assert sys.argv[1:] == ran[0]
 
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
