@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graysam.io.listing import case_paths, list_folder
+from graysam.io.listing import Listing, case_paths, list_cases, list_folder
 from graysam.reporting.evaluation import COLUMNS, Evaluation, ScoredCase, format_means, label_hints, write_metrics
 from graysam.system.command import command
 from graysam.system.files import is_stream
@@ -25,13 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluation = Evaluation(
         arguments.segs, arguments.gts, arguments.spacing_order, arguments.absent, arguments.overlay, arguments.images
     )
-    names = _check(evaluation, arguments)
+    segs, gts = _check(evaluation, arguments)
+    names = [path.stem for path in gts.files]
     results = progress(evaluation.score_all(names, min(arguments.workers, len(names))), "evaluating", len(names))
     cases = sorted(results, key=lambda case: case.case)
     scored = [case for case in cases if case.metrics is not None]
     if scored:
         print(format_means(scored), flush=True)
-    sys.stderr.writelines(f"{line}\n" for line in _problems(cases, evaluation, names))
+    sys.stderr.writelines(f"{line}\n" for line in _problems(cases, evaluation, segs, gts))
     if scored:  # last, because it may fail
         write_metrics(arguments.output, scored)
     elif arguments.output.is_file() and not is_stream(arguments.output):
@@ -39,32 +40,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return FAILED if any(case.error for case in cases) else 0
 
 
-def _check(evaluation: Evaluation, arguments: argparse.Namespace) -> list[str]:
-    """Return the names of the cases; make the folders to write to."""
+def _check(evaluation: Evaluation, arguments: argparse.Namespace) -> tuple[Listing, Listing]:
+    """Return what the folders segs and gts hold; make the folders to write to."""
     check_at_least(1, "--workers", arguments.workers)
     if (evaluation.overlay is None) != (evaluation.images is None):
         raise ValueError("--overlay DIR and --images IMGS are required together")
     images = [] if evaluation.images is None else case_paths(evaluation.images, "--images")
     if not evaluation.segs.is_dir():
         raise ValueError(f"-s {evaluation.segs} is not a directory; required: a folder of case files (.npz)")
-    gts = case_paths(evaluation.gts, "-g")
-    inputs = [*gts, *list_folder(evaluation.segs).files, *images]
+    segs, gts = list_folder(evaluation.segs), list_cases(evaluation.gts, "-g")
+    inputs = [*gts.files, *segs.files, *images]
     check_output_file(arguments.output, ",".join(COLUMNS), inputs=inputs, overwrite=arguments.overwrite)
     if evaluation.overlay is not None:
-        pictures = [f"{path.stem}.png" for path in gts]
+        pictures = [f"{path.stem}.png" for path in gts.files]
         OutputFolder(evaluation.overlay, "--overlay").check(pictures, inputs, overwrite=arguments.overwrite)
     for folder in filter(None, (arguments.output.parent, evaluation.overlay)):
         folder.mkdir(parents=True, exist_ok=True)
-    return [path.stem for path in gts]
+    return segs, gts
 
 
-def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, names: Sequence[str]) -> list[str]:
+def _problems(cases: Sequence[ScoredCase], evaluation: Evaluation, segs: Listing, gts: Listing) -> list[str]:
     """Return a line for everything that is not in the means, and for overlays that could not be drawn."""
     reason = "no label in gts" if evaluation.absent == "skip" else "no label in gts, or a gap in the labels"
     nan = [case.case for case in cases if case.metrics is not None and math.isnan(case.metrics.dsc)]
     lines = [f"not scored: {case}: {reason}; nan in the CSV" for case in nan]
-    listed = {folder: list_folder(folder) for folder in (evaluation.gts, evaluation.segs)}
-    lines += [f"ignored: {path} has no gts" for path in listed[evaluation.segs].files if path.stem not in names]
+    names = {path.stem for path in gts.files}
+    lines += [f"ignored: {path} has no gts" for path in segs.files if path.stem not in names]
+    listed = {evaluation.gts: gts, evaluation.segs: segs}  # once where they are the same folder
     lines += [line.rstrip() for folder, listing in listed.items() for line in listing.describe(folder)]
     lines += [f"note: {case.case}: {note}" for case in cases for note in case.notes]
     lines += label_hints(cases)

@@ -76,19 +76,25 @@ def list_folder(folder: Path, suffixes: tuple[str, ...] = CASE_SUFFIXES, *, recu
 
 
 def case_paths(folder: Path, option: str) -> list[Path]:
-    """Return the case files of the folder that `option` names, sorted.
+    """Return the case files of the folder that `option` names, sorted; ValueError as in `list_cases`."""
+    return list_cases(folder, option).files
+
+
+def list_cases(folder: Path, option: str) -> Listing:
+    """List the folder of case files that `option` names.
 
     Raises:
         ValueError: there is none, or two differ in the suffix alone.
     """
-    if not (paths := list_folder(folder).files if folder.is_dir() else []):
+    listing = list_folder(folder) if folder.is_dir() else Listing([], {})
+    if not listing.files:
         what = "holds no .npz file" if folder.is_dir() else "is not a directory"
         raise ValueError(f"{option} {folder} {what}; required: a folder of case files (.npz)")
     by_name: dict[str, Path] = {}
-    for path in paths:
+    for path in listing.files:
         if (other := by_name.setdefault(path.stem, path)) != path:
             raise ValueError(f"{option} {folder}: {other.name} and {path.name} are the same case; rename one")
-    return paths
+    return listing
 
 
 def case_path(folder: Path, name: str) -> Path:

@@ -1,6 +1,7 @@
 """`python -m graysam.evaluate`: the CSV, the table, and every bad input in one line."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_capitals_are_scored_and_what_is_not_read_is_counted(
     assert set(read_rows(folders)) == {CT, US, MR}
     error = capsys.readouterr().err
     assert "left out: 2DBox_US_d: " in error and f"not read in {folders[1]}: 1 hidden" in error
+
+
+def test_what_lies_in_the_folders_is_asked_once(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed: list[str | os.PathLike[str]] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (listed.append(folder), scandir(folder))[1])
+    assert run(folders) == 0
+    assert sorted(map(Path, listed)) == sorted(folders)
 
 
 def test_bad_cases_are_named_left_out_and_end_in_exit_code_1(
