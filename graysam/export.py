@@ -41,6 +41,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.interpolate_from is not None and arguments.format != "weights":
         parser.error("--interpolate-from requires --format weights; export the file that this writes afterwards")
+    if arguments.overwrite and arguments.format != "weights":
+        parser.error("--overwrite requires --format weights; an exported model is replaced without it, nothing else is")
     if arguments.format == "weights" and (arguments.shards or arguments.cases or arguments.channels):
         parser.error("--format weights stores a model as it is; leave out --shards, --cases and --channels")
     if arguments.format != "openvino" and arguments.precision not in (None, "fp32"):

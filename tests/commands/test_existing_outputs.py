@@ -215,3 +215,6 @@ def test_export_refuses_foreign_files_and_its_own_model(capsys: pytest.CaptureFi
         assert export.main([*weights, "other.safetensors", *more]) == 0
     assert export.main(["absent.pth", "-o", "gts", "--precision", "fp32"]) == 2, "before the model is read"
     assert "gts holds something else than an exported model" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["absent.pth", "-o", "new", "--overwrite"])
+    assert "--overwrite requires --format weights" in capsys.readouterr().err
