@@ -64,9 +64,9 @@ def check_inputs(config: Config) -> None:
                 resolve(file)
         except ValueError as error:
             problems.append(f"{key}: {error}; {REMEDIES[key]}")
-    for folder in [*([] if data["prepare"] else [data["shards_dir"]]), *data["further_shards"]]:
-        if not (Path(folder) / "manifest.json").is_file():
-            problems.append(f"no shards in {folder}: {REMEDIES['shards']}")
+    folders = [*([] if data["prepare"] else [data["shards_dir"]]), *data["further_shards"]]
+    if absent := [str(folder) for folder in folders if not (Path(folder) / "manifest.json").is_file()]:
+        problems.append(f"no shards in {', '.join(absent)}: {REMEDIES['shards']}")
     if config["match_embedding_scale"] and config["heads"] is None:
         problems.append("match_embedding_scale=true takes the scale from the heads' file, but heads is null")
     modes = {"monitor": "monitor_mode"} | ({"scheduler_monitor": "scheduler_mode"} if config["scheduler"] else {})
