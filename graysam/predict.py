@@ -36,6 +36,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--precision", choices=("fp32", "bf16", "int8"), help="default: an exported model's own, fp32 with torch")
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     add("--propagation", choices=("own", "litemedsam"), default="own", help="boxes between slices")
+    add("--zoom", default="off", metavar="off|auto|FACTOR", help="look at each box closely; default: off")
+    add("--walk", default="slices", metavar="slices|three_axes|auto", help="through volumes; default: slices")
     add("--z-max", choices=("inclusive", "exclusive"), default="inclusive", help="of 3D boxes")
     add("--threads", type=int, help="CPU threads; default: the backend's own choice")
     add("--device", help="of the torch backend, e.g. cuda; default: cpu")
@@ -52,6 +54,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
     if choose_backend(arguments.model, **options) == "openvino":
         model = export_on_first_use(arguments.model, arguments.precision, arguments.channels, arguments.threads)
     options |= {"channels": arguments.channels, "threads": arguments.threads, "cache": not arguments.no_cache}
+    options |= {"zoom": arguments.zoom, "walk": arguments.walk}
     predictor = Predictor(model, **options)
     print(predictor.description)
     return predictor

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.channels import Scheme, load_scheme
-from graysam.imaging.views import load_zoom
+from graysam.imaging.zoom import load_zoom
+from graysam.inference.axes import load_walk
 from graysam.inference.backend import Backend, OnnxBackend, OpenVinoBackend
 from graysam.inference.exported_model import ExportedModel, open_exported, shipped_models
 from graysam.inference.segmentation import PromptMask, Segmentation
@@ -43,6 +44,8 @@ class Predictor:
         cache: keep what OpenVINO compiled in the user's cache folder, which halves the next start.
         zoom: how closely boxes are looked at: `off`, on the whole image; a preset of `conf/zoom`, e.g. `auto`; or a
             number, the side of the window around a box in longer sides of the box.
+        walk: how a volume is gone through: `slices`; `three_axes`, whose logits are averaged; or `auto`, along all axes
+            where that helps (`conf/walk`).
 
     Attributes:
         backend: the network's `encode` and `decode`.
@@ -52,6 +55,7 @@ class Predictor:
         precision (str): `fp32`, `bf16` or `int8`.
         description (str): one line for a log: the model and where it comes from.
         zoom (Zoom | None): the rule that gives boxes views of their own.
+        axes (AxesRule | None): the rule that decides which objects of a volume are walked along all axes.
 
     One may be called from several threads, and segments one image at a time.
 
@@ -71,9 +75,10 @@ class Predictor:
         device: str | None = None,
         cache: bool = True,
         zoom: str | float = "off",
+        walk: str = "slices",
     ) -> None:
         check_at_least(1, "threads", threads)
-        self.zoom = load_zoom(zoom)
+        self.zoom, self.axes = load_zoom(zoom), load_walk(walk)
         self.backend: Backend
         self.scheme: Scheme
         if choose_backend(model, backend=backend, precision=precision, device=device) == "torch":
@@ -90,8 +95,11 @@ class Predictor:
             self.scheme, self.size = scheme or exported.scheme, exported.size
             self.name, self.precision = exported.name, exported.precision
             self.description = f"{exported.name} {exported.precision} from {exported.path}"
+        self.description += f", zoom {zoom}, walk {walk}"
         if threads is not None:
             cv2.setNumThreads(threads)
+        self._options: dict[str, Any] = {"backend": self.backend, "scheme": self.scheme, "size": self.size}
+        self._options |= {"zoom": self.zoom, "axes": self.axes}
         self._lock = threading.Lock()
 
     def predict(
@@ -120,9 +128,9 @@ class Predictor:
         Raises:
             ValueError: arrays that do not fit each other, or a box that is inverted, wholly outside or not finite.
         """
-        options: dict[str, Any] = {"propagation": propagation, "z_max_inclusive": z_max_inclusive, "zoom": self.zoom}
+        options = self._options | {"propagation": propagation, "z_max_inclusive": z_max_inclusive}
         with self._lock:
-            return Segmentation(image, boxes, self.backend, self.scheme, size=self.size, **options).labels()
+            return Segmentation(image, boxes, **options).labels()
 
     def predict_masks(self, image: npt.NDArray[Any] | Image, boxes: npt.ArrayLike, **options: Any) -> list[PromptMask]:
         """Segment the object in each box into one mask a box, with its logits and predicted IoU; masks may overlap.
@@ -131,8 +139,7 @@ class Predictor:
         byte a voxel and box.
         """
         with self._lock:
-            options |= {"size": self.size, "zoom": self.zoom}
-            return Segmentation(image, boxes, self.backend, self.scheme, **options).masks()
+            return Segmentation(image, boxes, **self._options, **options).masks()
 
 
 def choose_backend(

@@ -2,8 +2,9 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -12,13 +13,16 @@ import numpy.typing as npt
 from graysam.imaging.canvas import to_uint8
 from graysam.imaging.channels import Scheme
 from graysam.imaging.prompts import fit_boxes, is_volume
-from graysam.imaging.views import View, Zoom, full_view
+from graysam.imaging.views import View, full_view
+from graysam.imaging.zoom import Zoom
+from graysam.inference.axes import AxesRule, Region, ThreeWalks
 from graysam.inference.backend import Backend, Float32Array
-from graysam.inference.walk import Propagation, Visit, Walk, plan_objects
+from graysam.inference.walk import Propagation, TrackedObject, Visit, Walk, plan_objects
 from graysam.io.image import Image
 from graysam.system.terminal import format_ranges
 
 AnyArray = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,8 @@ class Segmentation:
         propagation: see `Walk`.
         size: side of the network's square input in pixels.
         zoom: which boxes are looked at more closely than on the whole image; None: none, as always with `litemedsam`.
+        axes: which objects of a volume are walked along all axes; None: none, as always with `litemedsam`. A volume
+            without a spacing counts as one of cubic voxels.
 
     Raises:
         ValueError: arrays that do not fit each other, boxes that `imaging.prompts` refuses, or options out of range.
@@ -67,11 +73,12 @@ class Segmentation:
         z_max_inclusive: bool = True,
         size: int = 256,
         zoom: Zoom | None = None,
+        axes: AxesRule | None = None,
     ) -> None:
         if propagation not in get_args(Propagation):
             raise ValueError(f"propagation is {propagation!r}; required: own or litemedsam")
         if propagation == "litemedsam":
-            zoom = None
+            zoom = axes = None
         given = np.asarray(boxes)
         if not isinstance(image, Image):
             pixels = np.asarray(image)
@@ -86,12 +93,28 @@ class Segmentation:
         if not self.is_volume:  # an image's boxes lie on slice 0
             wide, z_max_inclusive = np.insert(wide, [2, 4], 0.0, axis=1), True
         self.objects = plan_objects(wide, self.full, z_max_inclusive, zoom)
-        self._walk = Walk(self._slices, self.objects, self.full, backend, scheme, propagation=propagation, zoom=zoom)
+        options: dict[str, Any] = {"backend": backend, "scheme": scheme, "zoom": zoom}
+        self._walk = partial(Walk, self._slices, full=self.full, propagation=propagation, **options)
         self._zoomed = zoom is not None
+        self._by_axes = np.zeros(len(wide), np.bool_)
+        self._three_walks: ThreeWalks | None = None
+        if axes is not None and self.is_volume:
+            wide[:, 5] -= not z_max_inclusive
+            spacing_mm = image.spacing_mm or (1.0, 1.0, 1.0)
+            self._by_axes = axes.applies(wide, spacing_mm)
+            options |= {"size": size, "trust": axes.trust}
+            self._three_walks = ThreeWalks(self._slices, wide[self._by_axes], spacing_mm, **options)
 
-    def visits(self) -> Iterator[Visit]:
-        """Prompt every object on each of its slices."""
-        return self._walk.visits()
+    def visits(self, objects: Sequence[TrackedObject] | None = None) -> Iterator[Visit]:
+        """Prompt every object, or the given ones, on each of their slices."""
+        return self._walk(objects=self.objects if objects is None else objects).visits()
+
+    def _merged(self) -> Iterator[tuple[int, Region, BoolArray]]:
+        """Yield label, region of the volume and mask there of the objects that are walked along all axes."""
+        if self._three_walks is not None:
+            labels = (np.flatnonzero(self._by_axes) + 1).tolist()
+            for label, (region, mask) in zip(labels, self._three_walks.masks(), strict=True):
+                yield label, region, mask
 
     def labels(self) -> npt.NDArray[np.uint16]:
         """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k; later boxes overwrite earlier ones.
@@ -99,14 +122,13 @@ class Segmentation:
         A warning names the labels without a pixel, and why.
         """
         labels = np.zeros(self.shape, np.uint16)
-        painted: dict[int, list[tuple[int, slice, slice]]] = defaultdict(list)
-        for item, z, view, logits, _, bounds in self.visits():
-            for rows, columns, mask in view.native_blocks(logits, bounds):
-                # The largest label is that of the last box, regardless of the order of the sweeps.
-                block = labels[z, rows, columns]
-                np.maximum(block, mask * np.uint16(item.label), out=block)
-                if mask.any():
-                    painted[item.label].append((z, rows, columns))
+        painted: dict[int, list[tuple[int | slice, slice, slice]]] = defaultdict(list)
+        for label, region, mask in self._pieces():
+            # The largest label is that of the last box, regardless of the order of the sweeps.
+            block = labels[region]
+            np.maximum(block, mask * np.uint16(label), out=block)
+            if mask.any():
+                painted[label].append(region)
         last = len(self.objects)  # whose pixels nothing overwrites
         covered = {
             label
@@ -116,8 +138,19 @@ class Segmentation:
         self._warn_of_missing(painted.keys(), covered)
         return labels if self.is_volume else labels[0]
 
+    def _pieces(self) -> Iterator[tuple[int, tuple[int | slice, slice, slice], BoolArray]]:
+        """Yield label, part of the volume and mask there until all masks are complete."""
+        single = [item for item, merged in zip(self.objects, self._by_axes, strict=True) if not merged]
+        for item, z, view, logits, _, bounds in self.visits(single):
+            for rows, columns, mask in view.native_blocks(logits, bounds):
+                yield item.label, (z, rows, columns), mask
+        yield from self._merged()
+
     def masks(self) -> list[PromptMask]:
-        """Segment into one mask a box, which may overlap. A warning names those that are empty, and why."""
+        """Segment into one mask a box, which may overlap. A warning names those that are empty, and why.
+
+        Logits and predicted IoU of an object that is walked along all axes are those of the walk through its slices.
+        """
         found: list[PromptMask] = []
         views: list[list[View]] = []
         for item in self.objects:
@@ -137,6 +170,9 @@ class Segmentation:
             height, width = view.canvas.resized_height, view.canvas.resized_width
             prompt.logits[place, :height, :width], prompt.iou[place] = logits[:height, :width], iou
             views[item.label - 1][place] = view
+        for label, region, mask in self._merged():
+            found[label - 1].mask[:] = False
+            found[label - 1].mask[region] = mask
         self._warn_of_missing({label for label, prompt in enumerate(found, start=1) if prompt.mask.any()})
         masks = [PromptMask(m.mask, m.logits, m.iou, m.slices, tuple(v)) for m, v in zip(found, views, strict=True)]
         return (

@@ -7,7 +7,9 @@ object follows its own mask and every slice is encoded once; `propagation="litem
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,8 +19,9 @@ from graysam.imaging.canvas import Canvas, prepare_image, resize_longest_side
 from graysam.imaging.channels import Scheme
 from graysam.imaging.masks import box_from_mask, grow_bounds, mask_to_native, positive_bounds
 from graysam.imaging.prompts import Bounds
-from graysam.imaging.views import View, Zoom
-from graysam.inference.backend import Backend, Float32Array, FloatArray, decode_all
+from graysam.imaging.views import View
+from graysam.imaging.zoom import Zoom
+from graysam.inference.backend import BOX_BATCH, Backend, Float32Array, FloatArray, decode_all
 
 AnyArray = npt.NDArray[Any]
 Float64Array = npt.NDArray[np.float64]
@@ -121,8 +124,8 @@ class Walk:
         propagation: Propagation = "own",
         zoom: Zoom | None = None,
     ) -> None:
-        self._slices, self._objects, self._full = slices, objects, full
-        self._backend, self._scheme = backend, scheme
+        self._objects, self._full = objects, full
+        self._backend, self._embeddings = backend, _Embeddings(slices, backend, scheme)
         self._propagation, self._zoom = propagation, zoom
 
     def visits(self) -> Iterator[Visit]:
@@ -132,56 +135,106 @@ class Walk:
         for item in self._objects:
             for z in range(item.z_min, item.z_max + 1):
                 (up if z >= item.z_mid else down)[z].append(item)
-        kept: dict[tuple[int, View], FloatArray] = {}
-        budget_bytes = EMBEDDING_BYTES
-        for z, present in (*sorted(up.items()), *sorted(down.items(), reverse=True)):
-            for view, prompted in self._prompts(z, present).items():
-                embedding = kept.pop((z, view), None)
-                if embedding is None:
-                    pixels = view.crop(self._slices[z])
-                    image = prepare_image(pixels, self._scheme, view.size, aspect=view.aspect)
-                    embedding = self._backend.encode(image[None])[0]
-                    if z in up and z in down and budget_bytes >= embedding.nbytes:
-                        budget_bytes -= embedding.nbytes
-                        kept[z, view] = embedding.copy()  # a backend may use its buffer again
-                items, boxes = zip(*prompted, strict=True)
-                valid_size = view.canvas.resized_height, view.canvas.resized_width
-                decoded = decode_all(self._backend, embedding, np.stack(boxes), valid_size)
-                for item, (logits, iou) in zip(items, decoded, strict=True):
-                    bounds = positive_bounds(logits, view.canvas)
-                    yield Visit(item, z, view, logits, iou, bounds)
-                    if item.z_min < item.z_max:
-                        own = self._propagation == "own"
-                        found = item.own_box(view, bounds) if own else _litemedsam_box(item.label, logits, view.canvas)
-                        item.found[z] = view, found
+        sweeps = [(z, up[z], z in down) for z in sorted(up)] + [(z, down[z], False) for z in sorted(down, reverse=True)]
+        for z, present, again in sweeps:
+            prompts: dict[View, list[_Prompt]] = defaultdict(list)
+            for prompt in self._prompts(z, present):
+                prompts[prompt.view].append(prompt)
+            with self._embeddings.of_slice(z, keep=again):
+                for view, prompted in prompts.items():
+                    for start in range(0, len(prompted), BOX_BATCH):
+                        yield from self._decode(z, view, prompted[start : start + BOX_BATCH])
 
-    def _prompts(
-        self, z: int, present: Sequence[TrackedObject]
-    ) -> dict[View, list[tuple[TrackedObject, Float32Array]]]:
-        """Return by view the objects on a slice and their boxes on the view's grid."""
+    def _decode(self, z: int, view: View, prompts: Sequence["_Prompt"]) -> Iterator[Visit]:
+        """Segment a slice by prompts on one view, and by the full view's answers to the same ones."""
+        both = [prompt for prompt in prompts if prompt.weight < 1]
+        on_full = {
+            prompt.item.label: (self._full.resample(logits, view), iou)
+            for prompt, (logits, iou) in zip(both, self._answers(self._full, [p.full_box for p in both]), strict=True)
+        }
+        height, width = view.canvas.resized_height, view.canvas.resized_width
+        for prompt, answer in zip(prompts, self._answers(view, [p.box for p in prompts]), strict=True):
+            (logits, iou), item, weight = answer, prompt.item, prompt.weight
+            if weight < 1:
+                other, other_iou = on_full[item.label]
+                logits = weight * logits[:height, :width] + (1 - weight) * other
+                iou = weight * iou + (1 - weight) * other_iou
+            bounds = positive_bounds(logits, view.canvas)
+            yield Visit(item, z, view, logits, iou, bounds)
+            if item.z_min < item.z_max:
+                own = self._propagation == "own"
+                found = item.own_box(view, bounds) if own else _litemedsam_box(item.label, logits, view.canvas)
+                item.found[z] = view, found
+
+    def _answers(self, view: View, boxes: Sequence[Float32Array]) -> Iterator[tuple[Float32Array, float]]:
+        """Yield logits and predicted IoU of boxes on the view's grid; see `decode_all`."""
+        if boxes:
+            valid_size = view.canvas.resized_height, view.canvas.resized_width
+            yield from decode_all(self._backend, self._embeddings.get(view), np.stack(boxes), valid_size)
+
+    def _prompts(self, z: int, present: Sequence[TrackedObject]) -> Iterator["_Prompt"]:
+        """Yield the prompts of a slice; where a view no longer suits its box, all objects get new views."""
         looks = [item.prompt(z) for item in present]
-        if self._zoom is not None:
-            looks = self._follow(self._zoom, present, looks)
-        prompts: dict[View, list[tuple[TrackedObject, Float32Array]]] = defaultdict(list)
-        for item, (view, box) in zip(present, looks, strict=True):
-            prompts[view].append((item, item.grid_box(view) if box is None else box))
-        return prompts
-
-    def _follow(
-        self, zoom: Zoom, present: Sequence[TrackedObject], looks: list[tuple[View, Float32Array | None]]
-    ) -> list[tuple[View, Float32Array | None]]:
-        """Return views and boxes, all with new views where a former one no longer suits its box."""
+        if self._zoom is None:
+            for item, (view, box) in zip(present, looks, strict=True):
+                prompt = item.grid_box(view) if box is None else box
+                yield _Prompt(item, view, prompt, 1.0, prompt)
+            return
         natives = [
             item.box if box is None else view.to_native(box.reshape(2, 2)).reshape(4)
             for item, (view, box) in zip(present, looks, strict=True)
         ]
-        if all(zoom.suits(view, native, self._full) for (view, _), native in zip(looks, natives, strict=True)):
-            return looks
-        followed: list[tuple[View, Float32Array | None]] = []
-        for (_, box), native, view in zip(looks, natives, zoom.plan(np.array(natives), self._full), strict=True):
-            moved = None if box is None else view.to_grid(native.reshape(2, 2)).reshape(4).astype(np.float32)
-            followed.append((view, moved))
-        return followed
+        views = [view for view, _ in looks]
+        if not all(map(self._zoom.suits, views, natives, repeat(self._full))):
+            views = self._zoom.plan(np.array(natives), self._full)
+        for item, (former, box), native, view in zip(present, looks, natives, views, strict=True):
+            look = None if view == self._full else self._zoom.look(native, self._full)
+            weight = 1.0 if look is None else look.weight
+            if box is None:
+                yield _Prompt(item, view, item.grid_box(view), weight, item.grid_box(self._full))
+                continue
+            full_box, view_box = (
+                box if target == former else target.to_grid(native.reshape(2, 2)).reshape(4).astype(np.float32)
+                for target in (self._full, view)
+            )
+            yield _Prompt(item, view, view_box, weight, full_box)
+
+
+class _Prompt(NamedTuple):
+    """A box on the grid of a view, and on the full view's, whose logits have the rest of the weight."""
+
+    item: TrackedObject
+    view: View
+    box: Float32Array
+    weight: float
+    full_box: Float32Array
+
+
+class _Embeddings:
+    """Embeddings of the views of a slice, each computed once, and kept for the other sweep within EMBEDDING_BYTES."""
+
+    def __init__(self, slices: AnyArray, backend: Backend, scheme: Scheme) -> None:
+        self._slices, self._backend, self._scheme = slices, backend, scheme
+        self._kept: dict[int, dict[View, FloatArray]] = {}
+        self._budget_bytes = EMBEDDING_BYTES
+        self._z = 0
+
+    @contextmanager
+    def of_slice(self, z: int, *, keep: bool) -> Iterator[None]:
+        """Remember the embeddings of a slice while it is looked at; `keep`: until it is looked at again."""
+        self._z, self._current = z, self._kept.pop(z, {})
+        yield
+        for view, embedding in self._current.items():
+            if keep and self._budget_bytes >= embedding.nbytes:
+                self._budget_bytes -= embedding.nbytes
+                self._kept.setdefault(z, {})[view] = embedding
+
+    def get(self, view: View) -> FloatArray:
+        """Return the embedding of a view of the slice."""
+        if view not in self._current:
+            image = prepare_image(view.crop(self._slices[self._z]), self._scheme, view.size, aspect=view.aspect)
+            self._current[view] = self._backend.encode(image[None])[0].copy()  # a backend may use its buffer again
+        return self._current[view]
 
 
 def plan_objects(boxes: AnyArray, full: View, z_max_inclusive: bool, zoom: Zoom | None) -> list[TrackedObject]:

@@ -59,8 +59,8 @@ def trace(image, boxes, backend, scheme=REPLICATE, **options):
     segmentation = Segmentation(image, boxes, backend, scheme, **options)
     visited, visits = [], segmentation.visits
 
-    def recorded():
-        for visit in visits():
+    def recorded(*objects):
+        for visit in visits(*objects):
             visited.append((visit.item, visit.z))
             yield visit
 
