@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from graysam.data.augment import Augmentation, Box, Jitter
 from graysam.data.sampling import Draw
-from graysam.data.shards import Sample, ShardReader
-from graysam.imaging.canvas import boxes_to_grid, pad, prepare_image
+from graysam.data.shards import Sample, ShardError, ShardReader
+from graysam.imaging.canvas import boxes_to_grid, pad, prepare_image, resize_labels, resize_longest_side
 from graysam.imaging.channels import Scheme
 from graysam.imaging.prompts import mask_bounds
 
@@ -104,10 +104,29 @@ class Slices(Dataset[Item]):
     size: int
     teacher_scheme: Scheme | None = None
 
+    def _read(self, row: int) -> Sample:
+        """Read a sample; ShardError if it was packed smaller than the grid."""
+        sample = self.reader.read(row)
+        height, width = sample.image.shape[:2]
+        if max(height, width) < self.size and [height, width] != sample.meta["original_size"]:
+            raise ShardError(
+                f"sample {sample.key} is stored at {max(height, width)} px; required: {self.size} px or its original "
+                f"size; pack again with size={self.size}"
+            )
+        return sample
+
+    def _full_view(self, sample: Sample, labels: Sequence[int]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Return the image with its longest side on the grid, and the masks of the labels that are visible there."""
+        image, masks = sample.image, {label: sample.mask(label) for label in labels}
+        if max(image.shape[:2]) != self.size:
+            image = resize_longest_side(image, self.size)
+            masks = {label: resize_labels(mask, self.size) for label, mask in masks.items()}
+        return image, {label: mask for label, mask in masks.items() if mask.any()}
+
     def _item(
         self, sample: Sample, image: np.ndarray, masks: Sequence[np.ndarray], boxes: Sequence[Box], view: str | None
     ) -> Item:
-        """Return an item of a (changed) image (H,W[,3]) with its objects' masks (H,W) and boxes on the grid."""
+        """Return an item of a (changed) image or crop (H,W[,3]), with its objects' masks and boxes on the grid."""
         size = self.size
         schemes = [self.scheme] if self.teacher_scheme is None else [self.scheme, self.teacher_scheme]
         images = [torch.from_numpy(prepare_image(image, scheme, size, training=True)) for scheme in schemes]
@@ -145,18 +164,18 @@ class TrainingSlices(Slices):
     def __getitem__(self, draw: Draw) -> Item:
         rng = np.random.default_rng(draw.seed)
         fixed_rng = rng if draw.view is None else np.random.default_rng((draw.seed[0], draw.row, draw.view))
-        sample = self.reader.read(draw.row)
+        sample = self._read(draw.row)
         count = min(self.boxes_per_image, len(sample.labels))
         labels = fixed_rng.choice(sample.labels, count, replace=False).tolist() if count else []
-        image, masks = sample.image, [sample.mask(label) for label in labels]
-        stored = masks
+        image, visible = self._full_view(sample, labels)
+        masks = stored = list(visible.values())
         for augmentation in self.augmentations:
             image, masks = augmentation(image, masks, fixed_rng)
         # Where an augmentation moved the objects, the native boxes no longer hold.
         moved = any(new is not old for new, old in zip(masks, stored, strict=True))
         tight: list[Box] = [np.array(mask_bounds(mask), np.float32) for mask in masks]  # no augmentation empties one
         if not moved:
-            tight = [self._prompt_box(sample, label) for label in labels]
+            tight = [self._prompt_box(sample, label) for label in visible]
         height, width = image.shape[:2]
         boxes = [self.jitter(box, height, width, rng) for box in tight]
         view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"
@@ -180,11 +199,11 @@ class FixedSlices(Slices):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> Item:
-        sample = self.reader.read(int(self.rows[i]))
+        sample = self._read(int(self.rows[i]))
         labels = list(sample.labels)
         if self.max_boxes_per_image is not None and len(labels) > self.max_boxes_per_image:
             spread = np.linspace(0, len(labels) - 1, self.max_boxes_per_image).round().astype(int)
             labels = [labels[place] for place in spread]
-        masks = [sample.mask(label) for label in labels]
-        boxes = [self._prompt_box(sample, label) for label in labels]
-        return self._item(sample, sample.image, masks, boxes, view=f"val-{sample.key}")
+        image, masks = self._full_view(sample, labels)
+        boxes = [self._prompt_box(sample, label) for label in masks]
+        return self._item(sample, image, list(masks.values()), boxes, view=f"val-{sample.key}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graysam.data.shard_writing import ShardWriter, check_output, encode_image
+from graysam.data.shard_writing import GRID_SIZE, ShardWriter, check_output, encode_image
 from graysam.data.shards import MANIFEST_NAME, load_manifest
 from graysam.system.files import replacing_folder, sha256_of
 
@@ -23,7 +23,6 @@ LABELS = {1: "grey matter", 2: "white matter", 3: "whole brain"}  # 3 holds 1 an
 PLANES = ("axial", "coronal", "sagittal")  # by the axis z, y, x they step along
 
 _MIN_PIXELS = 50  # smaller objects are slivers at the brain's ends
-_SIZE = 256
 
 
 def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, overwrite: bool = False) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def build_demo(output_dir: str | Path, *, stride: int, slab: int, gap: int, over
         )
     output_dir = Path(output_dir)
     # A higher version rebuilds what an older graysam built.
-    settings = {"stride": stride, "slab": slab, "gap": gap, "version": 2, "size": _SIZE, "min_pixels": _MIN_PIXELS}
+    settings = {"stride": stride, "slab": slab, "gap": gap, "version": 2, "size": GRID_SIZE, "min_pixels": _MIN_PIXELS}
     present = load_manifest(output_dir) if (output_dir / MANIFEST_NAME).is_file() else {}
     if present.get("demo") == settings and not overwrite:
         return present
@@ -83,7 +82,7 @@ def _write(folder: Path, settings: dict[str, int]) -> dict[str, Any]:
                     "modality": "MR",
                 }
                 key = f"{meta['case_id']}_{index:04d}"
-                sample, _ = encode_image(key, _slice(image, axis, index), maps, meta, size=_SIZE)
+                sample, _ = encode_image(key, _slice(image, axis, index), maps, meta, size=GRID_SIZE)
                 if maps and sample is not None:
                     writer.write(sample)
                     splits.append(split)

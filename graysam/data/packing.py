@@ -12,7 +12,7 @@ from typing import Any, Literal
 import cv2
 
 from graysam.data.demo import build_demo
-from graysam.data.shard_writing import ShardWriter, check_output, make_keys, safe_name
+from graysam.data.shard_writing import ShardWriter, StoredSize, check_output, make_keys, safe_name
 from graysam.data.shards import MANIFEST_NAME, SPLITS
 from graysam.data.sources import ChallengeSource, ImageSource, PackedCase, Source
 from graysam.data.split import Split, SplitBy, Subject
@@ -36,7 +36,7 @@ def run_pack(
     seed: int,
     patient_pattern: str | None,
     spacing_order: SpacingOrder,
-    size: int,
+    size: StoredSize,
     samples_per_shard: int,
     workers: int,
 ) -> int:
@@ -68,7 +68,8 @@ def run_pack(
     except OSError as error:
         raise ValueError(f"cannot read or write {error.filename or target}: {error.strerror or error}") from None
     megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
-    print(f"{target}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB")
+    count, each = manifest["samples"], 1000 * megabytes / manifest["samples"]
+    print(f"{target}: {count} samples in {len(manifest['shards'])} shards, {megabytes:.1f} MB, {each:.1f} kB a sample")
     splits = [split for split in SPLITS if any(counts.get(split) for counts in manifest["groups"].values())]
     print(f"{'group':24} " + " ".join(f"{split:>10}" for split in splits))
     for group, counts in manifest["groups"].items():

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,11 +19,13 @@ from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
 from graysam.data.shards import COLUMNS, FORMAT, INDEX_NAME, MANIFEST_NAME, VERSION, ShardError
-from graysam.imaging.canvas import content_hash, resize_longest_side
+from graysam.imaging.canvas import content_hash, resize_labels, resize_longest_side
 from graysam.system.files import sha256_of
 from graysam.system.outputs import check_output_folder
 from graysam.system.terminal import check_at_least, printable
 
+GRID_SIZE = 256  # px, the network's
+StoredSize = int | Literal["native"]  # longest side of stored images, see `encode_image`
 MAX_KEY_BYTES = 80  # with a suffix well below the 100 bytes of a USTAR member name
 _SLICE_BYTES = len("_z0000")
 
@@ -69,9 +71,12 @@ def make_keys(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def encode_image(
-    key: str, image: NDArray[np.uint8], label_maps: Sequence[NDArray[Any]], meta: Mapping[str, Any], *, size: int
+    key: str, image: NDArray[np.uint8], label_maps: Sequence[NDArray[Any]], meta: Mapping[str, Any], *, size: StoredSize
 ) -> tuple[EncodedSample | None, int]:
     """Resize an image and its labels and encode them as a sample.
+
+    A label that has no pixel left at 256 px, the size of a full view, but has some in the stored image is named in the
+    meta data as one of `vanishing_labels`: only crops can show it.
 
     Args:
         key: the sample's name, without dots and slashes.
@@ -80,10 +85,11 @@ def encode_image(
             are in different maps; none for the split `unlabelled`.
         meta: plain JSON content, to which the original size and the boxes are added; `group` is what the balanced
             sampler counts, `modality` e.g. `CT`, `dataset` and `subject_id` whose image it is.
-        size: longest side of the stored image in pixels.
+        size: longest side of the stored image in pixels. Up to 256, every image is resized to it; above, only larger
+            images are, since a full view is enlarged from the original when it is read. `native` resizes none.
 
     Returns:
-        The sample, None when no label survives, and the number of labels that vanished in resizing.
+        The sample, None when no label survives at 256 px, and the number of labels that vanished in resizing.
 
     Raises:
         ShardError: an unsuitable key.
@@ -92,29 +98,34 @@ def encode_image(
         raise ShardError(f"key {key!r}; required: 1 to {MAX_KEY_BYTES} bytes without dots and slashes; rename the file")
     if image.ndim == 3 and (image == image[:, :, :1]).all():
         image = np.ascontiguousarray(image[:, :, 0])
-    stored = resize_longest_side(image, size)
+    side = max(image.shape[:2])
+    side = side if size == "native" else size if size <= GRID_SIZE else min(size, side)
+    stored = resize_longest_side(image, side)
     rles: dict[str, Any] = {}
     boxes_xyxy: dict[str, list[int]] = {}
-    labels = 0
+    labels, vanishing = 0, []
     for label_map in label_maps:
         labels += int(np.count_nonzero(np.unique(label_map)))
         # Resized as a whole map: hundreds of full-size masks of a 12-megapixel image would fill the memory.
-        grid = (stored.shape[1], stored.shape[0])
-        small = cv2.resize(label_map.astype(np.uint16), grid, interpolation=cv2.INTER_NEAREST_EXACT)
+        small = resize_labels(label_map, side)
+        on_grid = small if side <= GRID_SIZE else resize_labels(small, GRID_SIZE)
         places = find_objects(label_map)
-        for label in np.unique(small[small > 0]).tolist():
+        present = np.unique(small[small > 0]).tolist()
+        vanishing += sorted(set(present) - set(np.unique(on_grid).tolist()))
+        for label in present:
             rle = coco_mask.encode(np.asfortranarray(small == label, dtype=np.uint8))
             rles[str(label)] = {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
             # Prediction takes boxes from native pixels to the grid; a box of the resized mask may differ by a pixel.
             rows, columns = places[label - 1]
             boxes_xyxy[str(label)] = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
-    if label_maps and not rles:
+    if label_maps and len(rles) == len(vanishing):
         return None, labels
     bgr = cv2.cvtColor(stored, cv2.COLOR_RGB2BGR) if stored.ndim == 3 else stored
     _, png = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    content = _to_json({**meta, "original_size": list(image.shape[:2]), "boxes_xyxy": boxes_xyxy})
+    facts = {**meta, "original_size": list(image.shape[:2]), "boxes_xyxy": boxes_xyxy}
+    content = _to_json(facts | ({"vanishing_labels": sorted(vanishing)} if vanishing else {}))
     subject = printable(f"{meta['dataset']}/{meta['subject_id']}")
-    identity = (key, meta["group"], meta["modality"], subject, content_hash(stored))
+    identity = (key, meta["group"], meta["modality"], subject, content_hash(resize_longest_side(image, GRID_SIZE)))
     return EncodedSample(*identity, png.tobytes(), _to_json(rles), content), labels - len(rles)
 
 

@@ -36,7 +36,7 @@ MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.csv"
 SPLITS = ("train", "val", "unlabelled")  # the last: images without masks, for distillation
 # Of the index; offset and length are bytes, from a sample's first tar header to the next sample's; subject is
-# `<dataset>/<subject>`, content the `content_hash` of the stored image. Older shards lack the last two.
+# `<dataset>/<subject>`, content the `content_hash` of the image at 256 px. Older shards lack the last two.
 COLUMNS = ("key", "shard", "offset", "length", "group", "modality", "split", "subject", "content")
 
 
@@ -70,10 +70,11 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
 class Sample:
     """One sample as packed.
 
-    image is uint8 (H,W), or (H,W,3) RGB, longest side 256 and unpadded; meta holds case_id, subject_id
+    image is uint8 (H,W), or (H,W,3) RGB, unpadded, of the size that it was packed with; meta holds case_id, subject_id
     (patient or image), modality, dataset, group, slice_index (None in 2D), original_size [height, width] in
-    pixels, boxes_xyxy (each label's tight box in native pixels, inclusive) and spacing_mm_zyx (None in 2D).
-    Masks are decoded when asked for: training draws one label of perhaps a hundred.
+    pixels, boxes_xyxy (each label's tight box in native pixels, inclusive), spacing_mm_zyx (None in 2D), and, where
+    there are any, vanishing_labels (see `encode_image`). Masks are decoded when asked for: training draws one label of
+    perhaps a hundred.
     """
 
     key: str
@@ -83,7 +84,12 @@ class Sample:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The labels present, ascending; empty only for an image of the split `unlabelled`."""
+        """The labels that the full view shows, ascending; empty only for an image of the split `unlabelled`."""
+        return tuple(label for label in self.rles if label not in self.meta.get("vanishing_labels", ()))
+
+    @property
+    def stored_labels(self) -> tuple[int, ...]:
+        """All labels, ascending, also those that only crops can show."""
         return tuple(self.rles)
 
     def mask(self, label: int) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import cv2
 import numpy as np
 
-from graysam.data.shard_writing import EncodedSample, encode_image, safe_name
+from graysam.data.shard_writing import EncodedSample, StoredSize, encode_image, safe_name
 from graysam.data.split import Subject
 from graysam.imaging.canvas import to_uint8
 from graysam.io.cases import read_training_case, training_name
@@ -37,7 +37,7 @@ class Source(ABC):
 
     Args:
         folder: searched recursively, see `list_folder`.
-        size: longest side of the stored images in pixels.
+        size: of the stored images, as for `encode_image`.
     """
 
     layout: ClassVar[str]  # the manifest's `source`
@@ -45,11 +45,11 @@ class Source(ABC):
     required: ClassVar[str]  # how files are named
 
     folder: Path
-    size: int
+    size: StoredSize
 
     def __post_init__(self) -> None:
-        if not 16 <= self.size <= 4096:
-            raise ValueError(f"size is {self.size}; required: 16 to 4096 pixels (the network's is 256)")
+        if self.size != "native" and not 16 <= self.size <= 4096:
+            raise ValueError(f"size is {self.size}; required: 16 to 4096 pixels (the network's is 256), or native")
 
     def list_files(self) -> tuple[list[str], Mapping[str, int]]:
         """Return the case files, relative to the folder, sorted, and counts of what else lies there, by the reason.

@@ -74,6 +74,23 @@ def resize_longest_side(image: AnyArray, size: int, aspect: float = 1.0) -> AnyA
     return np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA))
 
 
+def resize_labels(labels: AnyArray, size: int) -> AnyArray:
+    """Resize labels, or a mask, as `resize_longest_side` does their image, by nearest neighbour.
+
+    Args:
+        labels: (H, W), bool or integers from 0 to 65535.
+        size: px.
+
+    Returns:
+        bool or uint16; labels may vanish where the image is reduced.
+    """
+    canvas = Canvas(labels.shape[0], labels.shape[1], size)
+    stored = labels.view(np.uint8) if labels.dtype == np.bool_ else labels.astype(np.uint16)
+    sides = canvas.resized_width, canvas.resized_height
+    resized = cv2.resize(stored, sides, interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized.view(np.bool_) if labels.dtype == np.bool_ else resized)
+
+
 def normalize(image: UInt8Array, out: Float32Array | None = None) -> Float32Array:
     """Scale uint8 of any shape to float32 [0, 1], in `out`, by the minimum and maximum over all pixels and channels.
 
@@ -149,22 +166,19 @@ def prepare_image(
         image: (H, W), (H, W, 1) or RGB (H, W, 3); dtypes other than uint8 are converted by `to_uint8`.
         scheme: makes the three channels.
         size: side of the canvas, px.
-        training: use the scheme's place for training. The image is a shard's: its longest side is `size` already, and
-            it also serves as `native`, because the original is not available.
+        training: use the scheme's place for training. The image is a shard's, or a part of one, and serves as `native`.
         aspect: see `Canvas`.
 
     Returns:
         Contiguous float32 (3, size, size).
 
     Raises:
-        ValueError: an empty image, another shape, or another size in training.
+        ValueError: an empty image, or another shape.
     """
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
         raise ValueError(f"got an image of shape {image.shape}; (H, W), (H, W, 1) or (H, W, 3) is required, not empty")
-    if training and max(image.shape[:2]) != size:
-        raise ValueError(f"got an image of shape {image.shape}; its longest side must be {size}")
     image_u8 = to_uint8(image)
     stage = scheme.built_on_training if training else scheme.built_on
     if stage == "native":

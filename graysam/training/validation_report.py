@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graysam.data.dataset import Batch
 from graysam.data.shards import ShardReader
+from graysam.imaging.canvas import resize_longest_side
 from graysam.imaging.drawing import draw_panel
 from graysam.system.terminal import check_at_least
 from graysam.training.loggers import log_images, log_table
@@ -121,7 +122,7 @@ def caption(seen: SeenObject) -> str:
 def draw_object(seen: SeenObject, reader: ShardReader) -> NDArray[np.uint8]:
     """Draw an object on its slice: its box dashed, the prediction orange, the ground truth blue."""
     (row,) = np.flatnonzero(reader.keys == seen.score.key)
-    image = reader.read(int(row)).image
+    image = resize_longest_side(reader.read(int(row)).image, len(seen.mask))
     height, width = image.shape[:2]
     mask, predicted = (array[:height, :width].astype(np.uint8) for array in (seen.mask, seen.predicted))
     return draw_panel(image, seen.box_xyxy[None], predicted, mask, caption=caption(seen))

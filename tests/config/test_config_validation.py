@@ -49,7 +49,7 @@ def test_overrides_as_people_write_them_are_valid() -> None:
     given += ["+optimizer.betas=[0.9,0.99]", "trainer.devices=[0]", "optimizer.lr=1", "trainer.max_time=00:00:40:00"]
     given += ["++seed=3", "~callbacks.checkpoint", "trainer.precision=16-mixed", "hydra.job.chdir=false"]
     assert errors_of("train", given) == []
-    assert errors_of("pack", ["source=demo", "output_dir=x", "val_fraction=0"]) == []
+    assert errors_of("pack", ["source=demo", "output_dir=x", "val_fraction=0", "size=native"]) == []
 
 
 def test_every_key_at_the_top_has_a_type() -> None:
@@ -143,9 +143,11 @@ def test_a_mistake_on_the_command_line_is_one_line(override: str) -> None:
 
 
 def test_the_command_of_pack_is_checked_too() -> None:
-    assert errors_of("pack", ["source=demos", "demo.slab=x", "workers=two"]) == [
+    assert errors_of("pack", ["source=demos", "demo.slab=x", "workers=two", "size=nativ"]) == [
         "source is 'demos': str is not any of ('npz', 'images', 'demo'); did you mean 'demo'?",
         "demo is {'stride': 2, 'slab': 'x', 'gap': 10}: value of key 'slab' of dict is not an instance of int",
+        "size is 'nativ': str did not match any element in the union: int: is not an instance of int "
+        "Literal['native']: is not any of ('native'); did you mean 'native'?",
         "workers is 'two': str is not an instance of int",
     ]
     assert plan_runs("pack", ["input_dir=a,b"])[1] == ["input_dir"]
