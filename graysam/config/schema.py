@@ -16,6 +16,7 @@ class TrainConfig:
 
     data: Target
     jitter: Target
+    views: Target
     augment: Group
     channels: Target
     model: Target
@@ -49,7 +50,7 @@ class TrainConfig:
 
 # By key path: the arguments that code adds when it builds or calls the object there.
 SUPPLIED: dict[str, tuple[str, ...]] = {
-    "data": ("scheme", "teacher_scheme", "jitter", "augmentations"),
+    "data": ("scheme", "teacher_scheme", "jitter", "views", "augmentations"),
     "data.prepare": ("output_dir",),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),

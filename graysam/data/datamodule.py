@@ -17,6 +17,7 @@ from graysam.data.augment import Augmentation, Jitter
 from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
 from graysam.data.sampling import BalancedSampler
 from graysam.data.shards import ShardReader
+from graysam.data.views import Views
 from graysam.imaging.channels import Scheme
 from graysam.system.terminal import check_at_least
 
@@ -55,7 +56,7 @@ class ShardDataModule(lightning.LightningDataModule):
         exclude_groups: groups or modalities that training does not draw; they are still validated.
         prepare: makes missing shards in shards_dir (the embedded demo), or None.
         scheme, size, teacher_scheme: as for `Slices`.
-        jitter, augmentations, boxes_per_image: as for `TrainingSlices`.
+        jitter, views, augmentations, boxes_per_image: as for `TrainingSlices`.
         seed: of the sampler and of all random choices per sample.
         samples_per_group: exact count of every group an epoch, None for all its samples.
         cap_small_groups: whether a group gives at most its own size an epoch.
@@ -80,6 +81,7 @@ class ShardDataModule(lightning.LightningDataModule):
     scheme: Scheme
     size: int
     jitter: Jitter
+    views: Views
     augmentations: Sequence[Augmentation]
     seed: int
     samples_per_group: int | None
@@ -164,6 +166,7 @@ class ShardDataModule(lightning.LightningDataModule):
         dataset = TrainingSlices(
             self.reader,
             jitter=self.jitter,
+            views=self.views,
             augmentations=self.augmentations,
             boxes_per_image=self.boxes_per_image,
             **self._settings(),

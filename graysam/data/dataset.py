@@ -13,9 +13,11 @@ from torch.utils.data import Dataset
 from graysam.data.augment import Augmentation, Box, Jitter
 from graysam.data.sampling import Draw
 from graysam.data.shards import Sample, ShardError, ShardReader
+from graysam.data.views import Views, draw_crop
 from graysam.imaging.canvas import boxes_to_grid, pad, prepare_image, resize_labels, resize_longest_side
 from graysam.imaging.channels import Scheme
 from graysam.imaging.prompts import mask_bounds
+from graysam.imaging.zoom import Zoom
 
 
 @dataclass(frozen=True)
@@ -154,17 +156,24 @@ class TrainingSlices(Slices):
     Args:
         jitter: random change of the box.
         augmentations: changes of image and masks before the box is taken.
-        boxes_per_image: prompts an image, of different labels; fewer where a slice has fewer labels.
+        boxes_per_image: prompts an image, of different labels; fewer where a slice or a crop has fewer labels.
+        views: chooses between the whole image and a crop around a box.
     """
 
     jitter: Jitter
     augmentations: Sequence[Augmentation]
     boxes_per_image: int
+    views: Views
 
     def __getitem__(self, draw: Draw) -> Item:
         rng = np.random.default_rng(draw.seed)
         fixed_rng = rng if draw.view is None else np.random.default_rng((draw.seed[0], draw.row, draw.view))
-        sample = self._read(draw.row)
+        # A stream of its own: whole images are the same with and without crops between them.
+        crop_rng = fixed_rng.spawn(1)[0]
+        sample, rule = self._read(draw.row), self.views(crop_rng)
+        view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"
+        if rule is not None and (item := self._crop(sample, rule, view, crop_rng)):
+            return item
         count = min(self.boxes_per_image, len(sample.labels))
         labels = fixed_rng.choice(sample.labels, count, replace=False).tolist() if count else []
         image, visible = self._full_view(sample, labels)
@@ -178,8 +187,28 @@ class TrainingSlices(Slices):
             tight = [self._prompt_box(sample, label) for label in visible]
         height, width = image.shape[:2]
         boxes = [self.jitter(box, height, width, rng) for box in tight]
-        view = None if draw.view is None else f"{draw.row}-{sample.key}-{draw.view}"
         return self._item(sample, image, masks, boxes, view)
+
+    def _crop(self, sample: Sample, rule: Zoom, view: str | None, rng: np.random.Generator) -> Item | None:
+        """Return an item of a crop around one label, or None where the whole image is shown instead.
+
+        The augmented stored image is cropped, so that the crop has all its pixels. Boxes are part of the view: one
+        decides the window.
+        """
+        count = min(self.boxes_per_image, len(sample.stored_labels))
+        if not count:
+            return None
+        labels = rng.choice(sample.stored_labels, count, replace=False).tolist()
+        image, masks = sample.image, [sample.mask(label) for label in labels]
+        for augmentation in self.augmentations:
+            image, masks = augmentation(image, masks, rng)
+        enlarged = max(image.shape[:2]) / max(sample.meta["original_size"])
+        crop = draw_crop(image, masks, rule, enlarged=enlarged, size=self.size, jitter=self.jitter, rng=rng)
+        if crop is None:
+            return None
+        window = crop.view
+        name = f"{view}-{window.left}-{window.top}-{window.right}-{window.bottom}"
+        return self._item(sample, window.crop(image), crop.masks, crop.boxes, None if view is None else name)
 
 
 @dataclass(eq=False)

@@ -99,6 +99,7 @@ def build_data(config: Config, build: Build, distillation: Distillation | None =
         scheme=scheme,
         teacher_scheme=teacher_scheme if teacher_scheme != scheme else None,
         jitter=build(config["jitter"]),
+        views=build(config["views"]),
         augmentations=build_all(config["augment"], build),
     )
     data.prepare_data()

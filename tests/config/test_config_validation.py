@@ -126,6 +126,8 @@ ON_COMMAND_LINE: dict[str, str] = {
     "+optimizer.lrr=1": "optimizer: got an unexpected keyword argument 'lrr' of torch.optim.AdamW; did you mean 'lr'?",
     "+model.encoder.nek_depth=3": "model.encoder is {'nek_depth': 3}: dict has unexpected extra key(s): "
     "\"nek_depth\"; did you mean 'neck_depth'?",
+    "views=mixd": "In 'train': Could not find 'views/mixd'; did you mean 'mixed'?",
+    "+views.context=2": "views: got an unexpected keyword argument 'context' of graysam.data.views.FullViews",
     "scheduler=null": "Config group override must be a string or a list. Got NoneType",
     "seed=x": "seed is 'x': str is not an instance of int",
     "monitor_mode=mim": "monitor_mode is 'mim': str is not any of ('min', 'max'); did you mean 'min'?",

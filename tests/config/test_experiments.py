@@ -34,6 +34,7 @@ FACTORS: dict[str, tuple[int, tuple[str, ...]]] = {
     "ablation_sampling": (2, ("data.with_replacement",)),
     "ablation_schedule": (3, ("scheduler",)),
     "ablation_small_groups": (2, ("data.cap_small_groups",)),
+    "ablation_views": (2, ("views",)),
 }
 
 
@@ -73,6 +74,7 @@ PRESETS: list[tuple[str, dict[str, Any]]] = [
             "channels.built_on": "resized",
             "channels.built_on_training": "resized",
             "jitter._target_": "graysam.data.augment.PositionSizeJitter",
+            "views._target_": "graysam.data.views.FullViews",
             "data.batch_size": 32,
             "data.samples_per_group": 1000,
             "data.with_replacement": False,
@@ -105,6 +107,7 @@ PRESETS: list[tuple[str, dict[str, Any]]] = [
             "augment.crop_shift._target_": "absent",
             "jitter._target_": "graysam.data.augment.OutwardJitter",
             "jitter.max_px": 5,
+            "views._target_": "graysam.data.views.FullViews",
             "optimizer.lr": 2e-5,
             "optimizer.weight_decay": 0.01,
             "trainer.max_epochs": 1000,
@@ -130,6 +133,7 @@ PRESETS: list[tuple[str, dict[str, Any]]] = [
             "channels._target_": "graysam.imaging.channels.PeronaMalik",
             "channels.colour": "keep",
             "jitter._target_": "graysam.data.augment.PositionSizeJitter",
+            "views._target_": "graysam.data.views.FullViews",
             "scheduler._target_": "torch.optim.lr_scheduler.ReduceLROnPlateau",
             "data.shards_dir": "data_shards/demo",
             "data.prepare._target_": "graysam.data.demo.build_demo",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from graysam.data.augment import NoJitter, OutwardJitter
 from graysam.data.datamodule import ShardDataModule
 from graysam.data.sampling import BalancedSampler, Draw, group_counts
+from graysam.data.views import FullViews
 from graysam.imaging.channels import load_scheme
 from tests.support.config import compose_plain
 from tests.support.shards import make_shards
@@ -22,7 +23,12 @@ ROWS = {"a": np.arange(7), "b": np.arange(7, 10)}
 def module(folder: Path, **changes: Any) -> ShardDataModule:
     given = {key: value for key, value in compose_plain("train", ["data=challenge"])["data"].items() if key[0] != "_"}
     given |= {"shards_dir": folder, "samples_per_group": 5, "batch_size": 4, "val_batch_size": 2, "num_workers": 0}
-    given |= {"scheme": load_scheme("replicate"), "jitter": OutwardJitter(max_px=5), "augmentations": ()}
+    given |= {
+        "scheme": load_scheme("replicate"),
+        "jitter": OutwardJitter(max_px=5),
+        "augmentations": (),
+        "views": FullViews(),
+    }
     return ShardDataModule(**{**given, **changes})
 
 

@@ -11,6 +11,7 @@ from graysam.data.dataset import FixedSlices, Item, TrainingSlices, collate
 from graysam.data.packing import run_pack
 from graysam.data.sampling import Draw
 from graysam.data.shards import ShardError, ShardReader
+from graysam.data.views import FullViews
 from graysam.imaging.channels import load_scheme
 from tests.support.packing import DEFAULTS, pack, picture, save
 
@@ -24,6 +25,7 @@ TRAINING: dict[str, Any] = {
         CropShift(probability=0.5, min_zoom=0.8, max_zoom=1.5, max_shift=0.25, min_visible=0.6),
     ],
     "boxes_per_image": 2,
+    "views": FullViews(),
 }
 
 
