@@ -19,8 +19,8 @@ Rows = NDArray[np.int64]
 class Draw:
     """One sample of an epoch: its row, the seed of its random choices, and the number of its view.
 
-    A view fixes the image (labels and augmentation), so that a teacher's embedding of it can be cached; None draws a
-    new one.
+    A view fixes the image (labels, augmentation, crop), so that a teacher's embedding of it can be cached; None draws
+    a new one.
     """
 
     row: int
