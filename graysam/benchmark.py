@@ -15,6 +15,8 @@ from graysam.benchmarking.cases import choose_cases, folder_cases, paper_cases
 from graysam.benchmarking.competitors import COMPETITORS
 from graysam.benchmarking.running import run
 from graysam.imaging.channels import scheme_names
+from graysam.imaging.zoom import load_zoom
+from graysam.inference.axes import load_walk
 from graysam.reporting.speed import failures, markdown, points, write_accuracy_chart, write_seconds_chart
 from graysam.system.command import command
 from graysam.system.environment import check_extra
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
     check_extra("benchmark")
+    load_zoom(arguments.zoom), load_walk(arguments.walk)  # refused before anything runs
     try:
         sources = paper_cases() if arguments.input is None else folder_cases(arguments.input)
         # Masks are scored on whole volumes only, so a folder's own cases keep all slices.
@@ -82,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--exported", type=_pair, action="append", default=[], metavar="NAME=DIR", help="a competitor's exported model")
     add("--accuracy", type=_pair, action="append", default=[], metavar="NAME=CSV", help="its metrics.csv of evaluate")
     add("--threads", type=_count, default=2, help="CPU threads of each competitor (default: 2)")
+    add("--zoom", default="off", metavar="off|auto|FACTOR", help="of graysam's rows (default: off)")
+    add("--walk", default="slices", metavar="slices|three_axes|auto", help="of graysam's rows (default: slices)")
     add("--slices", type=_slices, metavar="N|all", help=f"that boxes need a volume (default: {SLICES}; --input: all)")
     add("--repeats", type=_count, default=7, help="most timed runs a case (default: 7)")
     add("--repeat-seconds", type=float, default=3.0, help="repeat while runs fit into so many seconds (default: 3)")

@@ -142,14 +142,23 @@ class OneBoxScript(LiteMedSAM):
 
 
 class Segmenter:
-    """What a worker opens: reads a case, segments it and writes its masks; `exported` is a folder where needed."""
+    """What a worker opens: reads a case, segments it and writes its masks.
 
-    def __init__(self, threads: int, engine: str, exported: str = "") -> None:
+    Args:
+        threads: of the CPU.
+        engine: `script`, `one_box` or `predictor`.
+        exported: the exported model's folder where the engine runs one.
+        zoom, walk: of the engine `predictor`, see `Predictor`.
+    """
+
+    def __init__(self, threads: int, engine: str, exported: str = "", zoom: str = "off", walk: str = "slices") -> None:
         if engine == "predictor":
-            self._segment: Callable[..., Array] = Predictor(exported, threads=threads, cache=False).predict
+            options: dict[str, Any] = {"threads": threads, "cache": False, "zoom": zoom, "walk": walk}
+            self._segment: Callable[..., Array] = Predictor(exported, **options).predict
         else:
             script = LiteMedSAM(threads) if engine == "script" else OneBoxScript(threads, read_exported(exported))
             self._segment = script.segment
+        self._takes_images = engine == "predictor"  # whose walks depend on the spacing
         self._case: Any = None
         self._masks: Any = None
 
@@ -163,7 +172,9 @@ class Segmenter:
     def segment(self) -> None:
         """Segment the case in memory, from arrays to masks."""
         self._masks = None
-        self._masks = self._segment(self._case.image.pixels, self._case.boxes)
+        self._masks = self._segment(
+            self._case.image if self._takes_images else self._case.image.pixels, self._case.boxes
+        )
 
     def write(self, path: str) -> dict[str, Any]:
         """Write the last masks; `peak_bytes` is the peak of resident memory, None where the system is not Linux."""

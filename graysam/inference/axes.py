@@ -1,8 +1,9 @@
-"""Walk a volume along each of its axes and average what the walks say about an object."""
+"""Walk a volume along each of its axes; an object is where two of the three walks find it."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Region = tuple[slice, slice, slice]  # of z, y and x
 
-LOGIT_LIMIT = 8.0  # of the answer of one walk
+GROUP_VOXELS = 1 << 26  # of boxes that are walked together, whose logits take two bytes a voxel
+OUTSIDE = -8.0  # logit where a view does not reach
 ORDERS = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # axes of a volume that are slice, row and column of each walk
 
 
@@ -30,7 +32,8 @@ class AxesRule:
     Attributes:
         max_anisotropy: of the volume: its largest spacing in smallest ones.
         min_slices: of the box along each axis.
-        trust: the power of a slice's own anisotropy by which its walk loses weight.
+        min_margin: slices between the box and each end of the volume, along each axis; an object that the volume cuts
+            off is not seen whole by the walks that cross the cut.
 
     Raises:
         ValueError: numbers below 0, infinite or not numbers.
@@ -38,7 +41,7 @@ class AxesRule:
 
     max_anisotropy: float
     min_slices: int
-    trust: float
+    min_margin: int
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -46,10 +49,19 @@ class AxesRule:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"{field.name} is {value!r}; required: a number of at least 0")
 
-    def applies(self, boxes: Float64Array, spacing_mm: Sequence[float]) -> npt.NDArray[np.bool_]:
-        """Return which boxes (N, 6), x, y, z of both corners, inclusive, are walked along all axes."""
+    def applies(self, boxes: Float64Array, shape: Sequence[int], spacing_mm: Sequence[float]) -> npt.NDArray[np.bool_]:
+        """Return which boxes are walked along all axes.
+
+        Args:
+            boxes: (N, 6) x_min, y_min, z_min, x_max, y_max, z_max, all inclusive.
+            shape: of the volume, (D, H, W).
+            spacing_mm: z, y, x.
+        """
+        low, high = boxes[:, :3], boxes[:, 3:]
+        margins = np.minimum(low, np.array(shape[::-1]) - 1 - high)
         isotropic = max(spacing_mm) <= self.max_anisotropy * min(spacing_mm)
-        return np.asarray(isotropic & ((boxes[:, 3:] - boxes[:, :3] + 1).min(axis=1, initial=1e9) >= self.min_slices))
+        long_enough = ((high - low + 1 >= self.min_slices) & (margins >= self.min_margin)).all(axis=1)
+        return np.asarray(isotropic & long_enough)
 
 
 def load_walk(choice: str) -> AxesRule | None:
@@ -68,50 +80,55 @@ def load_walk(choice: str) -> AxesRule | None:
     return AxesRule(**yaml.safe_load((conf_dir() / "walk" / f"{choice}.yaml").read_text(encoding="utf-8")))
 
 
-class ThreeWalks:
-    """Walks along all axes of a volume; to be used once.
+def merge_walks(
+    volume: npt.NDArray[np.uint8],
+    boxes: Float64Array,
+    spacing_mm: Sequence[float],
+    **network: Any,
+) -> Iterator[tuple[Region, npt.NDArray[np.bool_]]]:
+    """Yield the region of the volume that each box covers and the mask there: what two of three walks find.
 
     Slices of y and x are resampled to square pixels. No more of them are visited than along z, evenly spaced, and
-    logits between them are interpolated, so that the three walks take at most three times as long as one. The logits of
-    a walk are limited to 8 either way, and averaged. There is no mask outside of a box.
+    logits between them are interpolated, so that the three walks take at most three times as long as one. There is no
+    mask outside of a box.
 
     Args:
         volume: uint8 (D, H, W).
         boxes: float64 (N, 6) x_min, y_min, z_min, x_max, y_max, z_max, all inclusive.
         spacing_mm: z, y, x.
-        backend, scheme, size, zoom: see `Segmentation`.
-        trust: see `AxesRule`.
+        network: backend, scheme, size and zoom, see `Segmentation`.
     """
+    voxels = (boxes[:, 3:] - boxes[:, :3] + 1).prod(axis=1)
+    groups = np.cumsum(voxels) // GROUP_VOXELS
+    for group in np.unique(groups):
+        yield from _Walks(volume, boxes[groups == group], spacing_mm, **network).masks()
+
+
+class _Walks:
+    """The three walks of some boxes; the arguments are those of `merge_walks`."""
 
     def __init__(
-        self,
-        volume: npt.NDArray[np.uint8],
-        boxes: Float64Array,
-        spacing_mm: Sequence[float],
-        backend: Backend,
-        scheme: Scheme,
-        *,
-        size: int,
-        zoom: Zoom | None,
-        trust: float,
+        self, volume: npt.NDArray[np.uint8], boxes: Float64Array, spacing_mm: Sequence[float], **network: Any
     ) -> None:
         self._volume, self._boxes, self._spacing_mm = volume, boxes, spacing_mm
-        self._backend, self._scheme, self._size, self._zoom, self._trust = backend, scheme, size, zoom, trust
+        self._backend: Backend = network["backend"]
+        self._scheme: Scheme = network["scheme"]
+        self._size: int = network["size"]
+        self._zoom: Zoom | None = network["zoom"]
         self._low: IntArray = np.maximum(boxes[:, 2::-1], 0).astype(np.int64)  # z, y, x
         self._stop: IntArray = np.minimum(boxes[:, :2:-1].astype(np.int64) + 1, volume.shape)
 
     def masks(self) -> Iterator[tuple[Region, npt.NDArray[np.bool_]]]:
-        """Yield the region of the volume that a box covers, and the mask there, in the order of the boxes."""
-        sums = [np.zeros(stop - low, np.float32) for low, stop in zip(self._low, self._stop, strict=True)]
-        for order in ORDERS if sums else ():
-            for total, logits in zip(sums, self._walk(order), strict=True):
-                np.add(total, logits, out=total)
-        for low, stop, total in zip(self._low, self._stop, sums, strict=True):
+        votes = [np.zeros(stop - low, np.uint8) for low, stop in zip(self._low, self._stop, strict=True)]
+        for order in ORDERS:
+            for vote, logits in zip(votes, self._walk(order), strict=True):
+                np.add(vote, logits > 0, out=vote)
+        for low, stop, vote in zip(self._low, self._stop, votes, strict=True):
             z, y, x = (slice(start, end) for start, end in zip(low.tolist(), stop.tolist(), strict=True))
-            yield (z, y, x), total > 0
+            yield (z, y, x), vote >= 2
 
     def _walk(self, order: tuple[int, int, int]) -> Iterator[Float32Array]:
-        """Yield the weighted logits of one walk, float32 (d, h, w) of each box."""
+        """Yield the logits of one walk, float32 (d, h, w) of each box."""
         along, rows, columns = order
         step = -(-self._visited(along) // self._visited(0))
         slices = self._volume.transpose(order)[::step]
@@ -124,14 +141,12 @@ class ThreeWalks:
         stacks = [self._stack(item, order) for item in objects]
         for visit in Walk(slices, objects, full, self._backend, self._scheme, zoom=self._zoom).visits():
             self._record(visit, stacks[visit.item.label - 1], order)
-        weight = max(aspect, 1 / aspect) ** -self._trust
         for item, stack, low, stop in zip(objects, stacks, self._low, self._stop, strict=True):
             place = (np.arange(low[along], stop[along]) / step - item.z_min).clip(0, len(stack) - 1)
             below = place.astype(np.int64)
             share = (place - below).astype(np.float32)[:, None, None]
             above = np.minimum(below + 1, len(stack) - 1)
-            logits = weight * (stack[below] * (1 - share) + stack[above] * share)
-            yield logits.transpose(np.argsort(order))
+            yield (stack[below] * (1 - share) + stack[above] * share).transpose(np.argsort(order))
 
     def _visited(self, axis: int) -> int:
         """Return how many slices across an axis hold a part of a box."""
@@ -143,7 +158,7 @@ class ThreeWalks:
     def _stack(self, item: TrackedObject, order: tuple[int, int, int]) -> npt.NDArray[np.float16]:
         """Return a place for an object's logits on the slices that a walk visits, within its box."""
         height, width = (self._stop - self._low)[item.label - 1][list(order[1:])]
-        return np.full((item.z_max - item.z_min + 1, height, width), -LOGIT_LIMIT, np.float16)
+        return np.full((item.z_max - item.z_min + 1, height, width), OUTSIDE, np.float16)
 
     def _record(self, visit: Visit, stack: npt.NDArray[np.float16], order: tuple[int, int, int]) -> None:
         """Write the logits of a visit where the view and the box meet."""
@@ -154,4 +169,4 @@ class ThreeWalks:
         logits = view.native_logits(visit.logits)
         logits = logits[y_min - view.top : y_stop - view.top, x_min - view.left : x_stop - view.left]
         target = stack[visit.z - visit.item.z_min, y_min - top : y_stop - top, x_min - left : x_stop - left]
-        target[...] = logits.clip(-LOGIT_LIMIT, LOGIT_LIMIT)
+        target[...] = logits

@@ -44,8 +44,8 @@ class Predictor:
         cache: keep what OpenVINO compiled in the user's cache folder, which halves the next start.
         zoom: how closely boxes are looked at: `off`, on the whole image; a preset of `conf/zoom`, e.g. `auto`; or a
             number, the side of the window around a box in longer sides of the box.
-        walk: how a volume is gone through: `slices`; `three_axes`, whose logits are averaged; or `auto`, along all axes
-            where that helps (`conf/walk`).
+        walk: how a volume is gone through: `slices`; `three_axes`, of which two have to agree; or `auto`, along all
+            axes where that helps (`conf/walk`).
 
     Attributes:
         backend: the network's `encode` and `decode`.
@@ -74,8 +74,8 @@ class Predictor:
         threads: int | None = None,
         device: str | None = None,
         cache: bool = True,
-        zoom: str | float = "off",
-        walk: str = "slices",
+        zoom: str | float = "auto",
+        walk: str = "auto",
     ) -> None:
         check_at_least(1, "threads", threads)
         self.zoom, self.axes = load_zoom(zoom), load_walk(walk)

@@ -15,7 +15,7 @@ from graysam.imaging.channels import Scheme
 from graysam.imaging.prompts import fit_boxes, is_volume
 from graysam.imaging.views import View, full_view
 from graysam.imaging.zoom import Zoom
-from graysam.inference.axes import AxesRule, Region, ThreeWalks
+from graysam.inference.axes import AxesRule, Region, merge_walks
 from graysam.inference.backend import Backend, Float32Array
 from graysam.inference.walk import Propagation, TrackedObject, Visit, Walk, plan_objects
 from graysam.io.image import Image
@@ -97,13 +97,12 @@ class Segmentation:
         self._walk = partial(Walk, self._slices, full=self.full, propagation=propagation, **options)
         self._zoomed = zoom is not None
         self._by_axes = np.zeros(len(wide), np.bool_)
-        self._three_walks: ThreeWalks | None = None
         if axes is not None and self.is_volume:
             wide[:, 5] -= not z_max_inclusive
             spacing_mm = image.spacing_mm or (1.0, 1.0, 1.0)
-            self._by_axes = axes.applies(wide, spacing_mm)
-            options |= {"size": size, "trust": axes.trust}
-            self._three_walks = ThreeWalks(self._slices, wide[self._by_axes], spacing_mm, **options)
+            self._by_axes = axes.applies(wide, self.shape, spacing_mm)
+            options |= {"size": size, "spacing_mm": spacing_mm}
+            self._merge = partial(merge_walks, self._slices, wide[self._by_axes], **options)
 
     def visits(self, objects: Sequence[TrackedObject] | None = None) -> Iterator[Visit]:
         """Prompt every object, or the given ones, on each of their slices."""
@@ -111,10 +110,9 @@ class Segmentation:
 
     def _merged(self) -> Iterator[tuple[int, Region, BoolArray]]:
         """Yield label, region of the volume and mask there of the objects that are walked along all axes."""
-        if self._three_walks is not None:
-            labels = (np.flatnonzero(self._by_axes) + 1).tolist()
-            for label, (region, mask) in zip(labels, self._three_walks.masks(), strict=True):
-                yield label, region, mask
+        labels = (np.flatnonzero(self._by_axes) + 1).tolist()
+        for label, (region, mask) in zip(labels, self._merge() if labels else (), strict=True):
+            yield label, region, mask
 
     def labels(self) -> npt.NDArray[np.uint16]:
         """Return labels uint16 (H, W) or (D, H, W): 0 is background, k is box k; later boxes overwrite earlier ones.

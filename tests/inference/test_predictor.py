@@ -149,7 +149,7 @@ import numpy as np
 import graysam
 masks = graysam.Predictor({str(tiny_exported)!r}).predict(np.eye(64, dtype=np.uint8), [[0, 0, 63, 63]])
 print(masks.shape, sorted({{name.partition(".")[0] for name in sys.modules}} & {{
-    "torch", "lightning", "hydra", "omegaconf", "pandas", "scipy", "matplotlib", "tqdm", "timm", "nncf", "yaml"}}))
+    "torch", "lightning", "hydra", "omegaconf", "pandas", "scipy", "matplotlib", "tqdm", "timm", "nncf"}}))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", code]

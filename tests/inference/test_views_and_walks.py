@@ -6,12 +6,12 @@ import pytest
 from graysam.imaging.channels import load_scheme
 from graysam.imaging.views import full_view
 from graysam.imaging.zoom import Look, Zoom, load_zoom
-from graysam.inference.axes import AxesRule, ThreeWalks, load_walk
+from graysam.inference.axes import AxesRule, load_walk, merge_walks
 from graysam.inference.segmentation import Segmentation
 from graysam.io.image import Image
 
 REPLICATE = load_scheme("replicate")
-ALL_AXES = AxesRule(max_anisotropy=100, min_slices=1, trust=0.0)
+ALL_AXES = AxesRule(max_anisotropy=100, min_slices=1, min_margin=0)
 
 
 class BrightInBox:
@@ -176,10 +176,8 @@ class DarkOnOneAxis(BrightInBox):
 def test_two_of_three_walks_decide():
     truth = ellipsoid((40, 40, 40), (1, 1, 1), 15)
     boxes = np.array([around(truth)], float)
-    walks = ThreeWalks(
-        truth.astype(np.uint8) * 255, boxes, (1, 1, 1), BrightInBox(), REPLICATE, size=256, zoom=None, trust=0.0
-    )
-    [(region, mask)] = walks.masks()
+    network = {"backend": DarkOnOneAxis(), "scheme": REPLICATE, "size": 256, "zoom": None}
+    [(region, mask)] = merge_walks(truth.astype(np.uint8) * 255, boxes, (1, 1, 1), **network)
     assert dice(mask, truth[region]) > 0.97
 
 
@@ -187,9 +185,10 @@ def test_only_some_objects_are_walked_along_all_axes():
     volume = np.zeros((30, 60, 60), np.uint8)
     volume[2:28, 5:25, 5:25] = volume[10:13, 40:55, 40:55] = 255
     boxes = [[5, 5, 2, 24, 24, 27], [40, 40, 10, 54, 54, 12]]
-    rule = AxesRule(max_anisotropy=2, min_slices=12, trust=1.0)
-    np.testing.assert_array_equal(rule.applies(np.array(boxes, float), (1, 1, 1)), [True, False])
-    assert not rule.applies(np.array(boxes, float), (5, 1, 1)).any()
+    rule = AxesRule(max_anisotropy=2, min_slices=12, min_margin=1)
+    np.testing.assert_array_equal(rule.applies(np.array(boxes, float), volume.shape, (1, 1, 1)), [True, False])
+    assert not rule.applies(np.array(boxes, float), volume.shape, (5, 1, 1)).any()
+    assert not rule.applies(np.array(boxes, float), (28, 60, 60), (1, 1, 1)).any()  # the first is cut off
     labels = segment(Image(volume, (1, 1, 1), is_volume=True), boxes, axes=rule)[0].labels()
     for label, part in enumerate(_parts(volume.shape, boxes), start=1):
         assert dice(labels == label, part) > 0.95
@@ -215,8 +214,8 @@ def test_no_boxes():
 def test_walks_by_name():
     assert load_walk("slices") is None
     assert load_walk("auto").min_slices > 1
-    assert load_walk("three_axes").applies(np.array([[0, 0, 0, 5, 5, 0]], float), (100, 1, 1)).all()
+    assert load_walk("three_axes").applies(np.array([[0, 0, 0, 5, 5, 0]], float), (1, 6, 6), (100, 1, 1)).all()
     with pytest.raises(ValueError, match="required: one of slices, auto, three_axes"):
         load_walk("axial")
     with pytest.raises(ValueError, match="required: a number of at least 0"):
-        AxesRule(max_anisotropy=-1, min_slices=1, trust=0)
+        AxesRule(max_anisotropy=-1, min_slices=1, min_margin=0)
