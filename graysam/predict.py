@@ -37,7 +37,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--channels", choices=scheme_names(), help="channel scheme; default: the model's own")
     add("--propagation", choices=("own", "litemedsam"), default="own", help="boxes between slices")
     add("--zoom", default="auto", metavar="off|auto|FACTOR", help="look closely at boxes; default: auto")
-    add("--walk", default="auto", metavar="slices|three_axes|auto", help="through volumes; default: auto")
+    add("--walk", default="slices", metavar="slices|three_axes|auto", help="through volumes; default: slices")
     add("--z-max", choices=("inclusive", "exclusive"), default="inclusive", help="of 3D boxes")
     add("--threads", type=int, help="CPU threads; default: the backend's own choice")
     add("--device", help="of the torch backend, e.g. cuda; default: cpu")

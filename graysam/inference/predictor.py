@@ -75,7 +75,7 @@ class Predictor:
         device: str | None = None,
         cache: bool = True,
         zoom: str | float = "auto",
-        walk: str = "auto",
+        walk: str = "slices",
     ) -> None:
         check_at_least(1, "threads", threads)
         self.zoom, self.axes = load_zoom(zoom), load_walk(walk)

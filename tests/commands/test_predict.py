@@ -68,7 +68,7 @@ def test_an_exported_model_segments_images_and_volumes(
     for options in ((), ("--precision", "fp32", "--backend", "openvino", "--threads", "1", "--device", "cpu")):
         assert predict(tmp_path, "--overlay", str(tmp_path / "pictures"), *options, model=tiny_exported) == 0
         captured = capsys.readouterr()
-        assert f"tiny fp32 from {tiny_exported}, zoom auto, walk auto\n2 of 2 cases in " in captured.out
+        assert f"tiny fp32 from {tiny_exported}, zoom auto, walk slices\n2 of 2 cases in " in captured.out
         assert captured.err == "predicting: 2 of 2\n"
         assert names(tmp_path / "out") == ["2DBox_US_1.npz", "3DBox_CT_1.npz"]
         assert names(tmp_path / "pictures") == ["2DBox_US_1.png", "3DBox_CT_1.png"]
