@@ -32,8 +32,6 @@ class AxesRule:
     Attributes:
         max_anisotropy: of the volume: its largest spacing in smallest ones.
         min_slices: of the box along each axis.
-        min_margin: slices between the box and each end of the volume, along each axis; an object that the volume cuts
-            off is not seen whole by the walks that cross the cut.
 
     Raises:
         ValueError: numbers below 0, infinite or not numbers.
@@ -41,7 +39,6 @@ class AxesRule:
 
     max_anisotropy: float
     min_slices: int
-    min_margin: int
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -49,19 +46,10 @@ class AxesRule:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"{field.name} is {value!r}; required: a number of at least 0")
 
-    def applies(self, boxes: Float64Array, shape: Sequence[int], spacing_mm: Sequence[float]) -> npt.NDArray[np.bool_]:
-        """Return which boxes are walked along all axes.
-
-        Args:
-            boxes: (N, 6) x_min, y_min, z_min, x_max, y_max, z_max, all inclusive.
-            shape: of the volume, (D, H, W).
-            spacing_mm: z, y, x.
-        """
-        low, high = boxes[:, :3], boxes[:, 3:]
-        margins = np.minimum(low, np.array(shape[::-1]) - 1 - high)
+    def applies(self, boxes: Float64Array, spacing_mm: Sequence[float]) -> npt.NDArray[np.bool_]:
+        """Return which boxes (N, 6), x, y, z of both corners, inclusive, are walked along all axes; spacing z, y, x."""
         isotropic = max(spacing_mm) <= self.max_anisotropy * min(spacing_mm)
-        long_enough = ((high - low + 1 >= self.min_slices) & (margins >= self.min_margin)).all(axis=1)
-        return np.asarray(isotropic & long_enough)
+        return np.asarray(isotropic & (boxes[:, 3:] - boxes[:, :3] + 1 >= self.min_slices).all(axis=1))
 
 
 def load_walk(choice: str) -> AxesRule | None:

@@ -100,7 +100,7 @@ class Segmentation:
         if axes is not None and self.is_volume:
             wide[:, 5] -= not z_max_inclusive
             spacing_mm = image.spacing_mm or (1.0, 1.0, 1.0)
-            self._by_axes = axes.applies(wide, self.shape, spacing_mm)
+            self._by_axes = axes.applies(wide, spacing_mm)
             options |= {"size": size, "spacing_mm": spacing_mm}
             self._merge = partial(merge_walks, self._slices, wide[self._by_axes], **options)
 

@@ -11,7 +11,7 @@ from graysam.inference.segmentation import Segmentation
 from graysam.io.image import Image
 
 REPLICATE = load_scheme("replicate")
-ALL_AXES = AxesRule(max_anisotropy=100, min_slices=1, min_margin=0)
+ALL_AXES = AxesRule(max_anisotropy=100, min_slices=1)
 
 
 class BrightInBox:
@@ -185,10 +185,9 @@ def test_only_some_objects_are_walked_along_all_axes():
     volume = np.zeros((30, 60, 60), np.uint8)
     volume[2:28, 5:25, 5:25] = volume[10:13, 40:55, 40:55] = 255
     boxes = [[5, 5, 2, 24, 24, 27], [40, 40, 10, 54, 54, 12]]
-    rule = AxesRule(max_anisotropy=2, min_slices=12, min_margin=1)
-    np.testing.assert_array_equal(rule.applies(np.array(boxes, float), volume.shape, (1, 1, 1)), [True, False])
-    assert not rule.applies(np.array(boxes, float), volume.shape, (5, 1, 1)).any()
-    assert not rule.applies(np.array(boxes, float), (28, 60, 60), (1, 1, 1)).any()  # the first is cut off
+    rule = AxesRule(max_anisotropy=2, min_slices=12)
+    np.testing.assert_array_equal(rule.applies(np.array(boxes, float), (1, 1, 1)), [True, False])
+    assert not rule.applies(np.array(boxes, float), (5, 1, 1)).any()
     labels = segment(Image(volume, (1, 1, 1), is_volume=True), boxes, axes=rule)[0].labels()
     for label, part in enumerate(_parts(volume.shape, boxes), start=1):
         assert dice(labels == label, part) > 0.95
@@ -214,8 +213,8 @@ def test_no_boxes():
 def test_walks_by_name():
     assert load_walk("slices") is None
     assert load_walk("auto").min_slices > 1
-    assert load_walk("three_axes").applies(np.array([[0, 0, 0, 5, 5, 0]], float), (1, 6, 6), (100, 1, 1)).all()
+    assert load_walk("three_axes").applies(np.array([[0, 0, 0, 5, 5, 0]], float), (100, 1, 1)).all()
     with pytest.raises(ValueError, match="required: one of slices, auto, three_axes"):
         load_walk("axial")
     with pytest.raises(ValueError, match="required: a number of at least 0"):
-        AxesRule(max_anisotropy=-1, min_slices=1, min_margin=0)
+        AxesRule(max_anisotropy=-1, min_slices=1)
