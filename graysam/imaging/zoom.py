@@ -104,8 +104,12 @@ def zoom_names() -> list[str]:
     return sorted(path.stem for path in (conf_dir() / "zoom").glob("*.yaml"))
 
 
-def load_zoom(choice: str | float) -> Zoom | None:
-    """Return the rule of a preset; None for `off`; for a number, `auto` with one look of this context at every box.
+def load_zoom(choice: str | float, model: str = "") -> Zoom | None:
+    """Return the rule of a preset, None where it has no looks.
+
+    Args:
+        choice: `off`, the name of a preset, or a number: `auto` with one look of this context at every box.
+        model: its name; where there is a preset `auto_<model>`, that is its `auto`.
 
     Raises:
         ValueError: neither a preset nor a number of at least 1.
@@ -114,15 +118,18 @@ def load_zoom(choice: str | float) -> Zoom | None:
         return None
     import yaml  # only here: `off` needs none
 
-    name = choice if isinstance(choice, str) and choice in zoom_names() else "auto"
+    presets = zoom_names()
+    name = choice if isinstance(choice, str) and choice in presets else "auto"
+    if choice == "auto" and f"auto_{model}" in presets:
+        name = f"auto_{model}"
     parameters = yaml.safe_load((conf_dir() / "zoom" / f"{name}.yaml").read_text(encoding="utf-8"))
     rule = Zoom(**{**parameters, "looks": tuple(Look(**look) for look in parameters["looks"])})
-    if name == choice:
-        return rule
+    if choice in presets:
+        return rule if rule.looks else None
     try:
         factor = float(choice)
     except ValueError:
-        choices = ", ".join(("off", *zoom_names()))
+        choices = ", ".join(("off", *presets))
         raise ValueError(f"zoom is {choice!r}; required: one of {choices}, or a factor of at least 1") from None
     _check_number("zoom", factor)
     return replace(rule, looks=(Look(up_to_px=1 << 30, context=factor, weight=1.0),))

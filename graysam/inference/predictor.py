@@ -42,8 +42,8 @@ class Predictor:
         threads: CPU threads, of the backend and of OpenCV for the whole process; None leaves both numbers as they are.
         device: of the torch backend, e.g. `cuda`; None is the CPU.
         cache: keep what OpenVINO compiled in the user's cache folder, which halves the next start.
-        zoom: how closely boxes are looked at: `off`, on the whole image; a preset of `conf/zoom`, e.g. `auto`; or a
-            number, the side of the window around a box in longer sides of the box.
+        zoom: how closely boxes are looked at: `off`, on the whole image; a preset of `conf/zoom`, e.g. `auto`, which is
+            `off` for LiteMedSAM; or a number, the side of the window around a box in longer sides of the box.
         walk: how a volume is gone through: `slices`; `three_axes`, of which two have to agree; or `auto`, along all
             axes where that helps (`conf/walk`).
 
@@ -78,7 +78,8 @@ class Predictor:
         walk: str = "slices",
     ) -> None:
         check_at_least(1, "threads", threads)
-        self.zoom, self.axes = load_zoom(zoom), load_walk(walk)
+        self.axes = load_walk(walk)
+        load_zoom(zoom)  # refused before a model is loaded
         self.backend: Backend
         self.scheme: Scheme
         if choose_backend(model, backend=backend, precision=precision, device=device) == "torch":
@@ -95,7 +96,8 @@ class Predictor:
             self.scheme, self.size = scheme or exported.scheme, exported.size
             self.name, self.precision = exported.name, exported.precision
             self.description = f"{exported.name} {exported.precision} from {exported.path}"
-        self.description += f", zoom {zoom}, walk {walk}"
+        self.zoom = load_zoom(zoom, self.name)
+        self.description += f", zoom {'off' if self.zoom is None else zoom}, walk {walk}"
         if threads is not None:
             cv2.setNumThreads(threads)
         self._options: dict[str, Any] = {"backend": self.backend, "scheme": self.scheme, "size": self.size}

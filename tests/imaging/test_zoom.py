@@ -117,7 +117,14 @@ def test_choices():
     for wrong in ("", "on", "0.5", "nan", "inf", 0, -1):
         with pytest.raises(ValueError, match=r"zoom.* is .*; required: "):
             load_zoom(wrong)
-    assert all(load_zoom(name) for name in zoom_names())
+    assert [name for name in zoom_names() if load_zoom(name) is None] == ["auto_lite_medsam"]
+
+
+def test_a_model_may_have_an_auto_of_its_own():
+    assert load_zoom("auto", "lite_medsam") is None
+    assert load_zoom("auto", "graysam_l0") == load_zoom("auto", "another") == load_zoom("auto")
+    assert load_zoom("fast", "lite_medsam") == load_zoom("fast")
+    assert load_zoom(2, "lite_medsam") == load_zoom(2)
 
 
 @pytest.mark.parametrize(
