@@ -16,7 +16,7 @@ from tests.support.exported_models import write_tiny_exported
 ROOT = Path(__file__).parents[2]
 # Each takes longer to import than a case takes to segment, and none has a part in it.
 HEAVY = {"torch", "lightning", "pytorch_lightning", "hydra", "omegaconf", "timm", "torchvision", "nncf", "onnx"}
-HEAVY |= {"scipy", "matplotlib", "pandas", "sklearn", "tqdm", "wandb", "yaml", "openvino_telemetry"}
+HEAVY |= {"scipy", "matplotlib", "pandas", "sklearn", "tqdm", "wandb", "openvino_telemetry"}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def test_a_resumed_run_has_the_same_id_and_one_command_uploads_its_parts(
         for step in steps:
             part.log_metrics({"train/loss": 1.0 / (step + 1)}, step=step)
         part.finish(failed=failed)
+        time.sleep(1)  # wandb names a part by the second of its start
         assert os.environ.get("WANDB_DATA_DIR") == tables
     first, second = read(run_dir)
     assert first.id == second.id == "0123abcd"
