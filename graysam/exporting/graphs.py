@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from graysam.models.cost import LAYERS
 from graysam.models.heads import Attention
-from graysam.models.image_encoders import EfficientVitSamEncoder, SamNeck, bicubic_matrix
+from graysam.models.image_encoders import EfficientVitSamEncoder, SamNeck, TinyVitSamEncoder, bicubic_matrix
 from graysam.models.sam import Sam
 
 
@@ -39,12 +39,13 @@ class ImageEncoder(nn.Module):
         weights = (*model.image_encoder.parameters(), *model.image_encoder.buffers())
         self.encoder = copy.deepcopy(model.image_encoder, {id(tensor): tensor for tensor in weights})
         self.norm: nn.LayerNorm = self.encoder.embedding_norm  # type: ignore[assignment]
+        if isinstance(self.encoder, TinyVitSamEncoder):
+            self.encoder.neck[3] = nn.Identity()
+        else:
+            self.encoder.norm = nn.Identity()
         if isinstance(self.encoder, EfficientVitSamEncoder):
             sides = [model.prompt_encoder.input_size // stride for stride in (32, 16, 8)]  # of the maps, coarsest first
             self.encoder.neck = _NeckByProducts(self.encoder.neck, sides)  # type: ignore[assignment]
-            self.encoder.norm = nn.Identity()
-        else:
-            self.encoder.neck[3] = nn.Identity()  # type: ignore[assignment, operator]
 
     def forward(self, images: Tensor) -> Tensor:
         norm = self.norm

@@ -5,6 +5,8 @@ accuracy: sums of residual streams, normalization, products of activations (atte
 linear attention even differs from one compilation to the next), upsampling, convolutions with maps as fine as the
 image, and the layers of KEPT. Two things reduce the error: GELUs are lifted, so that activations use all 256 levels,
 and weights are rounded so that errors cancel on their inputs.
+
+A network whose activations are bounded, as graysam_s's, needs no exception but its LayerNorm and its upsampling.
 """
 
 import logging
@@ -42,6 +44,8 @@ KEPT = re.compile(
     r"|(^|\.)neck\.(head|0)(\.|$)"
     r"|stages\.\d\.downsample\.conv2|stages\.3\.downsample\.conv3|local_conv|stages\.3\.blocks\.\d\.mlp"
 )
+# Of a network with bounded activations, which OpenVINO knows as Clamp.
+BOUNDED, IGNORED_IF_BOUNDED = "Clamp", ("Interpolate", "MVN")
 PRODUCTS = frozenset(("Convolution", "GroupConvolution", "MatMul"))
 ROUNDED_ON = 24  # images whose activations weights are rounded for
 ROWS = 2048  # input vectors of a layer that are used of each of them
@@ -156,8 +160,11 @@ def _ignored(encoder: ov.Model) -> set[str]:
     Convolutions with maps as fine as the image are among them: TinyViT has such ones (EfficientViT has none), they
     cause most of the embedding's error, and their time is that of moving 65536 pixels, so int8 would gain nothing.
     """
+    nodes = encoder.get_ordered_ops()
+    if any(node.get_type_name() == BOUNDED for node in nodes):
+        return {node.get_friendly_name() for node in nodes if node.get_type_name() in IGNORED_IF_BOUNDED}
     ignored = set()
-    for node in encoder.get_ordered_ops():
+    for node in nodes:
         kept = node.get_type_name() in PRODUCTS and (
             _weights(node) is None or KEPT.search(_path(node)) or is_as_fine_as_the_image(node, encoder)
         )

@@ -4,13 +4,14 @@ All take square images of INPUT_SIZE pixels and return masks of the same size.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from torch import nn
 
 from graysam.imaging.channels import Scheme, load_scheme, scheme_from_dict
+from graysam.models.conv_encoder import Backbone, ConvPyramidEncoder
 from graysam.models.heads import MaskDecoder, PromptEncoder, TwoWayTransformer
 from graysam.models.image_encoders import EfficientVitSamEncoder, TinyVitSamEncoder
 from graysam.models.sam import Sam
@@ -25,7 +26,7 @@ UNCHANGED: Any = {}  # no number is replaced
 class EncoderNumbers(TypedDict, total=False):
     """Numbers of an image encoder; `kind` decides which of them it has."""
 
-    kind: Literal["efficientvit_sam", "tiny_vit_sam"]
+    kind: Literal["efficientvit_sam", "tiny_vit_sam", "conv_pyramid"]
     widths: list[int]
     depths: list[int]
     neck_depth: int
@@ -35,6 +36,9 @@ class EncoderNumbers(TypedDict, total=False):
     embed_dims: list[int]
     num_heads: list[int]
     window_sizes: list[int]
+    backbone: Backbone
+    width: int
+    depth: int
 
 
 # Of the prompt encoder and the mask decoder; LiteMedSAM, MedSAM and SAM share them.
@@ -77,6 +81,7 @@ ENCODERS: dict[str, EncoderNumbers] = {
         window_sizes=[7, 7, 14, 7],
         embedding_dim=256,
     ),
+    "graysam_s": EncoderNumbers(kind="conv_pyramid", backbone="regnety_016", width=128, depth=3, embedding_dim=256),
 }
 
 
@@ -117,7 +122,11 @@ def build_sam(*, name: str, encoder: Mapping[str, Any], heads: Mapping[str, Any]
         ValueError: an unknown encoder, or numbers that an encoder or the heads do not take.
     """
     # A checkpoint names its encoder by a key and never by an import path, so that a file cannot run code.
-    classes = {"efficientvit_sam": EfficientVitSamEncoder, "tiny_vit_sam": TinyVitSamEncoder}
+    classes: dict[str, Callable[..., nn.Module]] = {
+        "efficientvit_sam": EfficientVitSamEncoder,
+        "tiny_vit_sam": TinyVitSamEncoder,
+        "conv_pyramid": ConvPyramidEncoder,
+    }
     arguments = dict(encoder)
     try:
         image_encoder: nn.Module = classes[arguments.pop("kind")](**arguments)
@@ -200,8 +209,10 @@ def open_pretrained(name_or_path: str) -> Pretrained:
 
 
 def model_name(file: WeightFile) -> str:
-    """Return the registered name of the model in an official file; ValueError where it has no known encoder."""
+    """Return the registered name of the model in a file without a description; ValueError where none is known."""
     layout = file.source.layout
+    if layout == "graysam" and "image_encoder.pyramid.laterals.0.conv.weight" in file.tensors:
+        return "graysam_s"
     if layout == "lite_medsam":
         return "lite_medsam"
     # Blocks of the last stage -> registered name; EfficientViT-SAM's files do not tell their size.

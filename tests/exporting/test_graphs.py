@@ -19,7 +19,7 @@ from graysam.inference.backend import OnnxBackend
 from graysam.inference.exported_model import ExportedModel, write_exported
 from graysam.models.image_encoders import SamNeck, bicubic_matrix
 from graysam.models.sam import Sam
-from tests.exporting.test_methods import filled, tiny_l0, tiny_vit
+from tests.exporting.test_methods import filled, tiny_l0, tiny_s, tiny_vit
 from tests.support.traces import remembering_files
 
 BOXES = torch.tensor([[10.0, 20.0, 100.0, 120.0], [50.0, 60.0, 200.0, 190.0], [0.0, 0.0, 255.0, 255.0]])
@@ -36,7 +36,7 @@ def images() -> Tensor:
     return torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("build", [tiny_l0, tiny_vit])
+@pytest.mark.parametrize("build", [tiny_l0, tiny_vit, tiny_s])
 @torch.inference_mode()
 def test_the_encoder_gives_the_same_embedding_channels_last(build: Callable[[], Sam], images: Tensor) -> None:
     model = filled(build()).eval()

@@ -37,6 +37,12 @@ def tiny_vit() -> Sam:
     return build_model("lite_medsam", encoder=numbers, heads=HEADS)
 
 
+def tiny_s() -> Sam:
+    torch.manual_seed(0)
+    numbers = EncoderNumbers(backbone="regnety_002", width=32, depth=1, embedding_dim=32)
+    return build_model("graysam_s", encoder=numbers, heads=HEADS)
+
+
 def filled(model: Sam) -> Sam:
     model.load_state_dict({key: fill(key, tuple(value.shape)) for key, value in model.state_dict().items()})
     return model
