@@ -129,3 +129,21 @@ class PositionSizeJitter:
         centre = (low + high) / 2 + rng.uniform(-self.shift, self.shift, 2) * side
         half = (np.maximum(side * (1 + rng.uniform(-self.scale, self.scale, 2)), 1) - 1) / 2
         return _inside(np.concatenate([centre - half, centre + half]), height, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideJitter:
+    """Move each side on its own, by a share of the box's width or height drawn uniformly.
+
+    Attributes:
+        outwards, inwards: maximum shares, `inwards` below 0.5.
+    """
+
+    outwards: float
+    inwards: float
+
+    def __call__(self, box_xyxy: Box, height: int, width: int, rng: np.random.Generator) -> Box:
+        low, high = box_xyxy[:2], box_xyxy[2:]
+        side = np.tile(high - low + 1, 2)  # inclusive indices: a one-pixel box has side 1
+        shares = rng.uniform(-self.inwards, self.outwards, 4) * np.array([-1, -1, 1, 1])
+        return _inside(box_xyxy + shares * side, height, width)

@@ -14,7 +14,7 @@ import cv2
 from graysam.data.demo import build_demo
 from graysam.data.shard_writing import ShardWriter, StoredSize, check_output, make_keys, safe_name
 from graysam.data.shards import MANIFEST_NAME, SPLITS
-from graysam.data.sources import ChallengeSource, ImageSource, PackedCase, Source
+from graysam.data.sources import ChallengeSource, GroupBy, ImageSource, PackedCase, Source
 from graysam.data.split import Split, SplitBy, Subject
 from graysam.io.image import SpacingOrder
 from graysam.io.listing import Listing
@@ -36,6 +36,8 @@ def run_pack(
     seed: int,
     patient_pattern: str | None,
     spacing_order: SpacingOrder,
+    exclude_datasets: list[str],
+    group_by: GroupBy,
     size: StoredSize,
     samples_per_shard: int,
     workers: int,
@@ -61,7 +63,12 @@ def run_pack(
             manifest = pack(ImageSource(folder=folder, size=size), target, split=None, **shared)
         else:
             cases = ChallengeSource(
-                folder=folder, size=size, spacing_order=spacing_order, patient_pattern=patient_pattern
+                folder=folder,
+                size=size,
+                spacing_order=spacing_order,
+                patient_pattern=patient_pattern,
+                exclude_datasets=exclude_datasets,
+                group_by=group_by,
             )
             split = Split(val_fraction=val_fraction, split_by=split_by, seed=seed)
             manifest = pack(cases, target, split=split, **shared)

@@ -3,10 +3,10 @@
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from graysam.io.image import SpacingOrder, read_image
 from graysam.io.listing import CASE_SUFFIXES, list_folder
 from graysam.system.terminal import one_line, printable
 
+GroupBy = Literal["modality", "dataset"]
 UNLABELLED = "unlabelled"  # dataset of images without masks
 
 
@@ -99,6 +100,8 @@ class ChallengeSource(Source):
         spacing_order: order of the stored spacing.
         patient_pattern: regular expression with one group that finds the patient in the case part of a file's name,
             for datasets with several volumes of a patient; None takes the whole part.
+        exclude_datasets: data sets that are left out whole, as for a test on sources that no model was trained on.
+        group_by: whether 2D images form a group for each modality, or for each data set as volumes do.
     """
 
     layout: ClassVar[str] = "npz"
@@ -107,6 +110,8 @@ class ChallengeSource(Source):
 
     spacing_order: SpacingOrder
     patient_pattern: str | None
+    exclude_datasets: Sequence[str] = ()
+    group_by: GroupBy = "modality"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,7 +124,28 @@ class ChallengeSource(Source):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of this layout for the manifest."""
-        return {"spacing_order_read": self.spacing_order, "patient_pattern": self.patient_pattern}
+        return {
+            "spacing_order_read": self.spacing_order,
+            "patient_pattern": self.patient_pattern,
+            "exclude_datasets": sorted(self.exclude_datasets),
+            "group_by": self.group_by,
+        }
+
+    def list_files(self) -> tuple[list[str], Mapping[str, int]]:
+        """Return the case files of the data sets that are not left out, and counts of what else lies there.
+
+        Raises:
+            ValueError: as for other sources; no file is of a data set to leave out, or all are.
+        """
+        files, not_read = super().list_files()
+        datasets = {file: training_name(Path(file).stem).dataset for file in files}
+        if unknown := set(self.exclude_datasets) - set(datasets.values()):
+            found = ", ".join(sorted(set(datasets.values())))
+            raise ValueError(f"exclude_datasets: no file of {', '.join(sorted(unknown))}; there are {found}")
+        kept = [file for file in files if datasets[file] not in self.exclude_datasets]
+        if not kept:
+            raise ValueError("exclude_datasets leaves out every file")
+        return kept, not_read
 
     def name_of(self, file: str) -> str:
         """Return the name of a file without its folders and suffix."""
@@ -137,7 +163,7 @@ class ChallengeSource(Source):
             "subject_id": subject.subject,
             "dataset": subject.dataset,
             "spacing_mm_zyx": stored.spacing_mm,
-            "group": f"{modality}_{dataset}" if stored.is_volume else modality,
+            "group": f"{modality}_{dataset}" if stored.is_volume or self.group_by == "dataset" else modality,
             "modality": modality,
         }
         left_out: Counter[str] = Counter()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graysam.data.augment import CropShift, Flip, NoJitter, OutwardJitter, PositionSizeJitter
+from graysam.data.augment import CropShift, Flip, NoJitter, OutwardJitter, PositionSizeJitter, SideJitter
 from graysam.imaging.prompts import mask_bounds
 
 
@@ -34,7 +34,15 @@ def test_position_size_jitter_does_both_and_keeps_a_pixel() -> None:
     assert all((dot[:2] <= dot[2:]).all() for dot in dots)
 
 
-@pytest.mark.parametrize("jitter", [OutwardJitter(max_px=5), PositionSizeJitter(shift=0.5, scale=0.9), NoJitter()])
+@pytest.mark.parametrize(
+    "jitter",
+    [
+        OutwardJitter(max_px=5),
+        PositionSizeJitter(shift=0.5, scale=0.9),
+        NoJitter(),
+        SideJitter(outwards=0.9, inwards=0.4),
+    ],
+)
 def test_boxes_stay_inside_the_unpadded_image(jitter: object) -> None:
     rng = np.random.default_rng(1)
     for _ in range(200):
@@ -76,3 +84,13 @@ def test_crop_shift_moves_image_and_mask_together_and_keeps_objects_visible() ->
         assert overlap > 0.9
         places.add(mask_bounds(moved_masks[0]))
     assert len(places) > 20
+
+
+def test_side_jitter_moves_each_side_on_its_own_and_further_outwards() -> None:
+    rng, box = np.random.default_rng(0), np.array([50, 60, 149, 109], dtype=np.float32)  # 100 x 50
+    jitter = SideJitter(outwards=0.2, inwards=0.05)
+    moved = np.array([jitter(box, 256, 256, rng) for _ in range(2000)]) - box
+    assert (moved.min(axis=0).tolist(), moved.max(axis=0).tolist()) == ([-20, -10, -5, -2], [5, 2, 20, 10])
+    assert not np.array_equal(-moved[:, 0], moved[:, 2])
+    dots = [jitter(np.full(4, 7, np.float32), 256, 256, rng).tolist() for _ in range(50)]
+    assert dots == [[7, 7, 7, 7]] * 50

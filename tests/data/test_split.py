@@ -104,6 +104,25 @@ def test_patient_pattern_joins_the_volumes_of_a_patient(tmp_path: Path) -> None:
     assert all("patient_pattern" in why for why in manifest["cases"]["bad"].values())
 
 
+def test_data_sets_are_groups_and_can_be_left_out_whole(tmp_path: Path) -> None:
+    for name in ("US_one_1", "US_one_2", "US_two_1", "US_two_2", "US_three_1", "US_three_2"):
+        gts = np.zeros((256, 256), np.uint8)
+        gts[9:19, 9:19] = 1
+        save(tmp_path / "raw" / f"{name}.npz", imgs=picture(1, 256, 256, 3), gts=gts)
+    assert set(pack(tmp_path / "raw", tmp_path / "out")["groups"]) == {"US"}
+    manifest = pack(tmp_path / "raw", tmp_path / "two", group_by="dataset", exclude_datasets=["one"])
+    assert {name: counts["train"] + counts["val"] for name, counts in manifest["groups"].items()} == {
+        "US_three": 2,
+        "US_two": 2,
+    }
+    assert manifest["groups"]["US_two"]["modality"] == "US"
+    assert manifest["packing"]["exclude_datasets"] == ["one"]
+    with pytest.raises(ValueError, match="exclude_datasets: no file of on; there are one, three, two"):
+        pack(tmp_path / "raw", tmp_path / "no", exclude_datasets=["on"])
+    with pytest.raises(ValueError, match="leaves out every file"):
+        pack(tmp_path / "raw", tmp_path / "no", exclude_datasets=["one", "two", "three"])
+
+
 def test_real_cases_are_packed_without_leaks(medseg_mini: Path, tmp_path: Path) -> None:
     manifest = pack(medseg_mini / "train_npz", tmp_path / "out", workers=2, val_fraction=0.1)
     assert not manifest["cases"]["bad"]

@@ -32,7 +32,8 @@ def picture(seed: int, *shape: int) -> np.ndarray:
 def pack(raw: Path, output_dir: Path, *, workers: int = 1, overwrite: bool = False, **options: Any) -> dict[str, Any]:
     """Pack challenge files and return the manifest; options replace those of conf/pack.yaml."""
     given = {**DEFAULTS, **options}
-    source = ChallengeSource(folder=raw, **{key: given[key] for key in ("size", "spacing_order", "patient_pattern")})
+    names = ("size", "spacing_order", "patient_pattern", "exclude_datasets", "group_by")
+    source = ChallengeSource(folder=raw, **{key: given[key] for key in names})
     split = Split(**{key: given[key] for key in ("val_fraction", "split_by", "seed")})
     shared: dict[str, Any] = {"samples_per_shard": given["samples_per_shard"], "workers": workers}
     return packing.pack(source, output_dir, split=split, overwrite=overwrite, **shared)
