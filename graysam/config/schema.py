@@ -40,6 +40,7 @@ class TrainConfig:
     scheduler_mode: Mode
     channels_last: bool
     sync_batchnorm: bool
+    compile: bool
     threads: int | None
     compare: bool
     require_improvement: bool

@@ -10,6 +10,7 @@ import numpy as np
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 
 from graysam.data.datamodule import ShardDataModule
+from graysam.training.averaging import AveragedWeights
 from graysam.training.checkpoints import BEST
 
 Config = Mapping[str, Any]
@@ -160,7 +161,7 @@ def _metrics(config: Config, trainer: lightning.Trainer, data: ShardDataModule, 
 
 
 def _schedule(config: Config, plan: Plan) -> Iterator[str]:
-    """Schedules of another length than the run; they step once an epoch."""
+    """Schedules of another length than the run; most step once an epoch."""
     scheduler, given = config["scheduler"] or {}, config["trainer"]
     stops = f"trainer.max_epochs={given['max_epochs']} and trainer.max_steps={given['max_steps']}"
     if "T_max" in scheduler:
@@ -174,7 +175,15 @@ def _schedule(config: Config, plan: Plan) -> Iterator[str]:
             )
     if (ramp := scheduler.get("total_iters")) is not None and ramp > plan.epochs:
         yield f"scheduler.total_iters={ramp} is longer than the {plan.epochs} epochs by {stops}; lower it"
-    if (total := scheduler.get("total_steps")) is not None and total < plan.epochs:
+    total = scheduler.get("total_steps")
+    if "warmup_steps" in scheduler:  # it follows optimizer steps
+        if not scheduler["warmup_steps"] < scheduler["total_steps"] == given["max_steps"] <= plan.epochs * plan.steps:
+            yield (
+                f"scheduler.total_steps={total} with scheduler.warmup_steps={scheduler['warmup_steps']} is not the "
+                f"number of optimizer steps by {stops}, so that the rate would not fall to 0 at the end; set "
+                "trainer.max_steps above the warm-up, and trainer.max_epochs=-1"
+            )
+    elif total is not None and total < plan.epochs:
         yield f"scheduler.total_steps={total} ends before the epochs by {stops}; set it to their number"
 
 
@@ -187,6 +196,10 @@ def _checkpoint(config: Config, trainer: lightning.Trainer, plan: Plan) -> Itera
             f"callbacks.checkpoint keeps no {BEST} by monitor={config['monitor']}; leave its filename and save_top_k "
             "as they are in conf/callbacks/default.yaml"
         )
+    if any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks) and any(  # type: ignore[attr-defined]
+        callback.save_weights_only for callback in kept
+    ):
+        yield "callbacks.averaging needs callbacks.checkpoint.save_weights_only=false: use callbacks=ema"
     if not plan.validations and len(plan.validated) and plan.batches:
         limits = {name: given[name] for name in ("max_epochs", "max_steps", "limit_train_batches")}
         rhythm = {name: given[name] for name in ("check_val_every_n_epoch", "val_check_interval")}

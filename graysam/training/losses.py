@@ -8,10 +8,20 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graysam.system.terminal import check_at_least
+
 DICE_SMOOTHING = 1e-5  # MONAI's default, in numerator and denominator
 TERMS = ("total", "bce", "dice", "iou")
 EMBEDDING = "embedding"  # the student's distance from its teacher
-LOGGED = {"total": "loss", **{term: f"loss_{term}" for term in TERMS[1:]}, EMBEDDING: "embedding_error"}  # as metrics
+PROMPT = "prompt"  # the distance of its masks from the teacher's
+PER_IMAGE = (EMBEDDING, PROMPT)
+# As metrics.
+LOGGED = {
+    "total": "loss",
+    **{term: f"loss_{term}" for term in TERMS[1:]},
+    EMBEDDING: "embedding_error",
+    PROMPT: "prompt_error",
+}
 
 
 def squared_dice_per_object(logits: Tensor, masks: Tensor) -> Tensor:
@@ -37,23 +47,52 @@ def iou_per_object(logits: Tensor, masks: Tensor) -> Tensor:
     return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
 
 
+def boundary_band(masks: Tensor, width_px: int) -> Tensor:
+    """Return 1 where a pixel of the other side lies within `width_px` rows and columns, 0 elsewhere.
+
+    Shape: float masks (B,N,H,W) in {0,1} -> the same.
+    """
+    size = 2 * width_px + 1
+    dilated = F.max_pool2d(masks, size, stride=1, padding=width_px)
+    eroded = -F.max_pool2d(-masks, size, stride=1, padding=width_px)
+    return dilated - eroded
+
+
 class SegmentationLoss(nn.Module):
     """Weighted sum of BCE, squared Dice and the squared error of the predicted IoU.
 
     Args:
         bce_weight, dice_weight, iou_weight: weights of the terms.
+        boundary_weight: additional weight, in the mean of BCE over pixels, of those near the contour; 0 weights all
+            pixels equally.
+        boundary_px: how near, in pixels of the masks, on either side of the contour.
 
     Shape: logits (B,N,H,W), predicted IoU (B,N), masks (B,N,H,W) bool or {0,1} -> TERMS, float32 (B,N) each, where
     `total` is the weighted sum.
     """
 
-    def __init__(self, *, bce_weight: float, dice_weight: float, iou_weight: float) -> None:
+    def __init__(
+        self,
+        *,
+        bce_weight: float,
+        dice_weight: float,
+        iou_weight: float,
+        boundary_weight: float = 0.0,
+        boundary_px: int = 3,
+    ) -> None:
         super().__init__()
+        check_at_least(0, "loss.boundary_weight", boundary_weight)
+        check_at_least(1, "loss.boundary_px", boundary_px)
         self.bce_weight, self.dice_weight, self.iou_weight = bce_weight, dice_weight, iou_weight
+        self.boundary_weight, self.boundary_px = boundary_weight, boundary_px
 
     def forward(self, logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, Tensor]:
         logits, predicted_iou, targets = logits.float(), predicted_iou.float(), masks.float()
-        bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=(-2, -1))
+        bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if self.boundary_weight:
+            weights = 1 + self.boundary_weight * boundary_band(targets, self.boundary_px)
+            bce = bce * (weights / weights.mean(dim=(-2, -1), keepdim=True))
+        bce = bce.mean(dim=(-2, -1))
         dice = squared_dice_per_object(logits, targets)
         iou = (predicted_iou - iou_per_object(logits, targets)).square()
         total = self.bce_weight * bce + self.dice_weight * dice + self.iou_weight * iou
@@ -61,7 +100,7 @@ class SegmentationLoss(nn.Module):
 
 
 class TermSums(dict[str, Tensor]):
-    """Sums over objects of each of TERMS with their `count`; with a teacher also of EMBEDDING over `images`."""
+    """Sums over objects of each of TERMS with their `count`; with a teacher also of PER_IMAGE over `images`."""
 
     def add(self, more: "TermSums") -> None:
         """Add the sums of another batch, detached from the graph."""
@@ -79,8 +118,12 @@ class TermSums(dict[str, Tensor]):
 
     def means(self) -> dict[str, float]:
         """Return each term's mean over its objects or images; terms without any are left out."""
-        counts = {name: self.get("images" if name == EMBEDDING else "count") for name in (*TERMS, EMBEDDING)}
-        return {name: float(self[name] / count) for name, count in counts.items() if count is not None and count > 0}
+        counts = {name: self.get("images" if name in PER_IMAGE else "count") for name in (*TERMS, *PER_IMAGE)}
+        return {
+            name: float(self[name] / count)
+            for name, count in counts.items()
+            if name in self and count is not None and count > 0
+        }
 
 
 def world_size() -> int:

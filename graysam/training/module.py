@@ -17,7 +17,8 @@ from graysam.models.sam import Sam
 from graysam.models.weights import METADATA_KEY
 from graysam.training.batch_norm import synchronise
 from graysam.training.distillation import Distillation, embedding_error
-from graysam.training.losses import EMBEDDING, LOGGED, TERMS, SegmentationLoss, TermSums, world_size
+from graysam.training.losses import EMBEDDING, LOGGED, PROMPT, TERMS, SegmentationLoss, TermSums, world_size
+from graysam.training.schedules import WarmupCosine
 from graysam.training.scores import ObjectScore, Scores
 
 EPOCH_KEY = "graysam_epoch"
@@ -36,6 +37,7 @@ class SamModule(lightning.LightningModule):
             frozen module keeps its statistics too.
         channels_last: whether convolutions run in channels-last memory order.
         sync_batchnorm: whether batch norm takes its statistics over all ranks; no effect on a single one.
+        compile: whether torch.compile makes kernels of the image encoder, which takes a minute at the first step.
         description: plain containers stored in every checkpoint (model, channels, weights, versions).
         distillation: the teacher whose embeddings the student learns; None trains on masks alone.
         lr_factors: name of a module of the model -> factor of the learning rate of its parameters; of several names
@@ -56,6 +58,7 @@ class SamModule(lightning.LightningModule):
         frozen: Sequence[str],
         channels_last: bool,
         sync_batchnorm: bool,
+        compile: bool,
         description: dict[str, Any],
         distillation: Distillation | None,
         lr_factors: Mapping[str, float],
@@ -77,6 +80,8 @@ class SamModule(lightning.LightningModule):
         self.validated: float | None = None  # the monitored value of the last validation since the schedule stepped
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
+        if compile:
+            self.model.image_encoder.compile()
 
     # ------------------------------------------------------------------ modes
     def train(self, mode: bool = True) -> "SamModule":
@@ -129,6 +134,10 @@ class SamModule(lightning.LightningModule):
             error = embedding_error(embedding, target, batch.masks, self.distillation.mask_weight)
             _refuse(batch, ~error.isfinite()[:, None], FloatingPointError, diverged)
             sums |= {EMBEDDING: error.sum(), "images": zero + len(error)}
+            if self.distillation.prompt_weight and stage == "train":
+                difference = self.distillation.prompt_error(self.model, embedding, target, batch)
+                _refuse(batch, ~difference.isfinite()[:, None], FloatingPointError, diverged)
+                sums[PROMPT] = difference.sum()
         return sums, total, logits
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -151,6 +160,8 @@ class SamModule(lightning.LightningModule):
         loss = self.segmentation_weight * sums["total"] * world_size() / total["count"].clamp(min=1)
         if self.distillation is not None:
             loss = loss + self.distillation.weight * sums[EMBEDDING] * world_size() / total["images"]
+            if PROMPT in sums:
+                loss = loss + self.distillation.prompt_weight * sums[PROMPT] * world_size() / total["images"]
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -159,7 +170,7 @@ class SamModule(lightning.LightningModule):
         self.log_dict(means)
         scheduler: Any = self.lr_schedulers()
         if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            if scheduler is not None:
+            if scheduler is not None and not isinstance(scheduler, WarmupCosine):
                 scheduler.step()
         elif (value := means.get(self.monitor, self.validated)) is not None:
             scheduler.step(value)
@@ -232,12 +243,19 @@ class SamModule(lightning.LightningModule):
             group["lr"] *= factor
         if self.make_scheduler is None:
             return optimizer
-        # Lightning only stores the schedule and logs its rate; `on_train_epoch_end` steps it.
-        scheduler = {"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor, "reduce_on_plateau": False}
+        schedule = self.make_scheduler(optimizer)
+        scheduler = {
+            "scheduler": schedule,
+            "interval": "step" if isinstance(schedule, WarmupCosine) else "epoch",
+            "monitor": self.monitor,
+            "reduce_on_plateau": False,
+        }
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Do nothing: Lightning would step a plateau after the epoch's checkpoint is stored."""
+        """Step a schedule of steps only: Lightning would step a plateau after the epoch's checkpoint is stored."""
+        if isinstance(scheduler, WarmupCosine):
+            scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model's description (model, channels, first weights, versions) and the epoch's sums so far."""

@@ -36,6 +36,7 @@ DEFAULT_THREADS = torch.get_num_threads()
 EXPECTED_WARNINGS = (
     "Found .* module.* in eval mode",  # the parts that box prompts never reach are frozen
     "Checkpoint directory .* exists and is not empty",  # a resumed run
+    "You're using the WeightAveraging callback with a model that overrides the configure_model",  # nothing is sharded
     ".*LeafSpec.*",  # Lightning uses a deprecated function of torch
     "It is recommended to use `self.log",  # what is logged is already a mean over ranks
 )
@@ -132,6 +133,8 @@ def _score_and_train(
         shards = data.reader.folders
         directory.claim(ranks=trainer.world_size, weights=module.description["weights"], shards_dirs=shards)
         print(describe(config, trainer, data), flush=True)
+        if module.distillation is not None:
+            print(f"teacher: {module.distillation.describe()}", flush=True)
     if config["compare"] and "start" not in summary:
         log.info("scoring the model before training, and filled boxes")
         items = data.validation_set()

@@ -138,6 +138,7 @@ def build_module(
         frozen=[*config["unused"], *config["frozen"]],
         channels_last=config["channels_last"],
         sync_batchnorm=config["sync_batchnorm"],
+        compile=config["compile"],
         description={
             "format": FORMAT,
             "model": model_numbers(config),

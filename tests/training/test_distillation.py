@@ -1,5 +1,6 @@
 """A student learns a teacher's embeddings: targets, cache, views, losses, and what is refused."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from graysam.data.sources import ImageSource
 from graysam.imaging.canvas import content_hash
 from graysam.imaging.channels import load_scheme
 from graysam.models.registry import open_pretrained
-from graysam.training.distillation import Distillation, OpenVinoTeacher, VitTeacher, embedding_error
+from graysam.training.distillation import Distillation, embedding_error, mask_error, prompts
+from graysam.training.embedding_cache import EmbeddingCache, from_levels, to_levels
 from graysam.training.module import SamModule
+from graysam.training.teachers import OpenVinoTeacher, TorchTeacher, VitTeacher, open_teacher
 from tests.support.commands import save_tiny_model
 from tests.support.config import compose_plain
 from tests.support.tiny import overrides
@@ -102,6 +105,30 @@ def test_the_engine_embeds_as_torch_does(teacher_file: Path, threads: None) -> N
     assert (found - expected).abs().max() < 2e-3 * expected.abs().max()
 
 
+def test_a_gpu_is_taught_in_torch_and_a_cpu_by_the_engine(
+    teacher_file: Path, threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"model": str(teacher_file), "precision": "f32", "threads": 1}
+    in_torch, engine = (
+        TorchTeacher(model=str(teacher_file), precision="f32", device="cpu"),
+        open_teacher(**given, accelerator="auto"),
+    )
+    assert "OpenVINO on the CPU" in engine.summary
+    assert "PyTorch on cpu, f32, in batches" in in_torch.summary
+    assert in_torch.identity != engine.identity  # their embeddings differ by rounding
+    images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    found, expected = in_torch.embed(images), engine.embed(images)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert (found - expected).abs().max() < 4e-3 * expected.abs().max()
+    opened: list[dict[str, Any]] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("graysam.training.teachers.TorchTeacher", lambda **arguments: opened.append(arguments))
+    open_teacher(**given, accelerator="auto")
+    assert opened == [{"model": str(teacher_file), "precision": "f32", "device": "cuda:0"}]
+    assert isinstance(open_teacher(**given, accelerator="cpu"), OpenVinoTeacher)
+
+
 @pytest.mark.slow
 def test_sams_vit_b_is_read_by_its_own_names(tmp_path: Path) -> None:
     """360 MB of weights, and a network of 1024 px."""
@@ -129,10 +156,10 @@ def test_sams_vit_b_is_read_by_its_own_names(tmp_path: Path) -> None:
 class CountingTeacher:
     """Embeds every image as its own first pixel."""
 
-    identity, scheme, calls = "counting", load_scheme("replicate"), 0
+    identity, scheme, calls, summary, heads = "counting", load_scheme("replicate"), 0, "", None
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
+        self.calls += len(images)
         return images[:, :, :1, :1].half()
 
 
@@ -145,10 +172,11 @@ def small_batch(*views: str | None, first: int = 0) -> Batch:
 
 def test_the_cache_keeps_what_fits_and_replaces_what_is_damaged(tmp_path: Path) -> None:
     teacher = CountingTeacher()
-    weights = {"weight": 1.0, "segmentation_weight": 0.0, "mask_weight": 0.0}
+    weights = {"weight": 1.0, "segmentation_weight": 0.0, "mask_weight": 0.0, "prompt_weight": 0.0}
 
     def opened(size: int) -> Distillation:
-        return Distillation(teacher=teacher, cache_dir=str(tmp_path), cache_gb=(size + 0.5) / 1e9, **weights)
+        room = {"cache_dir": str(tmp_path), "cache_gb": (size + 0.5) / 1e9, "cache_bits": 16}
+        return Distillation(teacher=teacher, **room, **weights)
 
     distillation, batch = opened(2 * 6), small_batch("a", "b", "c", None)  # bytes of two embeddings
     for calls in (4, 6):  # the third and the one without a name are embedded anew
@@ -164,6 +192,78 @@ def test_the_cache_keeps_what_fits_and_replaces_what_is_damaged(tmp_path: Path) 
     assert opened(0).targets(small_batch("a", first=5))[0, 0].item() == 5  # another image under a known name
     assert teacher.calls == 8
     assert len(list(folder.iterdir())) == 2
+
+
+def test_eight_bits_take_half_the_room_and_err_by_less_than_a_hundredth(
+    teacher_file: Path, tmp_path: Path, threads: None
+) -> None:
+    teacher = OpenVinoTeacher(model=str(teacher_file), precision="f32", threads=1)
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(256, 64, 64, generator=torch.Generator().manual_seed(0)).half()
+    caches = [EmbeddingCache(tmp_path, identity="x", gigabytes=1, bits=bits) for bits in (16, 8)]
+    assert caches[0].folder != caches[1].folder
+    for embedding in (teacher.embed(image)[0].contiguous(), noise, torch.zeros(2, 4, 8).half()):
+        exact, rounded = (cache.store(image[0], embedding) for cache in caches)
+        assert torch.equal(exact, embedding)
+        assert [torch.equal(cache.load(image[0]), value) for cache, value in zip(caches, (exact, rounded), strict=True)]
+        spread = embedding.float().std().item()
+        assert (rounded.float() - embedding.float()).square().mean().sqrt().item() <= 0.01 * spread
+    sizes = [sum(file.stat().st_size for file in cache.folder.iterdir()) for cache in caches]
+    EmbeddingCache(tmp_path, identity="y", gigabytes=1, bits=8).store(image[0], noise)
+    assert to_levels(noise.numpy()).nbytes < 0.54 * noise.nbytes and len(sizes) == 2
+    with pytest.raises(ValueError, match="8-bit levels"):
+        from_levels(np.zeros(8, np.float16))  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ masks for the same boxes
+def test_equal_masks_differ_by_nothing_and_others_by_more() -> None:
+    sharp = torch.full((1, 1, 16, 16), -20.0)
+    sharp[..., 4:12, 4:12] = 20.0
+    assert mask_error(sharp, sharp).item() == pytest.approx(0, abs=1e-4)
+    assert mask_error(sharp.roll(2, dims=3), sharp).item() > mask_error(sharp.roll(1, dims=3), sharp).item() > 0.1
+
+
+def test_prompts_are_the_given_boxes_or_random_ones_within_the_image() -> None:
+    images = torch.zeros(64, 3, 256, 256)
+    images[:, :, :100, :200] = 0.5  # the rest is padding
+    boxes, valid = torch.zeros(64, 2, 4), torch.zeros(64, 2, dtype=torch.bool)
+    boxes[0, 0], valid[0, 0] = torch.tensor([5.0, 6.0, 7.0, 8.0]), True
+    batch = Batch([""] * 64, [""] * 64, [""] * 64, images, boxes, torch.zeros(64, 2, 256, 256).bool(), valid)
+    torch.manual_seed(0)
+    found = prompts(batch)
+    assert found[0].tolist() == [5, 6, 7, 8]
+    low, high = found[1:, :2], found[1:, 2:]
+    assert (low >= 0).all() and (high <= torch.tensor([200.0, 100.0])).all()
+    sides = (high - low) / torch.tensor([200.0, 100.0])
+    assert 0.079 < sides.min() < 0.12 and 0.5 < sides.max() < 0.601
+    assert not torch.equal(prompts(batch)[1:], found[1:])
+
+
+@pytest.mark.parametrize("labels", ["", "data.exclude_groups=[US,CT]"])
+def test_a_student_learns_the_teachers_masks(config: Config, pictures: Path, labels: str) -> None:
+    """On images with boxes and without; the teacher's heads stay, and the gradient reaches the encoder alone."""
+    frozen = ("frozen=[prompt_encoder,mask_decoder]", "distillation.weight=0", "distillation.prompt_weight=1")
+    given = config(*frozen, f"data.further_shards=[{pictures}]", *([labels] if labels else []))
+    module, distillation, batches = prepared(given)
+    before = {key: value.clone() for key, value in distillation.teacher.heads.state_dict().items()}
+    moved = changed_by_a_step(module, batches[0])
+    assert moved and all(key.startswith("image_encoder.") for key in moved)
+    assert any(key.endswith("weight") for key in moved)
+    after = distillation.teacher.heads.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    module.model.load_state_dict(open_pretrained(given["distillation"]["teacher"]["model"]).model.state_dict())
+    module.eval()
+    with torch.no_grad():
+        embedding, target = module.model.encode(batches[0].images), distillation.targets(batches[0])
+        errors = distillation.prompt_error(module.model, embedding, target, batches[0])
+    assert errors.shape == (len(embedding),)
+    # the teacher's own answer, but for its embedding in float16 and Dice's comparison with a mask of 0 and 1
+    assert errors.max() < 1
+
+
+def test_a_copy_of_the_module_shares_the_teacher(config: Config) -> None:
+    module, distillation, _ = prepared(config())
+    assert copy.deepcopy(module).distillation is distillation
 
 
 # ------------------------------------------------------------------ views and targets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from graysam.training.losses import SegmentationLoss, iou_per_object, squared_dice_per_object
+from graysam.training.losses import SegmentationLoss, boundary_band, iou_per_object, squared_dice_per_object
 
 UNIT = SegmentationLoss(bce_weight=1, dice_weight=1, iou_weight=1)
 
@@ -53,3 +53,33 @@ def test_each_term_alone_reaches_its_head(term: str) -> None:
     SegmentationLoss(**weights)(logits, iou, masks)["total"].mean().backward()
     reached, other = (iou, logits) if term == "iou_weight" else (logits, iou)
     assert (reached.grad != 0).all() and not other.grad.any()
+
+
+def test_the_band_lies_on_both_sides_of_the_contour() -> None:
+    masks = torch.zeros(1, 1, 12, 12)
+    masks[..., 3:9, 3:9] = 1
+    band = boundary_band(masks, 1)[0, 0]
+    expected = torch.zeros(12, 12)
+    expected[2:10, 2:10] = 1
+    expected[4:8, 4:8] = 0
+    assert torch.equal(band, expected)
+    assert not boundary_band(torch.zeros(1, 1, 8, 8), 2).any()
+    assert not boundary_band(torch.ones(1, 1, 8, 8), 2).any()  # the image's border is no contour
+
+
+def test_errors_near_the_contour_weigh_more() -> None:
+    masks = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    masks[..., 16:48, 16:48] = True
+    right = torch.where(masks, 8.0, -8.0)
+    near, far = right.clone(), right.clone()
+    near[..., 15, 20:40] = 8.0  # beside the mask
+    far[..., 2, 20:40] = 8.0
+    iou = torch.ones(1, 1)
+    weighted = SegmentationLoss(bce_weight=1, dice_weight=0, iou_weight=0, boundary_weight=20, boundary_px=3)
+    plain = SegmentationLoss(bce_weight=1, dice_weight=0, iou_weight=0)
+    losses = {
+        name: [loss(x, iou, masks)["bce"].item() for x in (near, far)] for name, loss in (("w", weighted), ("p", plain))
+    }
+    assert losses["p"][0] == pytest.approx(losses["p"][1])
+    assert losses["w"][0] == pytest.approx(21 * losses["w"][1], rel=0.1)
+    assert losses["w"][0] > losses["p"][0]
