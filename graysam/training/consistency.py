@@ -158,6 +158,8 @@ def _metrics(config: Config, trainer: lightning.Trainer, data: ShardDataModule, 
             )
         if "embedding_error" in metric and not config["distillation"]:
             yield f"{key}={metric} is logged with a teacher only, but distillation=none; use val/loss"
+        if "prompt_error" in metric and (metric.startswith("val/") or not config["distillation"].get("prompt_weight")):
+            yield f"{key}={metric} is not logged; train/prompt_error_epoch is, with distillation.prompt_weight above 0"
 
 
 def _schedule(config: Config, plan: Plan) -> Iterator[str]:
