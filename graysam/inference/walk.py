@@ -27,7 +27,7 @@ AnyArray = npt.NDArray[Any]
 Float64Array = npt.NDArray[np.float64]
 Propagation = Literal["own", "litemedsam"]
 
-EMBEDDING_BYTES = 512 << 20  # kept at most: 128 slices in float32, 256 in float16
+EMBEDDING_BYTES = 192 << 20  # kept at most: 48 slices in float32, 96 in float16
 BOX_MARGIN = 3  # grid pixels a side around the previous slice's mask, as LiteMedSAM
 
 
