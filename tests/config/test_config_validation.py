@@ -118,7 +118,8 @@ def test_a_renamed_key_names_its_successor(conf: Path) -> None:
 ON_COMMAND_LINE: dict[str, str] = {
     "experiment=propsed": "In 'train': Could not find 'experiment/propsed'; did you mean 'proposed'?",
     "experiment=quickstart": "In 'train': Could not find 'experiment/quickstart'; it was renamed to proposed",
-    "scheduler=warmup": "In 'train': Could not find 'scheduler/warmup'; choices are cosine, none, plateau, warmup_cosine",
+    "scheduler=warmup": "In 'train': Could not find 'scheduler/warmup'; "
+    "choices are cosine, none, plateau, warmup_cosine",
     "optimzer=adamw": "Could not override 'optimzer'. To append to your config use +optimzer=adamw; "
     "did you mean 'optimizer'?",
     "optimizer.lrr=1": "Could not override 'optimizer.lrr'. To append to your config use +optimizer.lrr=1; "
