@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.diffusion import Conductance, difference_percentile, diffuse, diffuse_wrapped
-from graysam.system.environment import conf_dir
+from graysam.system.environment import preset_names, read_preset
 
 Stage = Literal["native", "resized", "padded"]
 ColourPolicy = Literal["grey", "keep"]
@@ -169,7 +169,7 @@ _SCHEMES: dict[str, type[Scheme]] = {
 
 def scheme_names() -> list[str]:
     """Return the names `load_scheme` takes, sorted."""
-    return sorted(path.stem for path in (conf_dir() / "channels").glob("*.yaml"))
+    return preset_names("channels")
 
 
 def load_scheme(name: str, **overrides: Any) -> Scheme:
@@ -178,11 +178,9 @@ def load_scheme(name: str, **overrides: Any) -> Scheme:
     Raises:
         ValueError: an unknown name (the message lists the valid ones), parameter or value.
     """
-    import yaml  # only here: exported models and checkpoints describe their scheme
-
     if name not in scheme_names():
         raise ValueError(f"unknown channel scheme {name!r}; choose one of {', '.join(scheme_names())}")
-    parameters = yaml.safe_load((conf_dir() / "channels" / f"{name}.yaml").read_text(encoding="utf-8"))
+    parameters = read_preset("channels", name)
     target = parameters.pop("_target_").rpartition(".")[2]
     (kind,) = (kind for kind, scheme_type in _SCHEMES.items() if scheme_type.__name__ == target)
     return scheme_from_dict({"name": kind, "params": {**parameters, **overrides}})

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graysam.imaging.views import View
-from graysam.system.environment import conf_dir
+from graysam.system.environment import preset_names, read_preset
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ class Zoom:
 
 def zoom_names() -> list[str]:
     """Return the presets of `conf/zoom`, sorted."""
-    return sorted(path.stem for path in (conf_dir() / "zoom").glob("*.yaml"))
+    return preset_names("zoom")
 
 
 def load_zoom(choice: str | float, model: str = "") -> Zoom | None:
@@ -116,13 +116,11 @@ def load_zoom(choice: str | float, model: str = "") -> Zoom | None:
     """
     if choice == "off":
         return None
-    import yaml  # only here: `off` needs none
-
     presets = zoom_names()
     name = choice if isinstance(choice, str) and choice in presets else "auto"
     if choice == "auto" and f"auto_{model}" in presets:
         name = f"auto_{model}"
-    parameters = yaml.safe_load((conf_dir() / "zoom" / f"{name}.yaml").read_text(encoding="utf-8"))
+    parameters = read_preset("zoom", name)
     rule = Zoom(**{**parameters, "looks": tuple(Look(**look) for look in parameters["looks"])})
     if choice in presets:
         return rule if rule.looks else None

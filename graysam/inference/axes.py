@@ -13,7 +13,7 @@ from graysam.imaging.views import full_view
 from graysam.imaging.zoom import Zoom
 from graysam.inference.backend import Backend
 from graysam.inference.walk import TrackedObject, Visit, Walk, plan_objects
-from graysam.system.environment import conf_dir
+from graysam.system.environment import preset_names, read_preset
 
 Float64Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -60,12 +60,9 @@ def load_walk(choice: str) -> AxesRule | None:
     """
     if choice == "slices":
         return None
-    import yaml  # only here: `slices` needs none
-
-    presets = sorted(path.stem for path in (conf_dir() / "walk").glob("*.yaml"))
-    if choice not in presets:
+    if choice not in (presets := preset_names("walk")):
         raise ValueError(f"walk is {choice!r}; required: one of slices, {', '.join(presets)}")
-    return AxesRule(**yaml.safe_load((conf_dir() / "walk" / f"{choice}.yaml").read_text(encoding="utf-8")))
+    return AxesRule(**read_preset("walk", choice))
 
 
 def merge_walks(

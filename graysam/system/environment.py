@@ -71,6 +71,19 @@ def conf_dir() -> Path:
     return shipped if shipped.is_dir() else _PACKAGE.parent / "conf"
 
 
+def preset_names(group: str) -> list[str]:
+    """Return the files of a group of `conf`, sorted, without their suffix."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def read_preset(group: str, name: str) -> dict[str, Any]:
+    """Return the content of `conf/<group>/<name>.yaml`, which exists."""
+    import yaml  # only here: most runs need no preset
+
+    content: dict[str, Any] = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
+
+
 def weights_dir() -> Path:
     """Return the folder of the exported models that come with graysam; it may be absent."""
     return _PACKAGE / "weights"
