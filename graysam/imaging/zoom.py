@@ -59,8 +59,9 @@ class Zoom:
     max_views: int
 
     def __post_init__(self) -> None:
-        for name in ("min_image_px", "max_enlargement", "growth", "max_views"):
+        for name in ("min_image_px", "max_enlargement", "growth"):
             _check_number(name, getattr(self, name))
+        _check_number("max_views", self.max_views, least=2)  # fewer would never be few enough
         limits = [look.up_to_px for look in self.looks]
         if limits != sorted(set(limits)):
             raise ValueError(f"up_to_px of looks are {limits}; required: each larger than the one before")
@@ -133,9 +134,9 @@ def load_zoom(choice: str | float, model: str = "") -> Zoom | None:
     return replace(rule, looks=(Look(up_to_px=1 << 30, context=factor, weight=1.0),))
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
-        raise ValueError(f"{name} is {value!r}; required: a number of at least 1")
+def _check_number(name: str, value: object, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+        raise ValueError(f"{name} is {value!r}; required: a number of at least {least}")
 
 
 def _share(boxes: Float64Array, sides: Float64Array, growth: float, full: View, max_views: int) -> list[View] | None:

@@ -131,6 +131,7 @@ def test_a_model_may_have_an_auto_of_its_own():
     "wrong",
     [
         {"max_views": 0},
+        {"max_views": 1},
         {"growth": 0.5},
         {"min_image_px": math.nan},
         {"min_image_px": 0},
