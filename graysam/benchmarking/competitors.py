@@ -27,7 +27,7 @@ from graysam.inference.exported_model import (
 )
 from graysam.inference.predictor import Predictor
 from graysam.io.cases import read_input_case
-from graysam.io.image import write_mask
+from graysam.io.image import Image, write_mask
 from graysam.reporting.speed import BASELINE
 
 PLAIN = "plain"  # graphs as converted, for one box
@@ -154,11 +154,10 @@ class Segmenter:
     def __init__(self, threads: int, engine: str, exported: str = "", zoom: str = "off", walk: str = "slices") -> None:
         if engine == "predictor":
             options: dict[str, Any] = {"threads": threads, "cache": False, "zoom": zoom, "walk": walk}
-            self._segment: Callable[..., Array] = Predictor(exported, **options).predict
+            self._segment: Callable[[Image, Array], Array] = Predictor(exported, **options).predict
         else:
             script = LiteMedSAM(threads) if engine == "script" else OneBoxScript(threads, read_exported(exported))
-            self._segment = script.segment
-        self._takes_images = engine == "predictor"  # whose walks depend on the spacing
+            self._segment = lambda image, boxes: script.segment(image.pixels, boxes)
         self._case: Any = None
         self._masks: Any = None
 
@@ -172,9 +171,7 @@ class Segmenter:
     def segment(self) -> None:
         """Segment the case in memory, from arrays to masks."""
         self._masks = None
-        self._masks = self._segment(
-            self._case.image if self._takes_images else self._case.image.pixels, self._case.boxes
-        )
+        self._masks = self._segment(self._case.image, self._case.boxes)
 
     def write(self, path: str) -> dict[str, Any]:
         """Write the last masks; `peak_bytes` is the peak of resident memory, None where the system is not Linux."""
