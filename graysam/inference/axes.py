@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +68,11 @@ def merge_walks(
     volume: npt.NDArray[np.uint8],
     boxes: Float64Array,
     spacing_mm: Sequence[float],
-    **network: Any,
+    *,
+    backend: Backend,
+    scheme: Scheme,
+    size: int,
+    zoom: Zoom | None,
 ) -> Iterator[tuple[Region, npt.NDArray[np.bool_]]]:
     """Yield the region of the volume that each box covers and the mask there: what two of three walks find.
 
@@ -81,27 +84,38 @@ def merge_walks(
         volume: uint8 (D, H, W).
         boxes: float64 (N, 6) x_min, y_min, z_min, x_max, y_max, z_max, all inclusive.
         spacing_mm: z, y, x.
-        network: backend, scheme, size and zoom, see `Segmentation`.
+        backend, scheme, size, zoom: see `Segmentation`.
     """
     voxels = (boxes[:, 3:] - boxes[:, :3] + 1).prod(axis=1)
     groups = np.cumsum(voxels) // GROUP_VOXELS
     for group in np.unique(groups):
-        yield from _Walks(volume, boxes[groups == group], spacing_mm, **network).masks()
+        walks = _Walks(
+            volume=volume,
+            boxes=boxes[groups == group],
+            spacing_mm=spacing_mm,
+            backend=backend,
+            scheme=scheme,
+            size=size,
+            zoom=zoom,
+        )
+        yield from walks.masks()
 
 
+@dataclass(kw_only=True)
 class _Walks:
-    """The three walks of some boxes; the arguments are those of `merge_walks`."""
+    """The three walks of some boxes; the fields are the arguments of `merge_walks`."""
 
-    def __init__(
-        self, volume: npt.NDArray[np.uint8], boxes: Float64Array, spacing_mm: Sequence[float], **network: Any
-    ) -> None:
-        self._volume, self._boxes, self._spacing_mm = volume, boxes, spacing_mm
-        self._backend: Backend = network["backend"]
-        self._scheme: Scheme = network["scheme"]
-        self._size: int = network["size"]
-        self._zoom: Zoom | None = network["zoom"]
-        self._low: IntArray = np.maximum(boxes[:, 2::-1], 0).astype(np.int64)  # z, y, x
-        self._stop: IntArray = np.minimum(boxes[:, :2:-1].astype(np.int64) + 1, volume.shape)
+    volume: npt.NDArray[np.uint8]
+    boxes: Float64Array
+    spacing_mm: Sequence[float]
+    backend: Backend
+    scheme: Scheme
+    size: int
+    zoom: Zoom | None
+
+    def __post_init__(self) -> None:
+        self._low: IntArray = np.maximum(self.boxes[:, 2::-1], 0).astype(np.int64)  # z, y, x
+        self._stop: IntArray = np.minimum(self.boxes[:, :2:-1].astype(np.int64) + 1, self.volume.shape)
 
     def masks(self) -> Iterator[tuple[Region, npt.NDArray[np.bool_]]]:
         votes = [np.zeros(stop - low, np.uint8) for low, stop in zip(self._low, self._stop, strict=True)]
@@ -116,15 +130,15 @@ class _Walks:
         """Yield the logits of one walk, float32 (d, h, w) of each box."""
         along, rows, columns = order
         step = -(-self._visited(along) // self._visited(0))
-        slices = self._volume.transpose(order)[::step]
-        boxes = self._boxes[:, [2 - columns, 2 - rows, 2 - along, 5 - columns, 5 - rows, 5 - along]]
+        slices = self.volume.transpose(order)[::step]
+        boxes = self.boxes[:, [2 - columns, 2 - rows, 2 - along, 5 - columns, 5 - rows, 5 - along]]
         boxes[:, 2] = np.minimum(-(-self._low[:, along] // step), len(slices) - 1)
         boxes[:, 5] = np.maximum((self._stop[:, along] - 1) // step, boxes[:, 2])
-        aspect = self._spacing_mm[rows] / self._spacing_mm[columns]
-        full = full_view(slices.shape[1], slices.shape[2], self._size, aspect)
-        objects = plan_objects(boxes, full, True, self._zoom)
+        aspect = self.spacing_mm[rows] / self.spacing_mm[columns]
+        full = full_view(slices.shape[1], slices.shape[2], self.size, aspect)
+        objects = plan_objects(boxes, full, True, self.zoom)
         stacks = [self._stack(item, order) for item in objects]
-        for visit in Walk(slices, objects, full, self._backend, self._scheme, zoom=self._zoom).visits():
+        for visit in Walk(slices, objects, full, self.backend, self.scheme, zoom=self.zoom).visits():
             self._record(visit, stacks[visit.item.label - 1], order)
         for item, stack, low, stop in zip(objects, stacks, self._low, self._stop, strict=True):
             place = (np.arange(low[along], stop[along]) / step - item.z_min).clip(0, len(stack) - 1)
@@ -135,7 +149,7 @@ class _Walks:
 
     def _visited(self, axis: int) -> int:
         """Return how many slices across an axis hold a part of a box."""
-        visited = np.zeros(self._volume.shape[axis], np.bool_)
+        visited = np.zeros(self.volume.shape[axis], np.bool_)
         for low, stop in zip(self._low[:, axis], self._stop[:, axis], strict=True):
             visited[low:stop] = True
         return int(visited.sum())
